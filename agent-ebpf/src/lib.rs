@@ -1,0 +1,2 @@
+//! Wire format between the kernel programs and the agent.
+#![no_std]

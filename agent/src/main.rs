@@ -1,0 +1,2 @@
+//! Saker.
+fn main() {}

@@ -1,0 +1,33 @@
+//! Falco's rule language: loaded, checked, compiled and evaluated.
+
+pub mod expr;
+pub mod fields;
+pub mod ruleset;
+pub mod template;
+pub mod value;
+
+use fields::Field;
+use value::Value;
+
+/// An event, as rules see it.
+///
+/// The engine asks for a field only when a live test needs it, and at most once an event.
+pub trait FieldSource {
+    /// The event's kind, the value of `evt.type`; `None` where a recorded event has none.
+    fn event_type(&self) -> Option<&[u8]>;
+
+    /// The field's value, or `None` where it cannot be extracted from this event.
+    /// Computed values live in storage of the source.
+    fn field<'a>(&'a self, field: Field, arg: FieldArgRef<'a>) -> Option<Value<'a>>;
+}
+
+/// A field's argument, borrowed from the compiled rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldArgRef<'a> {
+    /// No brackets.
+    None,
+    /// A number.
+    Index(u32),
+    /// Any other text.
+    Key(&'a str),
+}

@@ -1,0 +1,83 @@
+//! What loading yields: checked rules in file order, with typed conditions.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{
+    expr::{Expr, FieldRef},
+    template::Template,
+};
+
+/// Falco's eight priorities, most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[allow(missing_docs, reason = "the names are the definition")]
+pub enum Priority {
+    Emergency,
+    Alert,
+    Critical,
+    Error,
+    Warning,
+    Notice,
+    Informational,
+    Debug,
+}
+
+/// One rule, checked.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Unique within its source.
+    pub name: String,
+    /// What it detects, in words.
+    pub desc: String,
+    /// The condition as written, after appends and exceptions, for listings.
+    pub condition_text: String,
+    /// When it fires.
+    pub detection: Detection,
+    /// The alert's text.
+    pub output: Template,
+    /// How urgent.
+    pub priority: Priority,
+    /// `syscall` unless the file says otherwise.
+    pub source: String,
+    /// Sorted, without duplicates.
+    pub tags: Vec<String>,
+    /// A disabled rule is loaded and never evaluated.
+    pub enabled: bool,
+    /// The file that last defined or changed it, and the line there.
+    pub origin: (String, u32),
+    /// Why the rule can't match on a live agent (an event kind that is not traced, a field that cannot
+    /// be supplied), in one sentence each. Empty for an active rule. Recorded events are evaluated all the same.
+    pub inactive: Vec<String>,
+}
+
+/// When a rule fires.
+#[derive(Clone, Debug)]
+pub enum Detection {
+    /// Whenever an event meets the condition.
+    Event(Expr),
+    /// When events meet the steps in order, for one value of `by`, within a time.
+    Sequence {
+        /// What the events must share. A list-valued field (`proc.lineage`) opens an instance under its first
+        /// element and continues any instance that one of its elements names.
+        by: FieldRef,
+        /// From the first step to the last.
+        within: Duration,
+        /// At least two.
+        steps: Vec<Expr>,
+    },
+    /// When the condition has held without a gap for a time, per owner (`gpu.uuid`, `container.id`, `proc.pid`: see docs).
+    For {
+        /// The condition.
+        condition: Expr,
+        /// How long.
+        hold: Duration,
+    },
+}
+
+/// All rules of a load, in order of definition.
+#[derive(Clone, Debug, Default)]
+pub struct RuleSet {
+    /// Rules of every source, disabled ones included.
+    pub rules: Vec<Rule>,
+}
