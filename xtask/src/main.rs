@@ -1,2 +1,62 @@
-//! Developer commands.
-fn main() {}
+//! Saker's developer commands: `cargo xtask <command>`. This file is the list of them; each has its own file.
+
+mod bench;
+mod check;
+mod demo;
+mod docs;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Saker's developer commands", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the build and the tests need; says what it installs, and does nothing twice.
+    Setup,
+    /// Set up, build and start `saker run`; further arguments are passed on to it.
+    Run {
+        /// Arguments of `saker run`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Set up, start the agent, perform each behaviour that the shipped rules watch for, show each alert.
+    Demo,
+    /// Set up and run every check and every test that this machine allows; names what it skipped.
+    Test {
+        /// Only tests whose name contains this; skips the checks.
+        filter: Option<String>,
+    },
+    /// Format, clippy with warnings as errors, house rules, references equal to their tables.
+    Check {
+        /// Write what can be written (format, references) instead of only comparing.
+        #[arg(long)]
+        fix: bool,
+    },
+    /// Benchmarks; each measures both sides in one run.
+    Bench {
+        /// Which one.
+        #[command(subcommand)]
+        which: bench::Bench,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Setup => setup::setup(setup::Need::Tests),
+        Command::Run { args } => run::run(&args),
+        Command::Demo => demo::demo(),
+        Command::Test { filter } => test::test(filter.as_deref()),
+        Command::Check { fix } => check::check(fix),
+        Command::Bench { which } => bench::bench(&which),
+    }
+}

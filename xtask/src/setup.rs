@@ -1,0 +1,109 @@
+//! Installs what the build and the tests need, says so, and does nothing twice.
+//!
+//! The toolchain itself is rustup's business (`rust-toolchain.toml`). A tool that is already on PATH in the
+//! pinned version is used; otherwise it is installed under cargo's home in a folder of its own, so that another
+//! version that the user keeps for other work stays as it is.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::{self, cargo, command, is_root, output, run};
+
+/// The release that links with the pinned rustc's own LLVM.
+const BPF_LINKER: &str = "0.10.3";
+
+/// Debian packages that tests talk to. Each: package, the program that shows it is there, what needs it.
+const TEST_PACKAGES: &[(&str, &str, &str)] = &[
+    ("bpftool", "/usr/sbin/bpftool", "the test that compares struct offsets"),
+    ("python3", "/usr/bin/python3", "tests with Debian's own Python"),
+    ("curl", "/usr/bin/curl", "tests of the metrics endpoint and of download rules"),
+];
+
+/// How much to install.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// What `saker` needs to be built.
+    Build,
+    /// That, and what the tests talk to.
+    Tests,
+}
+
+/// Installs what is missing.
+pub fn setup(need: Need) -> Result<()> {
+    rust_src()?;
+    bpf_linker()?;
+    if need == Need::Tests {
+        debian_packages()?;
+    }
+    Ok(())
+}
+
+/// Where pinned tools go that are not on PATH in the right version.
+pub fn tools_dir() -> PathBuf {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    home.unwrap_or_else(|| process::root().join("target")).join("saker-tools")
+}
+
+/// The kernel programs' target has no prebuilt `core`: it is built from source.
+fn rust_src() -> Result<()> {
+    let sysroot = output(command("rustc").args(["--print", "sysroot"]))?;
+    if Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
+        return Ok(());
+    }
+    say("the Rust component rust-src (the kernel programs' core library is built from it)");
+    run(command("rustup").args(["component", "add", "rust-src"]))
+        .context("rust-src is needed to build the kernel programs, and rustup could not add it")
+}
+
+fn bpf_linker() -> Result<()> {
+    let found = output(command("bpf-linker").arg("--version")).unwrap_or_default();
+    if found.split_whitespace().nth(1) == Some(BPF_LINKER) {
+        return Ok(());
+    }
+    say(&format!("bpf-linker {BPF_LINKER} into {} (a minute or two)", tools_dir().display()));
+    run(cargo()
+        .args(["install", "--locked", "--force", "--version", BPF_LINKER, "--root"])
+        .arg(tools_dir())
+        .arg("bpf-linker"))
+    .context("bpf-linker is needed to link the kernel programs")
+}
+
+fn debian_packages() -> Result<()> {
+    let missing: Vec<_> = TEST_PACKAGES.iter().filter(|(_, program, _)| !Path::new(program).exists()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root() || !has_apt() {
+        let why = if is_root() { "this system has no apt-get" } else { "not root" };
+        for (package, _, user) in missing {
+            println!("setup: not installing {package} ({why}); skipped without it: {user}");
+        }
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(package, ..)| *package).collect();
+    say(&format!("Debian packages: {}", names.join(", ")));
+    let apt = |args: &[&str]| {
+        let status = command("apt-get")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null())
+            .status()
+            .context("cannot start apt-get")?;
+        if status.success() { Ok(()) } else { bail!("apt-get {} ended with {status}", args.join(" ")) }
+    };
+    apt(&["update", "-q"])?;
+    apt(&[&["install", "-qy", "--no-install-recommends"], &names[..]].concat())
+}
+
+fn has_apt() -> bool {
+    Command::new("apt-get").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+fn say(what: &str) {
+    println!("setup: installing {what}");
+}

@@ -1,0 +1,61 @@
+//! `cargo xtask test`: set up, check, build, run every test, and say what was skipped and why.
+//!
+//! A test that lacks something (root, a service, `../shared`) calls `saker_tests::skip`, which writes a line to the file
+//! named by SAKER_SKIPS. After the run the lines are printed; in CI every one must be on `.ci/allowed-skips`.
+
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    check,
+    process::{cargo, is_root, root, run, target_dir},
+    setup,
+};
+
+/// Runs everything, or with a filter only the tests whose name contains it.
+pub fn test(filter: Option<&str>) -> Result<()> {
+    setup::setup(setup::Need::Tests)?;
+    if filter.is_none() {
+        check::check(false)?;
+    }
+    if !is_root() {
+        println!("test: not root: every test that loads kernel programs or makes cgroups will skip itself");
+    }
+    let target = target_dir()?;
+    let skips = target.join("skips");
+    fs::create_dir_all(&target)?;
+    fs::write(&skips, "")?;
+
+    // The end-to-end tests start the agent and the actors as programs.
+    run(cargo().args(["build", "--workspace", "--bins"]))?;
+    let mut tests = cargo();
+    tests.args(["test", "--workspace"]).args(filter);
+    tests.env("SAKER_SKIPS", &skips).env("SAKER_BIN_DIR", target.join("debug"));
+    let outcome = run(&mut tests);
+
+    let skipped = fs::read_to_string(&skips).context("the list of skipped tests vanished")?;
+    report_skips(&skipped)?;
+    outcome
+}
+
+/// Prints what was skipped; in CI a skip that is not allowed is an error.
+fn report_skips(skipped: &str) -> Result<()> {
+    let mut lines: Vec<_> = skipped.lines().collect();
+    lines.sort_unstable();
+    lines.dedup();
+    println!("test: {} skipped", lines.len());
+    for line in &lines {
+        println!("  SKIP {line}");
+    }
+    if env::var_os("CI").is_none() {
+        return Ok(());
+    }
+    let allowed = fs::read_to_string(root().join(".ci/allowed-skips")).context("cannot read .ci/allowed-skips")?;
+    let allowed: Vec<_> = allowed.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    let unexpected: Vec<_> = lines.iter().filter(|line| !allowed.iter().any(|name| line.starts_with(&format!("{name}:")))).collect();
+    if !unexpected.is_empty() {
+        bail!("{} tests were skipped that .ci/allowed-skips does not list", unexpected.len());
+    }
+    Ok(())
+}
