@@ -12,7 +12,12 @@ pub fn skip(reason: &str) {
     if let Some(path) = env::var_os("SAKER_SKIPS") {
         let file = OpenOptions::new().append(true).create(true).open(&path);
         let written = file.and_then(|mut file| writeln!(file, "{name}: {reason}"));
-        written.unwrap_or_else(|error| panic!("cannot record a skip in {}: {error}", PathBuf::from(&path).display()));
+        written.unwrap_or_else(|error| {
+            panic!(
+                "cannot record a skip in {}: {error}",
+                PathBuf::from(&path).display()
+            )
+        });
     }
 }
 

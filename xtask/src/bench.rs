@@ -19,6 +19,15 @@ pub enum Bench {
 /// Runs one.
 pub fn bench(which: &Bench) -> Result<()> {
     match which {
-        Bench::Rules { args } => run(cargo().args(["bench", "--package", "saker-rules", "--bench", "rules", "--"]).args(args)),
+        Bench::Rules { args } => run(cargo()
+            .args([
+                "bench",
+                "--package",
+                "saker-rules",
+                "--bench",
+                "rules",
+                "--",
+            ])
+            .args(args)),
     }
 }

@@ -21,7 +21,14 @@ pub fn check(fix: bool) -> Result<()> {
     step("house rules");
     tidy::tidy()?;
     step("clippy");
-    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
     step("references match their tables");
     docs::docs(fix)?;
     println!("check: all green");

@@ -24,7 +24,9 @@ pub fn docs(write: bool) -> Result<()> {
     let folder = root().join("docs/reference");
     let mut stale = Vec::new();
     for (file, name) in REFERENCES {
-        let wanted = output(crate::process::command(&agent.to_string_lossy()).args(["reference", name]))? + "\n";
+        let wanted =
+            output(crate::process::command(&agent.to_string_lossy()).args(["reference", name]))?
+                + "\n";
         let path = folder.join(file);
         if fs::read_to_string(&path).is_ok_and(|found| found == wanted) {
             continue;
@@ -38,7 +40,10 @@ pub fn docs(write: bool) -> Result<()> {
         }
     }
     if !stale.is_empty() {
-        bail!("docs/reference/{{{}}} differ from their tables: run `cargo xtask check --fix`", stale.join(","));
+        bail!(
+            "docs/reference/{{{}}} differ from their tables: run `cargo xtask check --fix`",
+            stale.join(",")
+        );
     }
     Ok(())
 }

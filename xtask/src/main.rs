@@ -13,7 +13,11 @@ mod tidy;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Saker's developer commands", disable_help_subcommand = true)]
+#[command(
+    name = "cargo xtask",
+    about = "Saker's developer commands",
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -13,7 +13,9 @@ use crate::setup;
 
 /// The repository root: the parent of this package's folder.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a folder of the repository")
 }
 
 /// A program that starts in the repository root and finds the pinned tools.
@@ -30,7 +32,9 @@ pub fn cargo() -> Command {
 
 /// Runs to the end with this terminal's output; a failure names the command line.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
     if !status.success() {
         bail!("{} ended with {status}", line(command));
     }
@@ -39,11 +43,20 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// Runs to the end and returns what it wrote on stdout, without the last newline.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
     if !output.status.success() {
-        bail!("{} ended with {}\n{}", line(command), output.status, String::from_utf8_lossy(&output.stderr).trim_end());
+        bail!(
+            "{} ended with {}\n{}",
+            line(command),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
     }
-    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned())
 }
 
 /// Builds the release agent and returns the path of the binary.
@@ -54,7 +67,10 @@ pub fn build_agent() -> Result<PathBuf> {
 
 /// Cargo's target directory, wherever the user put it.
 pub fn target_dir() -> Result<PathBuf> {
-    let metadata = cargo_metadata::MetadataCommand::new().current_dir(root()).no_deps().exec()?;
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .current_dir(root())
+        .no_deps()
+        .exec()?;
     Ok(metadata.target_directory.into_std_path_buf())
 }
 
@@ -73,6 +89,10 @@ fn path_with_tools() -> OsString {
 
 fn line(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(command.get_args().map(|arg| arg.to_string_lossy().into_owned()));
+    words.extend(
+        command
+            .get_args()
+            .map(|arg| arg.to_string_lossy().into_owned()),
+    );
     format!("`{}`", words.join(" "))
 }

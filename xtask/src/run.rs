@@ -13,7 +13,9 @@ use crate::{
 pub fn run(args: &[String]) -> Result<()> {
     setup::setup(setup::Need::Build)?;
     let agent = build_agent()?;
-    let agent = agent.to_str().context("the target directory's path is not UTF-8")?;
+    let agent = agent
+        .to_str()
+        .context("the target directory's path is not UTF-8")?;
     let mut command = if is_root() {
         command(agent)
     } else if output(command("sudo").arg("--version")).is_ok() {

@@ -19,9 +19,21 @@ const BPF_LINKER: &str = "0.10.3";
 
 /// Debian packages that tests talk to. Each: package, the program that shows it is there, what needs it.
 const TEST_PACKAGES: &[(&str, &str, &str)] = &[
-    ("bpftool", "/usr/sbin/bpftool", "the test that compares struct offsets"),
-    ("python3", "/usr/bin/python3", "tests with Debian's own Python"),
-    ("curl", "/usr/bin/curl", "tests of the metrics endpoint and of download rules"),
+    (
+        "bpftool",
+        "/usr/sbin/bpftool",
+        "the test that compares struct offsets",
+    ),
+    (
+        "python3",
+        "/usr/bin/python3",
+        "tests with Debian's own Python",
+    ),
+    (
+        "curl",
+        "/usr/bin/curl",
+        "tests of the metrics endpoint and of download rules",
+    ),
 ];
 
 /// How much to install.
@@ -45,14 +57,20 @@ pub fn setup(need: Need) -> Result<()> {
 
 /// Where pinned tools go that are not on PATH in the right version.
 pub fn tools_dir() -> PathBuf {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
-    home.unwrap_or_else(|| process::root().join("target")).join("saker-tools")
+    let home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    home.unwrap_or_else(|| process::root().join("target"))
+        .join("saker-tools")
 }
 
 /// The kernel programs' target has no prebuilt `core`: it is built from source.
 fn rust_src() -> Result<()> {
     let sysroot = output(command("rustc").args(["--print", "sysroot"]))?;
-    if Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
+    if Path::new(&sysroot)
+        .join("lib/rustlib/src/rust/library/core")
+        .is_dir()
+    {
         return Ok(());
     }
     say("the Rust component rust-src (the kernel programs' core library is built from it)");
@@ -65,21 +83,38 @@ fn bpf_linker() -> Result<()> {
     if found.split_whitespace().nth(1) == Some(BPF_LINKER) {
         return Ok(());
     }
-    say(&format!("bpf-linker {BPF_LINKER} into {} (a minute or two)", tools_dir().display()));
+    say(&format!(
+        "bpf-linker {BPF_LINKER} into {} (a minute or two)",
+        tools_dir().display()
+    ));
     run(cargo()
-        .args(["install", "--locked", "--force", "--version", BPF_LINKER, "--root"])
+        .args([
+            "install",
+            "--locked",
+            "--force",
+            "--version",
+            BPF_LINKER,
+            "--root",
+        ])
         .arg(tools_dir())
         .arg("bpf-linker"))
     .context("bpf-linker is needed to link the kernel programs")
 }
 
 fn debian_packages() -> Result<()> {
-    let missing: Vec<_> = TEST_PACKAGES.iter().filter(|(_, program, _)| !Path::new(program).exists()).collect();
+    let missing: Vec<_> = TEST_PACKAGES
+        .iter()
+        .filter(|(_, program, _)| !Path::new(program).exists())
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
     if !is_root() || !has_apt() {
-        let why = if is_root() { "this system has no apt-get" } else { "not root" };
+        let why = if is_root() {
+            "this system has no apt-get"
+        } else {
+            "not root"
+        };
         for (package, _, user) in missing {
             println!("setup: not installing {package} ({why}); skipped without it: {user}");
         }
@@ -94,14 +129,23 @@ fn debian_packages() -> Result<()> {
             .stdout(Stdio::null())
             .status()
             .context("cannot start apt-get")?;
-        if status.success() { Ok(()) } else { bail!("apt-get {} ended with {status}", args.join(" ")) }
+        if status.success() {
+            Ok(())
+        } else {
+            bail!("apt-get {} ended with {status}", args.join(" "))
+        }
     };
     apt(&["update", "-q"])?;
     apt(&[&["install", "-qy", "--no-install-recommends"], &names[..]].concat())
 }
 
 fn has_apt() -> bool {
-    Command::new("apt-get").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    Command::new("apt-get")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
 }
 
 fn say(what: &str) {

@@ -20,7 +20,9 @@ pub fn test(filter: Option<&str>) -> Result<()> {
         check::check(false)?;
     }
     if !is_root() {
-        println!("test: not root: every test that loads kernel programs or makes cgroups will skip itself");
+        println!(
+            "test: not root: every test that loads kernel programs or makes cgroups will skip itself"
+        );
     }
     let target = target_dir()?;
     let skips = target.join("skips");
@@ -31,7 +33,9 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     run(cargo().args(["build", "--workspace", "--bins"]))?;
     let mut tests = cargo();
     tests.args(["test", "--workspace"]).args(filter);
-    tests.env("SAKER_SKIPS", &skips).env("SAKER_BIN_DIR", target.join("debug"));
+    tests
+        .env("SAKER_SKIPS", &skips)
+        .env("SAKER_BIN_DIR", target.join("debug"));
     let outcome = run(&mut tests);
 
     let skipped = fs::read_to_string(&skips).context("the list of skipped tests vanished")?;
@@ -51,11 +55,25 @@ fn report_skips(skipped: &str) -> Result<()> {
     if env::var_os("CI").is_none() {
         return Ok(());
     }
-    let allowed = fs::read_to_string(root().join(".ci/allowed-skips")).context("cannot read .ci/allowed-skips")?;
-    let allowed: Vec<_> = allowed.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-    let unexpected: Vec<_> = lines.iter().filter(|line| !allowed.iter().any(|name| line.starts_with(&format!("{name}:")))).collect();
+    let allowed = fs::read_to_string(root().join(".ci/allowed-skips"))
+        .context("cannot read .ci/allowed-skips")?;
+    let allowed: Vec<_> = allowed
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .collect();
+    let unexpected: Vec<_> = lines
+        .iter()
+        .filter(|line| {
+            !allowed
+                .iter()
+                .any(|name| line.starts_with(&format!("{name}:")))
+        })
+        .collect();
     if !unexpected.is_empty() {
-        bail!("{} tests were skipped that .ci/allowed-skips does not list", unexpected.len());
+        bail!(
+            "{} tests were skipped that .ci/allowed-skips does not list",
+            unexpected.len()
+        );
     }
     Ok(())
 }

@@ -17,9 +17,21 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
 
 /// Packages that a room must not know, and why.
 const MUST_NOT_USE: &[(&str, &[&str], &str)] = &[
-    ("saker-rules", &["aya", "aya-obj", "tokio", "prometheus-client"], "the rule engine is a library without kernel, agent or runtime"),
-    ("saker-ebpf", &["serde", "serde_json", "saker-rules"], "the wire format knows neither JSON nor rules"),
-    ("xtask", &["saker", "aya"], "setup must build on a machine that cannot build the agent yet"),
+    (
+        "saker-rules",
+        &["aya", "aya-obj", "tokio", "prometheus-client"],
+        "the rule engine is a library without kernel, agent or runtime",
+    ),
+    (
+        "saker-ebpf",
+        &["serde", "serde_json", "saker-rules"],
+        "the wire format knows neither JSON nor rules",
+    ),
+    (
+        "xtask",
+        &["saker", "aya"],
+        "setup must build on a machine that cannot build the agent yet",
+    ),
 ];
 
 /// In the agent, a module uses those that stand before it in the flow, never after. `daemon`, `cli` and `reference` see all.
@@ -52,7 +64,9 @@ pub fn tidy() -> Result<()> {
     for file in &files {
         let Ok(text) = fs::read_to_string(root().join(file)) else {
             if !file.ends_with(".png") && root().join(file).exists() {
-                wrong.push(format!("{file}: not text; binaries are built or fetched, never committed"));
+                wrong.push(format!(
+                    "{file}: not text; binaries are built or fetched, never committed"
+                ));
             }
             continue;
         };
@@ -66,24 +80,42 @@ pub fn tidy() -> Result<()> {
     if wrong.is_empty() {
         return Ok(());
     }
-    bail!("{} violations of house rules:\n  {}", wrong.len(), wrong.join("\n  "));
+    bail!(
+        "{} violations of house rules:\n  {}",
+        wrong.len(),
+        wrong.join("\n  ")
+    );
 }
 
 /// Tracked files and new ones that git does not ignore.
 fn tracked_files() -> Result<Vec<String>> {
-    let list = output(command("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
-    Ok(list.lines().map(str::to_owned).filter(|file| root().join(file).is_file()).collect())
+    let list =
+        output(command("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
+    Ok(list
+        .lines()
+        .map(str::to_owned)
+        .filter(|file| root().join(file).is_file())
+        .collect())
 }
 
 fn dependencies(wrong: &mut Vec<String>) -> Result<()> {
-    let metadata = cargo_metadata::MetadataCommand::new().current_dir(root()).no_deps().exec()?;
-    let ours: BTreeSet<String> = metadata.packages.iter().map(|package| package.name.to_string()).collect();
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .current_dir(root())
+        .no_deps()
+        .exec()?;
+    let ours: BTreeSet<String> = metadata
+        .packages
+        .iter()
+        .map(|package| package.name.to_string())
+        .collect();
     for package in &metadata.packages {
         let name = package.name.as_str();
         let allowed = MAY_DEPEND
             .iter()
             .find(|(of, _)| *of == name)
-            .with_context(|| format!("package {name} has no row in the layering table of xtask/src/tidy.rs"))?
+            .with_context(|| {
+                format!("package {name} has no row in the layering table of xtask/src/tidy.rs")
+            })?
             .1;
         for dependency in &package.dependencies {
             if ours.contains(&dependency.name) && !allowed.contains(&dependency.name.as_str()) {
@@ -125,11 +157,15 @@ fn content(file: &str, text: &str, wrong: &mut Vec<String>) {
 /// Rules for Rust files.
 fn source(file: &str, text: &str, wrong: &mut Vec<String>) {
     if !text.starts_with("//!") && !text.starts_with("#!") {
-        wrong.push(format!("{file}: has no header; open with //! and the file's one job"));
+        wrong.push(format!(
+            "{file}: has no header; open with //! and the file's one job"
+        ));
     }
     let lines = text.lines().count();
     if lines > LINES_MAX && !LONG_TABLES.contains(&file) {
-        wrong.push(format!("{file}: {lines} lines; split what no longer says one thing (at most {LINES_MAX})"));
+        wrong.push(format!(
+            "{file}: {lines} lines; split what no longer says one thing (at most {LINES_MAX})"
+        ));
     }
     if let Some(module) = file.strip_prefix("agent/src/") {
         flow(file, module, text, wrong);
@@ -142,14 +178,19 @@ fn flow(file: &str, module: &str, text: &str, wrong: &mut Vec<String>) {
     let rank = |name: &str| AGENT_FLOW.iter().position(|stage| stage.contains(&name));
     let Some(own) = rank(top) else {
         if !["lib", "main"].contains(&top) {
-            wrong.push(format!("{file}: module {top} has no place in the flow table of xtask/src/tidy.rs"));
+            wrong.push(format!(
+                "{file}: module {top} has no place in the flow table of xtask/src/tidy.rs"
+            ));
         }
         return;
     };
     for (number, line) in text.lines().enumerate() {
         for used in modules_used(line) {
             if rank(&used).is_some_and(|stage| stage > own) {
-                wrong.push(format!("{file}:{}: {top} must not use {used}, which stands after it in the flow", number + 1));
+                wrong.push(format!(
+                    "{file}:{}: {top} must not use {used}, which stands after it in the flow",
+                    number + 1
+                ));
             }
         }
     }
@@ -161,9 +202,17 @@ fn modules_used(line: &str) -> Vec<String> {
     for (at, _) in line.match_indices("crate::") {
         let rest = &line[at + "crate::".len()..];
         let inside = rest.strip_prefix('{').map_or(rest, |group| group);
-        let parts = if inside.len() < rest.len() { inside.split(',').collect() } else { vec![inside] };
+        let parts = if inside.len() < rest.len() {
+            inside.split(',').collect()
+        } else {
+            vec![inside]
+        };
         for part in parts {
-            let name: String = part.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let name: String = part
+                .trim()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
             used.push(name);
         }
     }

@@ -1,0 +1,279 @@
+//! The configuration file: YAML, every key optional, unknown keys refused.
+//!
+//! The doc comments here are the reference: `docs/reference/configuration.md` is generated from them.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::sink::Format;
+
+/// A configuration file above this size is refused.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of this node in alerts. Default: the host's name, or the environment variable `SAKER_HOSTNAME`.
+    pub hostname: Option<String>,
+    /// Which rules are loaded.
+    pub rules: Rules,
+    /// The kernel side.
+    pub sensor: Sensor,
+    /// What is known of processes.
+    pub processes: Processes,
+    /// The alert log, from which every sink reads.
+    pub alert_log: AlertLog,
+    /// Alerts on standard output.
+    pub stdout: Stdout,
+    /// Metrics and health over HTTP.
+    pub http: Http,
+}
+
+/// Which rules are loaded.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rules {
+    /// Rule files or folders of `*.yaml`, read in this order, behind the shipped macros and lists. Empty: the shipped rules.
+    /// `--rules` on the command line replaces this list.
+    pub paths: Vec<PathBuf>,
+    /// `all`: every rule that matches an event alerts. `first`: only the first in order of definition, as Falco's default.
+    pub matching: Matching,
+    /// At most this many open sequences and durations a rule; beyond it the oldest is dropped and counted.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub instances_max: Instances,
+}
+
+/// How many rules may alert for one event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Matching {
+    /// Every rule that matches.
+    #[default]
+    All,
+    /// The first in order of definition.
+    First,
+}
+
+/// The kernel side.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sensor {
+    /// Size of the ring buffer between kernel and agent, in bytes: a power of two, at least a page. When it is full, events
+    /// are lost and counted.
+    pub ring_bytes: u32,
+    /// BTF file that describes the running kernel. Default: the kernel's own, `/sys/kernel/btf/vmlinux`.
+    pub btf: Option<PathBuf>,
+    /// Level of the kernel programs' own diagnostics: `off`, `error`, `warn`, `info`, `debug` or `trace`. Above `off` they cost time
+    /// at every event.
+    pub kernel_log: KernelLog,
+}
+
+impl Default for Sensor {
+    fn default() -> Self {
+        Self { ring_bytes: 8 << 20, btf: None, kernel_log: KernelLog::Off }
+    }
+}
+
+/// Levels of kernel-side diagnostics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names are the definition")]
+pub enum KernelLog {
+    #[default]
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// What is known of processes.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Processes {
+    /// At most this many processes in the table, exited ones included; the oldest exited goes first.
+    pub max: usize,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self { max: 131_072 }
+    }
+}
+
+/// The alert log.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlertLog {
+    /// At most this many bytes of alerts that a sink has not delivered; beyond it the oldest is dropped and counted.
+    pub bytes_max: usize,
+    /// At most this many alerts between the sensor and the log; beyond it new ones are dropped and counted.
+    pub queue_max: usize,
+}
+
+impl Default for AlertLog {
+    fn default() -> Self {
+        Self { bytes_max: 64 << 20, queue_max: 8192 }
+    }
+}
+
+/// Alerts on standard output.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stdout {
+    /// Whether alerts are written to standard output.
+    pub enabled: bool,
+    /// `json`: one object a line in Falco's shape; `text`: the alert's text.
+    pub format: Format,
+}
+
+impl Default for Stdout {
+    fn default() -> Self {
+        Self { enabled: true, format: Format::Json }
+    }
+}
+
+/// Metrics and health over HTTP.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Whether the endpoint is served.
+    pub enabled: bool,
+    /// Address and port. There is no authentication: keep it on loopback, or behind a network policy.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 9765)) }
+    }
+}
+
+/// How many open instances a rule may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Instances(pub usize);
+
+impl Default for Instances {
+    fn default() -> Self {
+        Self(10_000)
+    }
+}
+
+/// Why a configuration cannot be used. The message names the file and, where there is one, line and key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what a configuration may be.
+    #[error("{}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        message: String,
+    },
+    /// A value is outside its range.
+    #[error("{}: {key}: {problem}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, dotted.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.into(), source };
+        let size = fs::metadata(path).map_err(read)?.len();
+        if size > FILE_BYTES_MAX {
+            let message = format!("is {size} bytes long; a configuration has at most {FILE_BYTES_MAX}");
+            return Err(ConfigError::Parse { path: path.into(), message });
+        }
+        let text = fs::read_to_string(path).map_err(read)?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        // A file of comments only is an empty configuration.
+        let empty = text.lines().all(|line| line.trim_start().starts_with('#') || line.trim().is_empty());
+        let config: Self = if empty {
+            Self::default()
+        } else {
+            serde_saphyr::from_str(text)
+                .map_err(|error| ConfigError::Parse { path: path.into(), message: error.to_string().trim_end().to_owned() })?
+        };
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |key, problem: String| Err(ConfigError::Value { path: path.into(), key, problem });
+        let ring = self.sensor.ring_bytes;
+        if !ring.is_power_of_two() || ring < 4096 {
+            return wrong("sensor.ring_bytes", format!("{ring} is not a power of two of at least 4096"));
+        }
+        if self.processes.max < 1024 {
+            return wrong("processes.max", format!("{} is too small for any node; at least 1024", self.processes.max));
+        }
+        if self.alert_log.queue_max == 0 {
+            return wrong("alert_log.queue_max", "0 would drop every alert; at least 1".into());
+        }
+        if self.rules.instances_max.0 == 0 {
+            return wrong("rules.instances_max", "0 would drop every sequence; at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("saker.yaml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_key_is_optional() {
+        assert_eq!(parse(""), Ok(Config::default()));
+        assert_eq!(parse("# nothing\n\n"), Ok(Config::default()));
+        let config = parse("http: {listen: '[::1]:1'}\nrules:\n  matching: first\n").expect("it is right");
+        assert_eq!((config.http.listen.port(), config.rules.matching), (1, Matching::First));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |text: &str, parts: &[&str]| {
+            let message = parse(text).expect_err(text);
+            for part in ["saker.yaml"].iter().chain(parts) {
+                assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        };
+        check("sensor:\n  ring_byte: 1\n", &["ring_byte", "line 2"]);
+        check("sensor:\n  ring_bytes: many\n", &["line 2"]);
+        check("sensor: {ring_bytes: 5000}", &["sensor.ring_bytes", "5000", "power of two"]);
+        check("http: {listen: nowhere}", &["line 1"]);
+        check("processes: {max: 1}", &["processes.max"]);
+        check("a: [", &["line"]);
+    }
+}

@@ -1,0 +1,8 @@
+//! Who did it: what the agent knows about processes, containers and users at the moment of an event.
+//!
+//! Owned by the sensor thread; nothing here locks.
+
+pub mod container;
+pub mod names;
+pub mod process;
+pub mod procfs;

@@ -1,0 +1,116 @@
+//! Reading `/proc`: what ran before the agent did. Everything here may vanish while it is read.
+
+use std::{fs, path::Path};
+
+use super::process::{Image, Seed};
+
+/// A command line is kept up to this length; the kernel side cuts at the same order of size.
+const ARGV_BYTES_MAX: usize = 4096;
+
+/// Nanoseconds in a clock tick of `/proc/PID/stat` (USER_HZ is 100 on every architecture that Linux offers eBPF on).
+const TICK_NS: u64 = 10_000_000;
+
+/// Every process that `/proc` shows now, in no order.
+pub fn scan(proc: &Path) -> Vec<Seed> {
+    let Ok(entries) = fs::read_dir(proc) else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| read(proc, pid)).collect()
+}
+
+/// One process, or `None` where it is gone.
+pub fn read(proc: &Path, pid: u32) -> Option<Seed> {
+    let folder = proc.join(pid.to_string());
+    let stat = Stat::parse(&fs::read(folder.join("stat")).ok()?)?;
+    let status = fs::read_to_string(folder.join("status")).ok()?;
+    let mut argv = fs::read(folder.join("cmdline")).unwrap_or_default();
+    let argv_truncated = argv.len() > ARGV_BYTES_MAX;
+    argv.truncate(ARGV_BYTES_MAX);
+    let link = |name: &str| fs::read_link(folder.join(name)).map(|path| path.into_os_string().into_encoded_bytes()).unwrap_or_default();
+    let exe = link("exe");
+    // The kernel appends this to the link of an executable that was unlinked; the path itself stays the same.
+    let exe_path = exe.strip_suffix(b" (deleted)").unwrap_or(&exe);
+    let from_memfd = exe_path.starts_with(b"/memfd:");
+    Some(Seed {
+        tgid: pid,
+        start_ns: stat.start_ticks.saturating_mul(TICK_NS),
+        start_rounded: true,
+        ppid: stat.ppid,
+        image: Image::new(&stat.comm, exe_path, &argv, argv_truncated, from_memfd),
+        cwd: link("cwd").into(),
+        uid: real_id(&status, "Uid:")?,
+        gid: real_id(&status, "Gid:")?,
+        loginuid: fs::read_to_string(folder.join("loginuid")).ok().and_then(|id| id.trim().parse().ok()).unwrap_or(u32::MAX),
+        sid: stat.sid,
+        tty: stat.tty,
+        cgroup_id: 0,
+    })
+}
+
+/// The columns of `/proc/PID/stat` that are used; proc(5) numbers them from 1.
+struct Stat {
+    comm: Box<[u8]>,
+    ppid: u32,
+    sid: u32,
+    tty: u32,
+    start_ticks: u64,
+}
+
+impl Stat {
+    /// The name stands in parentheses and may itself hold blanks and parentheses: the last one ends it.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let open = text.iter().position(|byte| *byte == b'(')?;
+        let close = text.iter().rposition(|byte| *byte == b')')?;
+        let comm = text.get(open + 1..close)?.into();
+        let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+        let mut columns = rest.split_ascii_whitespace();
+        // Column 3 (state) comes first here, so column N is at N - 3.
+        let mut column = |number: usize, skipped: &mut usize| {
+            let value = columns.nth(number - 3 - *skipped);
+            *skipped = number - 2;
+            value
+        };
+        let mut skipped = 0;
+        let ppid = column(4, &mut skipped)?.parse().ok()?;
+        let sid = column(6, &mut skipped)?.parse().ok()?;
+        // A negative number never occurs, but the column is signed.
+        let tty = column(7, &mut skipped)?.parse::<i64>().ok().and_then(|tty| u32::try_from(tty).ok()).unwrap_or(0);
+        let start_ticks = column(22, &mut skipped)?.parse().ok()?;
+        Some(Self { comm, ppid, sid, tty, start_ticks })
+    }
+}
+
+/// The first number behind a key of `/proc/PID/status`: the real id.
+fn real_id(status: &str, key: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix(key))?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_lines_with_hostile_names_are_read() {
+        let tail = "S 5 7 6 34816 7 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1000 2";
+        for name in ["bash", "a b", "x) S 1 1 1 (y", ")", "("] {
+            let stat = Stat::parse(format!("42 ({name}) {tail}").as_bytes()).expect(name);
+            assert_eq!(&*stat.comm, name.as_bytes());
+            assert_eq!((stat.ppid, stat.sid, stat.tty, stat.start_ticks), (5, 6, 34816, 98765), "{name}");
+        }
+    }
+
+    #[test]
+    fn broken_stat_lines_are_refused() {
+        for text in ["", "42", "42 (bash", "42 (bash)", "42 )bash( S 1 2 3", "42 (bash) S x 1 1 1"] {
+            assert!(Stat::parse(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_found_with_its_arguments() {
+        let own = read(Path::new("/proc"), std::process::id()).expect("this process runs");
+        let exe = std::env::current_exe().expect("it has an executable");
+        assert_eq!(&*own.image.exe_path, exe.as_os_str().as_encoded_bytes());
+        assert!(own.start_ns > 0);
+        assert!(scan(Path::new("/proc")).iter().any(|seed| seed.tgid == own.tgid));
+    }
+}

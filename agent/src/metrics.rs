@@ -1,0 +1,289 @@
+//! Every metric that `/metrics` exposes: one table, from which they are registered and documented.
+//!
+//! Created once and passed down. Label values are bounded: kinds, causes, hooks and sinks are closed sets,
+//! rules are those that are loaded.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// One row of the reference.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricInfo {
+    /// As Prometheus shows it.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// What it counts, and where the value comes from.
+    pub help: &'static str,
+}
+
+/// The table. Names carry the `saker_` prefix and, for counters, `_total`.
+pub static METRICS: &[MetricInfo] = &[
+    MetricInfo { name: "saker_build_info", kind: "gauge", labels: &["version"], help: "Always 1; the label says which agent runs." },
+    MetricInfo {
+        name: "saker_probe_attached",
+        kind: "gauge",
+        labels: &["kind", "hook"],
+        help: "1 for each event kind that has a hook, 0 for one that no hook supplies on this node.",
+    },
+    MetricInfo {
+        name: "saker_kernel_events_total",
+        kind: "counter",
+        labels: &["kind", "outcome"],
+        help: "Events as the kernel programs counted them: seen = filtered + submitted + lost. From per-CPU counters, read once a second.",
+    },
+    MetricInfo {
+        name: "saker_events_total",
+        kind: "counter",
+        labels: &["kind"],
+        help: "Events read from the ring, decoded and evaluated.",
+    },
+    MetricInfo {
+        name: "saker_events_lost_total",
+        kind: "counter",
+        labels: &["cause"],
+        help: "Events that were seen and not evaluated, by cause: those that the kernel programs dropped, and records that did not decode.",
+    },
+    MetricInfo {
+        name: "saker_event_latency_seconds",
+        kind: "histogram",
+        labels: &[],
+        help: "From the kernel's timestamp of an event to the end of its evaluation; one event in 64 is measured.",
+    },
+    MetricInfo { name: "saker_rules", kind: "gauge", labels: &["state"], help: "Loaded rules: active, inactive, disabled." },
+    MetricInfo {
+        name: "saker_rule_matches_total",
+        kind: "counter",
+        labels: &["rule"],
+        help: "Events that matched a rule. A rule appears with its first match.",
+    },
+    MetricInfo { name: "saker_alerts_total", kind: "counter", labels: &["priority"], help: "Alerts appended to the alert log." },
+    MetricInfo {
+        name: "saker_alerts_dropped_total",
+        kind: "counter",
+        labels: &["cause"],
+        help: "Alerts that were raised and not delivered, by cause: queue_full (before the log), log_full (dropped from the log before a sink had them).",
+    },
+    MetricInfo { name: "saker_sink_alerts_total", kind: "counter", labels: &["sink"], help: "Alerts that a sink delivered." },
+    MetricInfo { name: "saker_sink_errors_total", kind: "counter", labels: &["sink"], help: "Deliveries that failed and are tried again." },
+    MetricInfo { name: "saker_alert_log_bytes", kind: "gauge", labels: &[], help: "Bytes of alerts held in the alert log." },
+    MetricInfo { name: "saker_processes", kind: "gauge", labels: &["state"], help: "Entries of the process table: live, exited." },
+    MetricInfo {
+        name: "saker_processes_evicted_total",
+        kind: "counter",
+        labels: &[],
+        help: "Entries dropped because the process table was full.",
+    },
+    MetricInfo {
+        name: "saker_containers",
+        kind: "gauge",
+        labels: &[],
+        help: "Cgroups whose container is known or known to be none, in the bounded cache.",
+    },
+];
+
+/// The `kind` label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    /// An event kind.
+    pub kind: String,
+}
+
+/// The `kind` and `outcome` labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindOutcome {
+    /// An event kind.
+    pub kind: String,
+    /// `seen`, `filtered`, `submitted` or `lost`.
+    pub outcome: &'static str,
+}
+
+/// The `kind` and `hook` labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindHook {
+    /// An event kind.
+    pub kind: String,
+    /// The hook, or `none`.
+    pub hook: String,
+}
+
+/// The `cause` label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Cause {
+    /// Why.
+    pub cause: String,
+}
+
+/// The `state` label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct State {
+    /// One of a metric's states.
+    pub state: &'static str,
+}
+
+/// The `rule` label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RuleName {
+    /// A loaded rule.
+    pub rule: String,
+}
+
+/// The `priority` label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PriorityName {
+    /// One of Falco's eight.
+    pub priority: String,
+}
+
+/// The `sink` label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SinkName {
+    /// A configured sink.
+    pub sink: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Version {
+    version: &'static str,
+}
+
+type Count<L> = Family<L, Counter<u64, AtomicU64>>;
+type Level<L> = Family<L, Gauge<i64, AtomicI64>>;
+
+/// The metrics themselves; cheap to share behind an `Arc`.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each is documented in its row of METRICS")]
+pub struct Metrics {
+    registry: Registry,
+    pub probe_attached: Level<KindHook>,
+    pub kernel_events: Count<KindOutcome>,
+    pub events: Count<Kind>,
+    pub events_lost: Count<Cause>,
+    pub event_latency: Histogram,
+    pub rules: Level<State>,
+    pub rule_matches: Count<RuleName>,
+    pub alerts: Count<PriorityName>,
+    pub alerts_dropped: Count<Cause>,
+    pub sink_alerts: Count<SinkName>,
+    pub sink_errors: Count<SinkName>,
+    pub alert_log_bytes: Gauge,
+    pub processes: Level<State>,
+    pub processes_evicted: Counter,
+    pub containers: Gauge,
+}
+
+impl Metrics {
+    /// Registers every row of the table.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            probe_attached: Family::default(),
+            kernel_events: Family::default(),
+            events: Family::default(),
+            events_lost: Family::default(),
+            // 10 µs to 10 s: below is the clock's noise, above the node is in trouble anyway.
+            event_latency: Histogram::new([1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.5, 1.0, 10.0]),
+            rules: Family::default(),
+            rule_matches: Family::default(),
+            alerts: Family::default(),
+            alerts_dropped: Family::default(),
+            sink_alerts: Family::default(),
+            sink_errors: Family::default(),
+            alert_log_bytes: Gauge::default(),
+            processes: Family::default(),
+            processes_evicted: Counter::default(),
+            containers: Gauge::default(),
+        };
+        let build: Level<Version> = Family::default();
+        build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let mut registry = std::mem::take(&mut metrics.registry);
+        for row in METRICS {
+            let (name, help) = (row.name, row.help.trim_end_matches('.'));
+            // The encoder appends the suffixes that OpenMetrics asks for.
+            let stem = name.trim_end_matches("_total");
+            match name {
+                "saker_build_info" => registry.register(stem, help, build.clone()),
+                "saker_probe_attached" => registry.register(stem, help, metrics.probe_attached.clone()),
+                "saker_kernel_events_total" => registry.register(stem, help, metrics.kernel_events.clone()),
+                "saker_events_total" => registry.register(stem, help, metrics.events.clone()),
+                "saker_events_lost_total" => registry.register(stem, help, metrics.events_lost.clone()),
+                "saker_event_latency_seconds" => registry.register_with_unit(
+                    stem.trim_end_matches("_seconds"),
+                    help,
+                    Unit::Seconds,
+                    metrics.event_latency.clone(),
+                ),
+                "saker_rules" => registry.register(stem, help, metrics.rules.clone()),
+                "saker_rule_matches_total" => registry.register(stem, help, metrics.rule_matches.clone()),
+                "saker_alerts_total" => registry.register(stem, help, metrics.alerts.clone()),
+                "saker_alerts_dropped_total" => registry.register(stem, help, metrics.alerts_dropped.clone()),
+                "saker_sink_alerts_total" => registry.register(stem, help, metrics.sink_alerts.clone()),
+                "saker_sink_errors_total" => registry.register(stem, help, metrics.sink_errors.clone()),
+                "saker_alert_log_bytes" => registry.register_with_unit(
+                    stem.trim_end_matches("_bytes"),
+                    help,
+                    Unit::Bytes,
+                    metrics.alert_log_bytes.clone(),
+                ),
+                "saker_processes" => registry.register(stem, help, metrics.processes.clone()),
+                "saker_processes_evicted_total" => registry.register(stem, help, metrics.processes_evicted.clone()),
+                "saker_containers" => registry.register(stem, help, metrics.containers.clone()),
+                other => unreachable!("METRICS names {other}, which nothing registers"),
+            }
+        }
+        metrics.registry = registry;
+        metrics
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Brings a counter up to an absolute value that something else counts. A value that fell back is ignored.
+pub fn raise_to(counter: &Counter<u64, AtomicU64>, total: u64) {
+    let atomic = counter.inner();
+    atomic.fetch_max(total, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_registered_under_its_name() {
+        let metrics = Metrics::new();
+        metrics.events_lost.get_or_create(&Cause { cause: "ring_full".into() }).inc();
+        metrics.processes_evicted.inc();
+        let text = metrics.render();
+        for row in METRICS {
+            let stem = row.name.trim_end_matches("_total");
+            assert!(text.contains(&format!("# TYPE {stem} {}", row.kind)), "{} is missing from:\n{text}", row.name);
+        }
+        assert!(text.contains("saker_events_lost_total{cause=\"ring_full\"} 1"), "{text}");
+    }
+
+    #[test]
+    fn an_absolute_value_never_lowers_a_counter() {
+        let counter = Counter::default();
+        raise_to(&counter, 5);
+        raise_to(&counter, 3);
+        assert_eq!(counter.get(), 5);
+    }
+}

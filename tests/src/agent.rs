@@ -1,0 +1,226 @@
+//! A running `saker run`, its alerts and its log lines.
+
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Long enough for a loaded machine of two cores; a test that waits this long has failed.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The agent, started for one test and stopped at its end.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+    /// Everything read so far, for messages and for alerts that came while another was awaited.
+    alerts: Vec<Value>,
+    log: Vec<String>,
+    _config: tempfile::TempDir,
+}
+
+impl Agent {
+    /// Starts the agent with further arguments of `saker run` and waits until it detects.
+    pub fn start(args: &[&str]) -> Self {
+        Self::start_from(&crate::program("saker"), args)
+    }
+
+    /// The same with a binary from elsewhere.
+    pub fn start_from(program: &Path, args: &[&str]) -> Self {
+        let mut agent = Self::spawn(program, args);
+        agent.await_log("watching");
+        agent
+    }
+
+    /// Starts it without waiting. Metrics go to a port that the kernel picks, so that agents can run side by side.
+    fn spawn(program: &Path, args: &[&str]) -> Self {
+        let config = tempfile::tempdir().expect("a temporary folder");
+        let file = config.path().join("saker.yaml");
+        std::fs::write(&file, "http: {listen: '127.0.0.1:0'}\n")
+            .expect("the configuration is written");
+        let mut child = Command::new(program)
+            .arg("run")
+            .arg("--config")
+            .arg(&file)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the agent starts");
+        let stdout = lines(child.stdout.take().expect("stdout is piped"));
+        let stderr = lines(child.stderr.take().expect("stderr is piped"));
+        Self {
+            child,
+            stdout,
+            stderr,
+            alerts: Vec::new(),
+            log: Vec::new(),
+            _config: config,
+        }
+    }
+
+    /// The agent's pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a log line that contains a text and returns it.
+    pub fn await_log(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        if let Some(line) = self.log.iter().find(|line| line.contains(text)) {
+            return line.clone();
+        }
+        loop {
+            match self
+                .stderr
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) => {
+                    self.log.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(why) => panic!(
+                    "no log line with {text:?} ({why:?}); the log:\n{}",
+                    self.log.join("\n")
+                ),
+            }
+        }
+    }
+
+    /// Waits for an alert that fits; alerts seen before count.
+    pub fn await_alert(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + DEADLINE;
+        if let Some(alert) = self.alerts.iter().find(|alert| fits(alert)) {
+            return alert.clone();
+        }
+        loop {
+            match self
+                .stdout
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) => {
+                    let alert: Value = serde_json::from_str(&line).unwrap_or_else(|error| {
+                        panic!("stdout has a line that is no JSON ({error}): {line}")
+                    });
+                    self.alerts.push(alert.clone());
+                    if fits(&alert) {
+                        return alert;
+                    }
+                }
+                Err(why) => {
+                    self.log.extend(self.stderr.try_iter());
+                    let seen: Vec<_> = self.alerts.iter().map(|alert| alert.to_string()).collect();
+                    panic!(
+                        "no alert of {what} ({why:?}); alerts:\n{}\nlog:\n{}",
+                        seen.join("\n"),
+                        self.log.join("\n")
+                    );
+                }
+            }
+        }
+    }
+
+    /// Waits for an alert of a rule whose text holds a marker that only the test's own act has.
+    pub fn await_rule(&mut self, rule: &str, marker: &str) -> Value {
+        self.await_alert(&format!("{rule:?} with {marker:?}"), |alert| {
+            alert["rule"] == rule
+                && alert["output"]
+                    .as_str()
+                    .is_some_and(|output| output.contains(marker))
+        })
+    }
+
+    /// Every alert so far, without waiting.
+    pub fn alerts(&mut self) -> &[Value] {
+        let new: Vec<_> = self
+            .stdout
+            .try_iter()
+            .map(|line| serde_json::from_str(&line).expect("stdout holds JSON lines"))
+            .collect();
+        self.alerts.extend(new);
+        &self.alerts
+    }
+
+    /// Asks it to stop, waits for its end, and returns exit status, all alerts and the whole log.
+    pub fn stop(mut self) -> Stopped {
+        self.signal(libc::SIGTERM);
+        let status = self.await_end();
+        let mut alerts = std::mem::take(&mut self.alerts);
+        alerts.extend(
+            self.stdout
+                .iter()
+                .map(|line| serde_json::from_str(&line).expect("stdout holds JSON lines")),
+        );
+        let mut log = std::mem::take(&mut self.log);
+        log.extend(self.stderr.iter());
+        Stopped {
+            status,
+            alerts,
+            log,
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a pid is a positive i32");
+        // SAFETY: kill takes two numbers; the child was not waited for, so the pid is still its own.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    fn await_end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the agent does not stop; log:\n{}",
+                self.log.join("\n")
+            );
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a stopped agent left.
+#[derive(Debug)]
+pub struct Stopped {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Every alert it wrote.
+    pub alerts: Vec<Value>,
+    /// Every log line.
+    pub log: Vec<String>,
+}
+
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    // The reader must not block on the test, and a test's agent writes little: unbounded is right here.
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,83 @@
+//! A cgroup for one test, named like a container's, removed at its end.
+
+use std::{
+    fs, io,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// A directory of the cgroup v2 hierarchy.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    id: String,
+}
+
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+impl Cgroup {
+    /// Makes a cgroup as containerd would for a new container, and tells its id of 64 hexadecimal digits.
+    pub fn like_a_container() -> io::Result<Self> {
+        let mount = mount()?;
+        let id = format!(
+            "{:056x}{:08x}",
+            std::process::id(),
+            MADE.fetch_add(1, Ordering::Relaxed)
+        )
+        .replacen("00", "5a", 8);
+        let path = mount.join(format!("saker-test-{id}"));
+        // Runtimes name the cgroup by the id alone; the folder above keeps tests apart from real containers.
+        let path = path.join(&id);
+        fs::create_dir_all(&path)?;
+        Ok(Self { path, id })
+    }
+
+    /// The container's full id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// `container.id` as alerts show it.
+    pub fn short_id(&self) -> &str {
+        &self.id[..12]
+    }
+
+    /// Makes a program start inside the cgroup: it is there before it execs.
+    pub fn enter(&self, command: &mut Command) {
+        let procs = self.path.join("cgroup.procs");
+        // SAFETY: between fork and exec the closure only opens, writes and closes a file; the path was allocated before.
+        unsafe {
+            command.pre_exec(move || fs::write(&procs, "0"));
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The kernel lets go of a cgroup a moment after its last process was reaped.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while let Err(error) = fs::remove_dir(&self.path) {
+            if Instant::now() > deadline || error.kind() == io::ErrorKind::NotFound {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        if let Some(parent) = self.path.parent() {
+            let _ = fs::remove_dir(parent);
+        }
+    }
+}
+
+/// Where cgroup v2 is mounted, in any of the layouts.
+pub fn mount() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|columns| columns.get(2) == Some(&"cgroup2"))
+        .map(|columns| Path::new(columns[1]).to_path_buf())
+        .ok_or_else(|| io::Error::other("no cgroup v2 is mounted"))
+}
