@@ -1,0 +1,282 @@
+//! What the loader decides before the kernel programs are loaded: settings, and where the running kernel keeps the
+//! struct fields that they read.
+//!
+//! Both are read-only globals of the object. The kernel freezes them, so the verifier sees constants and drops code
+//! that a setting turns off.
+
+/// Name of the global that holds [`Settings`].
+pub const SETTINGS_GLOBAL: &str = "SAKER_SETTINGS";
+/// Name of the global that holds [`Offsets`].
+pub const OFFSETS_GLOBAL: &str = "SAKER_OFFSETS";
+
+/// Most device ranges that [`Settings`] can hold.
+pub const DEVICE_RANGES_MAX: usize = 16;
+/// Most path prefixes that [`Settings`] can hold.
+pub const OPEN_PREFIXES_MAX: usize = 8;
+/// Bytes of a path that the prefix filter looks at, a multiple of 8.
+pub const OPEN_PREFIX_BYTES: usize = 32;
+const PREFIX_WORDS: usize = OPEN_PREFIX_BYTES / 8;
+
+/// What the programs report and what they drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// The agent's own process, in the initial pid namespace. Its opens, device opens and connects are dropped:
+    /// otherwise delivering an alert would raise the next. 0 drops nobody's.
+    pub own_tgid: u32,
+    /// Not 0: also report new threads, not only new processes.
+    pub report_threads: u32,
+    /// Entries of `devices` in use.
+    pub devices_len: u32,
+    /// Entries of `prefixes` in use.
+    pub prefixes_len: u32,
+    /// Device numbers to report.
+    pub devices: [DeviceRange; DEVICE_RANGES_MAX],
+    /// Paths to report.
+    pub prefixes: [OpenPrefix; OPEN_PREFIXES_MAX],
+}
+
+/// Device nodes of one type and major, from one minor number to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceRange {
+    /// [`crate::wire::device::NODE_CHARACTER`] or `NODE_BLOCK`.
+    pub node: u32,
+    /// Major number.
+    pub major: u32,
+    /// First minor number.
+    pub minor_first: u32,
+    /// Last minor number, included.
+    pub minor_last: u32,
+}
+
+/// The first bytes of a path, prepared for comparison by words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct OpenPrefix {
+    /// All ones where a byte has to match.
+    pub mask: [u64; PREFIX_WORDS],
+    /// The bytes, zero where `mask` is.
+    pub value: [u64; PREFIX_WORDS],
+}
+
+impl OpenPrefix {
+    /// Prepares `prefix`. Only its first [`OPEN_PREFIX_BYTES`] count: a longer one lets more through, never less.
+    pub fn new(prefix: &[u8]) -> Self {
+        let mut mask = [0u8; OPEN_PREFIX_BYTES];
+        let mut value = [0u8; OPEN_PREFIX_BYTES];
+        for (at, byte) in prefix.iter().take(OPEN_PREFIX_BYTES).enumerate() {
+            mask[at] = u8::MAX;
+            value[at] = *byte;
+        }
+        let words = |bytes: [u8; OPEN_PREFIX_BYTES]| {
+            core::array::from_fn(|word| {
+                u64::from_ne_bytes(core::array::from_fn(|at| bytes[word * 8 + at]))
+            })
+        };
+        Self {
+            mask: words(mask),
+            value: words(value),
+        }
+    }
+
+    /// Does a path start with it? `start` is the path's first bytes, zero-padded.
+    #[inline(always)]
+    pub fn matches(&self, start: &[u64; PREFIX_WORDS]) -> bool {
+        let mut difference = 0;
+        let mut word = 0;
+        while word < PREFIX_WORDS {
+            difference |= (start[word] & self.mask[word]) ^ self.value[word];
+            word += 1;
+        }
+        difference == 0
+    }
+}
+
+impl Settings {
+    /// Settings that report no opens and no devices, and drop nobody's events.
+    pub const NONE: Self = Self {
+        own_tgid: 0,
+        report_threads: 0,
+        devices_len: 0,
+        prefixes_len: 0,
+        devices: [DeviceRange {
+            node: 0,
+            major: 0,
+            minor_first: 0,
+            minor_last: 0,
+        }; DEVICE_RANGES_MAX],
+        prefixes: [OpenPrefix {
+            mask: [0; PREFIX_WORDS],
+            value: [0; PREFIX_WORDS],
+        }; OPEN_PREFIXES_MAX],
+    };
+}
+
+/// Which programs cannot do without a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Every record's header.
+    Header,
+    /// Exec records.
+    Exec,
+    /// Fork records.
+    Fork,
+    /// Exit records.
+    Exit,
+    /// Nothing: a record's value stays unset without it. The text names what is lost.
+    Extra(&'static str),
+}
+
+/// A field of a kernel struct that the programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Name in [`Offsets`].
+    pub key: &'static str,
+    /// The struct, by its name in the kernel.
+    pub type_name: &'static str,
+    /// Members from the struct to the value, with dots between; anonymous members are not named.
+    pub path: &'static str,
+    /// Bytes that the programs read there. 0: the field's address is used, not its value.
+    pub bytes: u32,
+    /// Who needs it.
+    pub group: Group,
+}
+
+/// Marks a field that the running kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($group:expr => { $($key:ident: $type_name:literal $path:literal $bytes:literal,)+ })+) => {
+        /// Byte offset of every field in [`FIELDS`], in the same order; [`ABSENT`] where there is none.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct Offsets { $($(#[doc = concat!("`", $type_name, ".", $path, "`")] pub $key: u32,)+)+ }
+
+        /// THE table of kernel struct fields: all that the programs read, each found in the running kernel's BTF.
+        pub const FIELDS: &[Field] = &[$($(Field {
+            key: stringify!($key),
+            type_name: $type_name,
+            path: $path,
+            bytes: $bytes,
+            group: $group,
+        },)+)+];
+
+        impl Offsets {
+            /// No field is known.
+            pub const NONE: Self = Self { $($($key: ABSENT,)+)+ };
+
+            /// From one offset a field, in the order of [`FIELDS`].
+            pub fn from_array(offsets: [u32; FIELDS.len()]) -> Self {
+                let [$($($key,)+)+] = offsets;
+                Self { $($($key,)+)+ }
+            }
+        }
+    };
+}
+
+offsets! {
+    Group::Header => {
+        task_pid: "task_struct" "pid" 4,
+        task_tgid: "task_struct" "tgid" 4,
+        task_group_leader: "task_struct" "group_leader" 8,
+        task_real_parent: "task_struct" "real_parent" 8,
+        task_start: "task_struct" "start_boottime" 8,
+        task_comm: "task_struct" "comm" 16,
+        task_cred: "task_struct" "cred" 8,
+        task_cgroups: "task_struct" "cgroups" 8,
+        cred_uid: "cred" "uid" 4,
+        cred_gid: "cred" "gid" 4,
+        cred_euid: "cred" "euid" 4,
+        cred_egid: "cred" "egid" 4,
+        css_set_dfl_cgrp: "css_set" "dfl_cgrp" 8,
+        cgroup_kn: "cgroup" "kn" 8,
+        kernfs_node_id: "kernfs_node" "id" 8,
+    }
+    Group::Exec => {
+        task_mm: "task_struct" "mm" 8,
+        task_fs: "task_struct" "fs" 8,
+        mm_arg_start: "mm_struct" "arg_start" 8,
+        mm_arg_end: "mm_struct" "arg_end" 8,
+        mm_exe_file: "mm_struct" "exe_file" 8,
+        file_mnt: "file" "f_path.mnt" 8,
+        file_dentry: "file" "f_path.dentry" 8,
+        fs_root_mnt: "fs_struct" "root.mnt" 8,
+        fs_root_dentry: "fs_struct" "root.dentry" 8,
+        fs_pwd_mnt: "fs_struct" "pwd.mnt" 8,
+        fs_pwd_dentry: "fs_struct" "pwd.dentry" 8,
+        dentry_parent: "dentry" "d_parent" 8,
+        dentry_name: "dentry" "d_name.name" 8,
+        dentry_name_len: "dentry" "d_name.len" 4,
+        vfsmount_root: "vfsmount" "mnt_root" 8,
+        mount_mnt: "mount" "mnt" 0,
+        mount_parent: "mount" "mnt_parent" 8,
+        mount_mountpoint: "mount" "mnt_mountpoint" 8,
+        binprm_filename: "linux_binprm" "filename" 8,
+        binprm_argc: "linux_binprm" "argc" 4,
+    }
+    Group::Exit => {
+        task_exit_code: "task_struct" "exit_code" 4,
+        signal_live: "signal_struct" "live.counter" 4,
+        signal_flags: "signal_struct" "flags" 4,
+        signal_group_exit_code: "signal_struct" "group_exit_code" 4,
+        task_signal: "task_struct" "signal" 8,
+    }
+    Group::Extra("the executable's inode, device and whether it was deleted") => {
+        dentry_inode: "dentry" "d_inode" 8,
+        inode_ino: "inode" "i_ino" 8,
+        inode_nlink: "inode" "i_nlink" 4,
+        inode_sb: "inode" "i_sb" 8,
+        super_block_dev: "super_block" "s_dev" 4,
+    }
+    Group::Extra("login user and audit session") => {
+        task_loginuid: "task_struct" "loginuid" 4,
+        task_sessionid: "task_struct" "sessionid" 4,
+    }
+    Group::Extra("controlling terminal") => {
+        signal_tty: "signal_struct" "tty" 8,
+        tty_driver: "tty_struct" "driver" 8,
+        tty_index: "tty_struct" "index" 4,
+        tty_driver_major: "tty_driver" "major" 4,
+        tty_driver_minor_start: "tty_driver" "minor_start" 4,
+    }
+    Group::Extra("process id in the container, session leader, pid namespace") => {
+        task_thread_pid: "task_struct" "thread_pid" 8,
+        signal_pids: "signal_struct" "pids" 0,
+        pid_level: "pid" "level" 4,
+        pid_numbers: "pid" "numbers" 0,
+        upid_nr: "upid" "nr" 4,
+        upid_ns: "upid" "ns" 8,
+        pid_ns_inum: "pid_namespace" "ns.inum" 4,
+    }
+    Group::Extra("mount namespace") => {
+        task_nsproxy: "task_struct" "nsproxy" 8,
+        nsproxy_mnt: "nsproxy" "mnt_ns" 8,
+        mnt_ns_inum: "mnt_namespace" "ns.inum" 4,
+    }
+}
+
+/// Size of `struct upid` as the programs assume it: an id, padding, and a pointer.
+pub const UPID_BYTES: u32 = 16;
+
+/// FNV-1a over every field's struct, path and size, in order.
+pub const fn fields_digest() -> u32 {
+    let mut hash = 0x811c_9dc5u32;
+    let mut at = 0;
+    while at < FIELDS.len() {
+        hash = digest(hash, FIELDS[at].type_name.as_bytes());
+        hash = digest(hash, FIELDS[at].path.as_bytes());
+        hash = digest(hash, &FIELDS[at].bytes.to_le_bytes());
+        at += 1;
+    }
+    hash
+}
+
+const fn digest(mut hash: u32, bytes: &[u8]) -> u32 {
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    hash
+}

@@ -1,0 +1,74 @@
+//! Every map, and why it has its size.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+use saker_ebpf::wire::{COUNTER_SLOTS, Connect, Counters, Exec, Open, PATH_BYTES_MAX};
+
+/// Records on their way to the agent. The loader sets the size; this one only has to be valid.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+
+/// [`Counters`] by kind.
+#[map]
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+
+/// Where an exec record is put together. A record is as long as its text, and `reserve` wants a constant: reserving
+/// the longest possible for each would fill the ring with air. So the record is built here and copied once, at its
+/// real length. Only the exec program uses it, and the kernel does not run a program twice at once on one CPU.
+#[map]
+pub static EXEC_SCRATCH: PerCpuArray<ExecScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where an open record is put together, at the entry and again at the end of the call.
+#[map]
+pub static OPEN_SCRATCH: PerCpuArray<OpenScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Opens between entry and end, by thread. Only opens that passed the filter are here, each for the length of its
+/// call; the loader shrinks the map to one entry when nobody wants opens.
+#[map]
+pub static OPEN_PENDING: HashMap<u64, OpenScratch> = HashMap::with_max_entries(1024, 0);
+
+/// Connects between entry and end, by thread, when the tracepoints stand in for the cgroup hooks.
+#[map]
+pub static CONNECT_PENDING: HashMap<u64, ConnectPending> = HashMap::with_max_entries(8192, 0);
+
+/// Bytes that the text of an exec record may start within; a power of two, so that a mask bounds an offset.
+pub const EXEC_TEXT_BYTES: usize = 8192;
+/// Room behind the last possible start, for the longest single text.
+const EXEC_SLACK_BYTES: usize = 4096;
+/// Bytes of a path being put together from its end, and room for one component beside it.
+pub const WALK_BYTES: usize = 1024;
+const WALK_SLACK_BYTES: usize = 256;
+
+/// An exec record, and the path that is being walked for it.
+#[repr(C)]
+pub struct ExecScratch {
+    pub exec: Exec,
+    pub text: [u8; EXEC_TEXT_BYTES + EXEC_SLACK_BYTES],
+    pub walk: [u8; WALK_BYTES + WALK_SLACK_BYTES],
+}
+
+/// An open record with room for its path, and what is needed to finish it.
+#[repr(C)]
+pub struct OpenScratch {
+    pub open: Open,
+    pub path: [u8; PATH_BYTES_MAX + 1],
+    /// Where the caller keeps the path, in case it could not be read at entry.
+    pub path_address: u64,
+}
+
+/// The fields of a connect that only its entry knows.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ConnectPending {
+    pub address: [u8; 16],
+    pub family: u16,
+    pub port: u16,
+    pub reserved: u32,
+}
+
+const _: () = {
+    assert!(size_of::<Exec>() + 3 * PATH_BYTES_MAX < EXEC_TEXT_BYTES);
+    // The kernel allows no larger value in a per-CPU map.
+    assert!(size_of::<ExecScratch>() <= 32 * 1024);
+    assert!(size_of::<Connect>() < 512);
+};

@@ -1,0 +1,185 @@
+//! Hooks: cgroup connect4 and connect6 at the root cgroup; in their place the tracepoints sys_enter_connect and
+//! sys_exit_connect. Records out: [`Connect`].
+//!
+//! The cgroup hooks see the kernel's own copy of the address before the attempt, io_uring included, and cost other
+//! system calls nothing. The tracepoints see the caller's memory and the result. Addresses are reported as given: the
+//! agent turns IPv4-mapped ones into IPv4.
+
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{cgroup_sock_addr, tracepoint};
+use aya_ebpf::programs::{SockAddrContext, TracePointContext};
+use saker_ebpf::wire::connect::{
+    FAMILY_INET, FAMILY_INET6, HOOK_CGROUP, HOOK_SYSCALL, RES_ATTEMPT,
+};
+use saker_ebpf::wire::{Connect, Kind};
+
+use crate::emit::{self, Outcome};
+use crate::maps::{CONNECT_PENDING, ConnectPending};
+use crate::probes::file::syscall_argument;
+use crate::{kernel, settings};
+
+/// What the kernel takes for "go on".
+const ALLOW: i32 = 1;
+
+#[cgroup_sock_addr(connect4)]
+pub fn saker_connect4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
+    let address = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip4) };
+    attempt(&ctx, FAMILY_INET, [address, 0, 0, 0]);
+    ALLOW
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn saker_connect6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: as above.
+    let address = unsafe {
+        let words = (&raw const (*ctx.sock_addr).user_ip6).cast::<u32>();
+        [
+            core::ptr::read_volatile(words),
+            core::ptr::read_volatile(words.add(1)),
+            core::ptr::read_volatile(words.add(2)),
+            core::ptr::read_volatile(words.add(3)),
+        ]
+    };
+    attempt(&ctx, FAMILY_INET6, address);
+    ALLOW
+}
+
+#[inline(always)]
+fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
+    let task = kernel::current_task();
+    if settings::is_own(kernel::tgid(task)) {
+        emit::count(Kind::Connect, Outcome::Filtered);
+        return;
+    }
+    let sock_addr: *const bpf_sock_addr = ctx.sock_addr;
+    // SAFETY: as above.
+    let (port, socket_type, protocol) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*sock_addr).user_port),
+            core::ptr::read_volatile(&raw const (*sock_addr).type_),
+            core::ptr::read_volatile(&raw const (*sock_addr).protocol),
+        )
+    };
+    let Some(mut entry) = emit::reserve::<Connect>(ctx, Kind::Connect) else {
+        return;
+    };
+    let connect = entry.as_mut_ptr();
+    // SAFETY: the ring gave room for a `Connect`; `address` has the address's bytes in network order as they are.
+    unsafe {
+        kernel::fill_header(
+            &raw mut (*connect).header,
+            Kind::Connect,
+            size_of::<Connect>() as u32,
+            task,
+        );
+        (*connect).address = core::mem::transmute::<[u32; 4], [u8; 16]>(address);
+        (*connect).family = family;
+        (*connect).port = u16::from_be(port as u16);
+        (*connect).protocol = protocol as u16;
+        (*connect).socket_type = socket_type as u16;
+        (*connect).res = RES_ATTEMPT;
+        (*connect).hook = HOOK_CGROUP;
+    }
+    emit::submit(Kind::Connect, entry);
+}
+
+/// `struct sockaddr_in` and `sockaddr_in6`, as far as both are the same and then some.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct SocketAddress {
+    family: u16,
+    port: [u8; 2],
+    /// IPv4: the address. IPv6: the flow label.
+    first: [u8; 4],
+    /// IPv6: the address.
+    rest: [u8; 16],
+}
+
+/// `int connect(int fd, const struct sockaddr *address, int length)`
+#[tracepoint(category = "syscalls", name = "sys_enter_connect")]
+pub fn saker_enter_connect(ctx: TracePointContext) -> u32 {
+    let thread = bpf_get_current_pid_tgid();
+    if settings::is_own((thread >> 32) as u32) {
+        emit::count(Kind::Connect, Outcome::Filtered);
+        return 0;
+    }
+    let mut given = core::mem::MaybeUninit::<SocketAddress>::zeroed();
+    let address = syscall_argument(&ctx, 1);
+    // A family of two bytes decides how much to read: an IPv4 address may end at its last byte of readable memory.
+    // SAFETY: the helper writes at most the size given to `given`, whose every byte pattern is a value.
+    let given = unsafe {
+        let mut status = bpf_probe_read_user(given.as_mut_ptr().cast(), 8, address as *const _);
+        if status == 0 && (*given.as_ptr()).family == FAMILY_INET6 {
+            status = bpf_probe_read_user(
+                given.as_mut_ptr().cast(),
+                size_of::<SocketAddress>() as u32,
+                address as *const _,
+            );
+        }
+        if status != 0 {
+            // Nothing that the kernel could connect to either.
+            emit::count(Kind::Connect, Outcome::Filtered);
+            return 0;
+        }
+        given.assume_init()
+    };
+    let mut pending = ConnectPending {
+        address: [0; 16],
+        family: given.family,
+        port: u16::from_be_bytes(given.port),
+        reserved: 0,
+    };
+    match given.family {
+        FAMILY_INET => {
+            let [a, b, c, d] = given.first;
+            pending.address = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        }
+        FAMILY_INET6 => pending.address = given.rest,
+        _ => {
+            emit::count(Kind::Connect, Outcome::Filtered);
+            return 0;
+        }
+    }
+    if CONNECT_PENDING.insert(thread, pending, 0).is_err() {
+        emit::count(Kind::Connect, Outcome::Passed);
+        emit::lose(&ctx, Kind::Connect, Outcome::MapFull);
+    }
+    0
+}
+
+/// The call's end. A thread that never comes back from connect (it was killed in it) leaves its entry behind; the
+/// thread id's next user overwrites it.
+#[tracepoint(category = "syscalls", name = "sys_exit_connect")]
+pub fn saker_exit_connect(ctx: TracePointContext) -> u32 {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(pending) = CONNECT_PENDING.get_ptr(thread) else {
+        return 0;
+    };
+    if let Some(mut entry) = emit::reserve::<Connect>(&ctx, Kind::Connect) {
+        let connect = entry.as_mut_ptr();
+        // SAFETY: the ring gave room for a `Connect`; the map's value is valid while the program runs.
+        unsafe {
+            kernel::fill_header(
+                &raw mut (*connect).header,
+                Kind::Connect,
+                size_of::<Connect>() as u32,
+                kernel::current_task(),
+            );
+            (*connect).address = (*pending).address;
+            (*connect).family = (*pending).family;
+            (*connect).port = (*pending).port;
+            (*connect).protocol = 0;
+            (*connect).socket_type = 0;
+            (*connect).res = syscall_argument(&ctx, 0) as i32;
+            (*connect).hook = HOOK_SYSCALL;
+        }
+        emit::submit(Kind::Connect, entry);
+    }
+    // Only this thread uses the key, so it is there; were it not, nothing would have to be done.
+    let _ = CONNECT_PENDING.remove(thread);
+    0
+}
+

@@ -1,0 +1,61 @@
+//! Hook: cgroup_device at the root cgroup. Records out: [`DeviceOpen`].
+//!
+//! Sees a device by its numbers, whatever its node is called and however it was made, also through io_uring. Opens of
+//! anything but a device never get here.
+
+use aya_ebpf::macros::cgroup_device;
+use aya_ebpf::programs::DeviceContext;
+use saker_ebpf::wire::{DeviceOpen, Kind};
+
+use crate::emit::{self, Outcome};
+use crate::{kernel, settings};
+
+/// What the kernel takes for "go on".
+const ALLOW: i32 = 1;
+
+#[cgroup_device]
+pub fn saker_device(ctx: DeviceContext) -> i32 {
+    observe(&ctx);
+    ALLOW
+}
+
+#[inline(always)]
+fn observe(ctx: &DeviceContext) {
+    // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
+    let (access_type, major, minor) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*ctx.device).access_type),
+            core::ptr::read_volatile(&raw const (*ctx.device).major),
+            core::ptr::read_volatile(&raw const (*ctx.device).minor),
+        )
+    };
+    let node = access_type & 0xffff;
+    let access = access_type >> 16;
+    if !settings::wants_device(node, major, minor) {
+        emit::count(Kind::DeviceOpen, Outcome::Filtered);
+        return;
+    }
+    let task = kernel::current_task();
+    if settings::is_own(kernel::tgid(task)) {
+        emit::count(Kind::DeviceOpen, Outcome::Filtered);
+        return;
+    }
+    let Some(mut entry) = emit::reserve::<DeviceOpen>(ctx, Kind::DeviceOpen) else {
+        return;
+    };
+    let open = entry.as_mut_ptr();
+    // SAFETY: the ring gave room for a `DeviceOpen`.
+    unsafe {
+        kernel::fill_header(
+            &raw mut (*open).header,
+            Kind::DeviceOpen,
+            size_of::<DeviceOpen>() as u32,
+            task,
+        );
+        (*open).major = major;
+        (*open).minor = minor;
+        (*open).access = access;
+        (*open).node = node;
+    }
+    emit::submit(Kind::DeviceOpen, entry);
+}

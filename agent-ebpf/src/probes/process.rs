@@ -1,0 +1,272 @@
+//! Hooks: raw tracepoints sched_process_exec, sched_process_fork, sched_process_exit. Records out: [`Exec`],
+//! [`Fork`], [`Exit`].
+//!
+//! Raw tracepoints fire once an exec, fork or exit, and cost every other system call nothing.
+
+use core::hint::black_box;
+
+use aya_ebpf::helpers::generated::{
+    bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+};
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use saker_ebpf::wire::process::{
+    EXEC_ARGV_CUT, EXEC_ARGV_FAULT, EXEC_CWD_CUT, EXEC_DELETED, EXEC_DETACHED, EXEC_EXE_CUT,
+    EXEC_FILENAME_CUT, EXEC_MEMFD,
+};
+use saker_ebpf::wire::{ARGV_BYTES_MAX, Exec, Exit, Fork, Kind, PATH_BYTES_MAX};
+
+use crate::emit::{self, Outcome};
+use crate::kernel::{self, Address, Walked};
+use crate::maps::{EXEC_SCRATCH, EXEC_TEXT_BYTES, ExecScratch, WALK_BYTES};
+use crate::settings::{self, offset};
+
+/// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
+///
+/// Fires when the new image is in place: `mm` is the new one, and `argv` lies on its stack, which no other thread
+/// can reach yet, so what is read is what the program will see.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn saker_exec(ctx: RawTracePointContext) -> i32 {
+    emit::count(Kind::Exec, Outcome::Passed);
+    let Some(scratch) = EXEC_SCRATCH.get_ptr_mut(0) else {
+        emit::lose(&ctx, Kind::Exec, Outcome::TooBig);
+        return 0;
+    };
+    // SAFETY: the map's value is an `ExecScratch`, this program's alone on this CPU while it runs.
+    unsafe { build_exec(&ctx, scratch) }
+    0
+}
+
+#[inline(always)]
+unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
+    let task: Address = ctx.arg(0);
+    let old_tid: u32 = ctx.arg(1);
+    let binprm: Address = ctx.arg(2);
+    let mm: Address = kernel::read(task, offset!(task_mm));
+    let root = kernel::root(task);
+    let executable = kernel::executable(mm);
+
+    // SAFETY: `scratch` is valid for the whole struct; every offset into it is masked to stay within.
+    unsafe {
+        let exec = &raw mut (*scratch).exec;
+        let walk = (&raw mut (*scratch).walk).cast::<u8>();
+        let mut text = Text {
+            start: (&raw mut (*scratch).text).cast(),
+            used: 0,
+        };
+        let mut flags = 0;
+
+        let filename: Address = kernel::read(binprm, offset!(binprm_filename));
+        let length = text.append_string(filename);
+        (*exec).filename_len = length;
+        if length == PATH_BYTES_MAX as u32 {
+            flags |= EXEC_FILENAME_CUT;
+        }
+
+        let walked = kernel::walk(walk, executable, root);
+        (*exec).exe_len = text.append_walked(walk, &walked);
+        if walked.cut {
+            flags |= EXEC_EXE_CUT;
+        }
+        if walked.detached {
+            flags |= EXEC_DETACHED;
+            let at = black_box(walked.start) as usize & (WALK_BYTES - 1);
+            if is_memfd(walk.add(at)) {
+                flags |= EXEC_MEMFD;
+            }
+        }
+        let inode = kernel::inode(executable.dentry);
+        (*exec).inode = inode.number;
+        (*exec).device = inode.device;
+        if inode.links == 0 {
+            flags |= EXEC_DELETED;
+        }
+
+        let walked = kernel::walk(walk, kernel::working_directory(task), root);
+        (*exec).cwd_len = text.append_walked(walk, &walked);
+        if walked.cut {
+            flags |= EXEC_CWD_CUT;
+        }
+
+        let arg_start: Address = kernel::read(mm, offset!(mm_arg_start));
+        let arg_end: Address = kernel::read(mm, offset!(mm_arg_end));
+        let argv_bytes = arg_end.wrapping_sub(arg_start);
+        let wanted = if argv_bytes > ARGV_BYTES_MAX as u64 {
+            flags |= EXEC_ARGV_CUT;
+            ARGV_BYTES_MAX as u32
+        } else {
+            argv_bytes as u32
+        };
+        let (length, fault) = text.append_user(arg_start, wanted);
+        (*exec).argv_len = length;
+        if fault {
+            flags |= EXEC_ARGV_FAULT;
+        }
+        (*exec).argv_bytes = argv_bytes as u32;
+        (*exec).argc = kernel::read(binprm, offset!(binprm_argc));
+
+        (*exec).flags = flags;
+        (*exec).old_tid = old_tid;
+        (*exec).parent_start_ns = kernel::parent_start_ns(task);
+        let (loginuid, audit_session) = kernel::audit(task);
+        (*exec).loginuid = loginuid;
+        (*exec).audit_session = audit_session;
+        (*exec).tty = kernel::tty(task);
+        let ids = kernel::ids(task);
+        (*exec).ns_tgid = ids.ns_tgid;
+        (*exec).pid_ns = ids.pid_ns;
+        (*exec).session_leader = ids.session_leader;
+        (*exec).mount_ns = kernel::mount_ns(task);
+        (*exec).reserved = [0; 2];
+
+        let size = size_of::<Exec>() as u32 + (black_box(text.used) & (EXEC_TEXT_BYTES as u32 - 1));
+        kernel::fill_header(&raw mut (*exec).header, Kind::Exec, size, task);
+        emit::output(ctx, Kind::Exec, exec.cast(), u64::from(size));
+    }
+}
+
+/// Does the path name an anonymous memory file? The kernel names them `memfd:` and what the caller likes.
+///
+/// # Safety
+/// Eight bytes are readable at `path`.
+#[inline(always)]
+unsafe fn is_memfd(path: *const u8) -> bool {
+    let mut at = 0;
+    let name = *b"/memfd:";
+    while at < name.len() {
+        // SAFETY: the caller vouches for eight bytes.
+        if unsafe { *path.add(at) } != name[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// The text behind a record's fixed part, growing.
+struct Text {
+    start: *mut u8,
+    used: u32,
+}
+
+impl Text {
+    /// Where the next text goes.
+    ///
+    /// # Safety
+    /// `start` is the `text` of an [`ExecScratch`].
+    #[inline(always)]
+    unsafe fn end(&self) -> *mut u8 {
+        let used = black_box(self.used) as usize & (EXEC_TEXT_BYTES - 1);
+        // SAFETY: `used` is below EXEC_TEXT_BYTES.
+        unsafe { self.start.add(used) }
+    }
+
+    /// Appends a NUL-terminated string of the kernel's; returns its length without the NUL.
+    #[inline(always)]
+    unsafe fn append_string(&mut self, string: Address) -> u32 {
+        // SAFETY: the slack behind `end` holds PATH_BYTES_MAX + 1 bytes.
+        let status = unsafe {
+            bpf_probe_read_kernel_str(
+                self.end().cast(),
+                PATH_BYTES_MAX as u32 + 1,
+                string as *const _,
+            )
+        };
+        let length = if status > 0 { status as u32 - 1 } else { 0 };
+        let length = length & PATH_BYTES_MAX as u32;
+        self.used += length;
+        length
+    }
+
+    /// Appends a path from the walk's buffer; returns its length.
+    #[inline(always)]
+    unsafe fn append_walked(&mut self, walk: *const u8, walked: &Walked) -> u32 {
+        let length = black_box(WALK_BYTES as u32 - walked.start) & PATH_BYTES_MAX as u32;
+        let from = black_box(walked.start) as usize & (WALK_BYTES - 1);
+        // SAFETY: `from` is within the walk's buffer, which has slack; the helper checks what it reads.
+        unsafe {
+            bpf_probe_read_kernel(self.end().cast(), length, walk.add(from).cast());
+        }
+        self.used += length;
+        length
+    }
+
+    /// Appends bytes of the process's own memory; returns how many, and whether they could not be read.
+    #[inline(always)]
+    unsafe fn append_user(&mut self, address: Address, length: u32) -> (u32, bool) {
+        let length = black_box(length) & ARGV_BYTES_MAX as u32;
+        // SAFETY: the slack behind `end` holds ARGV_BYTES_MAX bytes.
+        let status =
+            unsafe { bpf_probe_read_user(self.end().cast(), length, address as *const _) };
+        if status != 0 {
+            return (0, true);
+        }
+        self.used += length;
+        (length, false)
+    }
+}
+
+/// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn saker_fork(ctx: RawTracePointContext) -> i32 {
+    let parent: Address = ctx.arg(0);
+    let child: Address = ctx.arg(1);
+    let child_tgid = kernel::tgid(child);
+    let child_tid = kernel::tid(child);
+    if child_tgid != child_tid && !settings::report_threads() {
+        emit::count(Kind::Fork, Outcome::Filtered);
+        return 0;
+    }
+    let Some(mut entry) = emit::reserve::<Fork>(&ctx, Kind::Fork) else {
+        return 0;
+    };
+    let fork = entry.as_mut_ptr();
+    // SAFETY: the ring gave room for a `Fork`.
+    unsafe {
+        kernel::fill_header(
+            &raw mut (*fork).header,
+            Kind::Fork,
+            size_of::<Fork>() as u32,
+            parent,
+        );
+        (*fork).child_start_ns = kernel::start_ns(child);
+        (*fork).child_cgroup_id = kernel::cgroup_id(child);
+        (*fork).child_tgid = child_tgid;
+        (*fork).child_tid = child_tid;
+        (*fork).child_ppid = kernel::ppid(child);
+        (*fork).child_ns_tgid = kernel::ids(child).ns_tgid;
+        (*fork).child_comm = kernel::read(child, offset!(task_comm));
+    }
+    emit::submit(Kind::Fork, entry);
+    0
+}
+
+/// `TP_PROTO(struct task_struct *p)`, since 6.16 also `bool group_dead`
+///
+/// Fires for every thread; the last one of its process is reported. Should the last two end at the same moment, both
+/// can look like the last, and the process's end is reported twice.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn saker_exit(ctx: RawTracePointContext) -> i32 {
+    let task: Address = ctx.arg(0);
+    if !kernel::is_process_dead(task) {
+        emit::count(Kind::Exit, Outcome::Filtered);
+        return 0;
+    }
+    let Some(mut entry) = emit::reserve::<Exit>(&ctx, Kind::Exit) else {
+        return 0;
+    };
+    let exit = entry.as_mut_ptr();
+    // SAFETY: the ring gave room for an `Exit`.
+    unsafe {
+        kernel::fill_header(
+            &raw mut (*exit).header,
+            Kind::Exit,
+            size_of::<Exit>() as u32,
+            task,
+        );
+        (*exit).code = kernel::exit_code(task);
+        (*exit).flags = 0;
+    }
+    emit::submit(Kind::Exit, entry);
+    0
+}

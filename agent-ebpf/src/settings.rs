@@ -1,0 +1,105 @@
+//! The two globals that the loader fills, and how programs read them.
+//!
+//! Reads are volatile, a field at a time: the compiler must not fold the values it sees at build time, and the
+//! structs are too large to copy to the stack.
+
+use aya_ebpf::Global;
+use saker_ebpf::config::{ABSENT, DEVICE_RANGES_MAX, DeviceRange, OPEN_PREFIXES_MAX, OpenPrefix};
+use saker_ebpf::config::{Offsets, Settings};
+
+#[unsafe(no_mangle)]
+static SAKER_SETTINGS: Global<Settings> = Global::new(Settings::NONE);
+
+#[unsafe(no_mangle)]
+static SAKER_OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);
+
+/// Offset of a kernel struct field by its key in `saker_ebpf::config::Offsets`.
+macro_rules! offset {
+    ($key:ident) => {
+        $crate::settings::offset_at(core::mem::offset_of!(saker_ebpf::config::Offsets, $key))
+    };
+}
+pub(crate) use offset;
+
+/// The offset that stands `at` bytes into [`Offsets`]; what [`offset!`] is made of.
+#[inline(always)]
+pub fn offset_at(at: usize) -> u32 {
+    assert!(at < size_of::<Offsets>());
+    // SAFETY: a `repr(transparent)` global of offsets, initialised and never written after load; `at` is within it.
+    unsafe { core::ptr::read_volatile((&raw const SAKER_OFFSETS).byte_add(at).cast()) }
+}
+
+/// Is the field there on this kernel? Required fields need no asking: the loader attaches nothing without them.
+#[inline(always)]
+pub fn present(offset: u32) -> bool {
+    offset != ABSENT
+}
+
+fn settings() -> *const Settings {
+    (&raw const SAKER_SETTINGS).cast()
+}
+
+/// Is this the agent's own process?
+#[inline(always)]
+pub fn is_own(tgid: u32) -> bool {
+    // SAFETY: a `repr(transparent)` global, initialised and never written after load.
+    let own = unsafe { core::ptr::read_volatile(&raw const (*settings()).own_tgid) };
+    own != 0 && own == tgid
+}
+
+/// Are new threads reported?
+#[inline(always)]
+pub fn report_threads() -> bool {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*settings()).report_threads) != 0 }
+}
+
+/// Does the loader want this device?
+#[inline(always)]
+pub fn wants_device(node: u32, major: u32, minor: u32) -> bool {
+    // SAFETY: as above; `at` stays within the array.
+    unsafe {
+        let len = core::ptr::read_volatile(&raw const (*settings()).devices_len) as usize;
+        let first = (&raw const (*settings()).devices).cast::<DeviceRange>();
+        let mut at = 0;
+        while at < DEVICE_RANGES_MAX {
+            if at >= len {
+                return false;
+            }
+            let range = first.add(at);
+            if core::ptr::read_volatile(&raw const (*range).major) == major
+                && core::ptr::read_volatile(&raw const (*range).node) == node
+                && core::ptr::read_volatile(&raw const (*range).minor_first) <= minor
+                && core::ptr::read_volatile(&raw const (*range).minor_last) >= minor
+            {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
+}
+
+/// Does a path with this start match a wanted prefix?
+#[inline(always)]
+pub fn wants_path(start: &[u64; 4]) -> bool {
+    // SAFETY: as above; `at` stays within the array.
+    unsafe {
+        let len = core::ptr::read_volatile(&raw const (*settings()).prefixes_len) as usize;
+        let first = (&raw const (*settings()).prefixes).cast::<OpenPrefix>();
+        let mut at = 0;
+        while at < OPEN_PREFIXES_MAX {
+            if at >= len {
+                return false;
+            }
+            let prefix = first.add(at);
+            let mask = core::ptr::read_volatile(&raw const (*prefix).mask);
+            let value = core::ptr::read_volatile(&raw const (*prefix).value);
+            if (OpenPrefix { mask, value }).matches(start) {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
+}

@@ -1,0 +1,56 @@
+//! Builds the kernel programs and leaves the object where `source::loader` includes it from.
+//!
+//! The workspace pins a stable toolchain, and building `core` for the BPF target takes an unstable flag:
+//! `RUSTC_BOOTSTRAP` lets that one build, and nothing else, use it.
+
+use std::env;
+use std::process::exit;
+
+use aya_build::{Package, Toolchain, build_ebpf};
+
+/// Package and folder of the kernel programs, seen from this package.
+const PACKAGE: &str = "saker-ebpf";
+const FOLDER: &str = "../agent-ebpf";
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=PATH");
+    if !is_on_path("bpf-linker") {
+        fail("bpf-linker is not installed: run `cargo xtask setup`, or `cargo install bpf-linker@0.10.3 --locked`");
+    }
+    let environment = [
+        ("RUSTC_BOOTSTRAP", "1"),
+        // The workspace's release profile is for the agent. The BPF target links bitcode, which is whole-program
+        // optimisation already, and one unit makes the same object every time.
+        ("CARGO_PROFILE_RELEASE_LTO", "off"),
+        ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
+        ("CARGO_PROFILE_RELEASE_DEBUG", "2"),
+    ];
+    for (name, value) in environment {
+        // SAFETY: a build script runs as one thread until it starts others, which comes after this.
+        unsafe { env::set_var(name, value) };
+    }
+    // Under rustup this names the toolchain that runs right now; aya-build asks rustup for it again.
+    let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".to_owned());
+    let package = Package {
+        name: PACKAGE,
+        root_dir: FOLDER,
+        no_default_features: true,
+        features: &["kernel"],
+    };
+    if let Err(error) = build_ebpf([package], Toolchain::Custom(&toolchain)) {
+        fail(&format!(
+            "the kernel programs do not build: {error:#} (is rust-src installed? `cargo xtask setup` sees to it)"
+        ));
+    }
+}
+
+fn is_on_path(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn fail(reason: &str) -> ! {
+    println!("cargo::error={reason}");
+    exit(1);
+}
