@@ -1,7 +1,12 @@
 //! Falco's rule language: loaded, checked, compiled and evaluated.
 
+pub mod bundle;
+pub mod compile;
+pub mod engine;
 pub mod expr;
 pub mod fields;
+#[doc(hidden)]
+pub mod matcher;
 pub mod ruleset;
 pub mod template;
 pub mod value;

@@ -1,0 +1,345 @@
+//! Evaluates compiled rules: which rules does this event meet?
+//!
+//! For one event the engine takes the program of its kind and the one for every kind. It tests the guards of their partitions, looks the
+//! values of the gating fields up in the tables of constants, and visits the units that these look-ups name, and those that
+//! have no gate. Fields are asked for when first needed and once; a comparison's answer is kept for the event.
+//! Nothing is allocated for an event that meets no rule, once the scratch space has seen a few events.
+//!
+//! The engine holds no state between events: sequences and durations are `state.rs`'s.
+
+use crate::{
+    FieldArgRef, FieldSource,
+    bundle::{
+        Bundle, SPECIAL_PROGRAMS, codec,
+        rows::{EVENT, ProgramRow, RuleRow},
+    },
+    expr::{FieldArg, FieldRef, Test},
+    fields::Field,
+    matcher::{Span, equal},
+    ruleset::Priority,
+    template::Template,
+};
+use run::{Run, Table};
+
+pub use general::general;
+pub use run::Scratch;
+
+mod general;
+mod run;
+
+/// A rule's number: its place in the rule set that was compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(pub u32);
+
+/// How many rules an event may raise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuleMatching {
+    /// Every rule that it meets: no rule hides another.
+    #[default]
+    All,
+    /// Of each source, the first that it meets in order of definition.
+    First,
+}
+
+/// What the engine may be told.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct EngineOptions {
+    /// How many rules an event may raise.
+    pub rule_matching: RuleMatching,
+    /// Rules of other sources are left out; `None` takes all.
+    pub sources: Option<Vec<String>>,
+}
+
+/// Compiled rules, ready to evaluate. Shared freely between threads; each brings its own [`Scratch`].
+pub struct Engine {
+    bundle: Bundle,
+    options: EngineOptions,
+    tables: Vec<Table>,
+    tests: Vec<Test>,
+    /// By rule: whether its source takes part.
+    active: Vec<bool>,
+}
+
+impl Engine {
+    /// Readies a bundle: decodes the few tests that have no table form and nothing else.
+    pub fn new(bundle: Bundle, options: EngineOptions) -> Self {
+        let tables = bundle.tables();
+        let tests = tables
+            .tests
+            .iter()
+            .map(|&test| {
+                let bytes = tables.blob.get(test.range()).unwrap_or_default();
+                codec::decode_test(bytes).unwrap_or_else(|| unreachable!("loading a bundle decodes every test"))
+            })
+            .collect();
+        let active = tables
+            .rules
+            .iter()
+            .map(|rule| {
+                let source = tables.str(rule.source);
+                options.sources.as_ref().is_none_or(|sources| sources.iter().any(|wanted| wanted == source))
+            })
+            .collect();
+        let parsed = tables.tables.iter().map(|row| Table::parse(tables, row)).collect();
+        Self { tables: parsed, tests, active, options, bundle }
+    }
+
+    /// Room for one thread's evaluations.
+    pub fn scratch(&self) -> Scratch {
+        Scratch::new(self.bundle.tables())
+    }
+
+    /// The rules that the event alone meets, appended in order of definition. Sequences and durations are not among them.
+    pub fn evaluate<S: FieldSource>(&self, scratch: &mut Scratch, source: &S, out: &mut Vec<RuleId>) {
+        let start = out.len();
+        let tables = self.bundle.tables();
+        self.conditions(scratch, source, |condition| {
+            let row = &tables.conditions[condition as usize];
+            if row.role == EVENT {
+                out.push(RuleId(row.rule));
+            }
+        });
+        if out.len() > start {
+            self.settle(out, start);
+        }
+    }
+
+    /// Orders matches, drops what a rule condition of several programs gave twice, and applies `rule_matching`.
+    fn settle(&self, out: &mut Vec<RuleId>, start: usize) {
+        out[start..].sort_unstable();
+        if self.options.rule_matching == RuleMatching::First {
+            let tables = self.bundle.tables();
+            let mut kept = start;
+            for at in start..out.len() {
+                let source = tables.str(tables.rules[out[at].0 as usize].source);
+                let is_first =
+                    out[start..kept].iter().all(|earlier| tables.str(tables.rules[earlier.0 as usize].source) != source);
+                if is_first {
+                    out[kept] = out[at];
+                    kept += 1;
+                }
+            }
+            out.truncate(kept);
+        }
+    }
+
+    /// Calls `met` with every condition that the event meets, of every role, in no order.
+    pub(crate) fn conditions<S: FieldSource>(&self, scratch: &mut Scratch, source: &S, mut met: impl FnMut(u32)) {
+        let [own, every] = self.programs(source.event_type());
+        let tables = self.bundle.tables();
+        if own.parts.len == 0 && every.parts.len == 0 {
+            return;
+        }
+        let mut run = Run::begin(tables, &self.tables, &self.tests, source, scratch);
+        run.evaluate(&[own.parts, every.parts], |condition| {
+            let rule = tables.conditions[condition as usize].rule;
+            if self.active[rule as usize] {
+                met(condition);
+            }
+        });
+        run.end();
+    }
+
+    /// The program of the kind, and that of every kind.
+    pub(crate) fn programs(&self, kind: Option<&[u8]>) -> [ProgramRow; 2] {
+        let tables = self.bundle.tables();
+        let special = tables.programs.len() - SPECIAL_PROGRAMS;
+        let own = match kind {
+            None => special + 1,
+            Some(kind) => {
+                let pool = crate::matcher::PoolRef { words: &[], quads: tables.type_index };
+                let index = Span { start: 0, len: tables.type_index.len() as u32 };
+                let is = |row: u32| tables.types.get(row as usize).is_some_and(|row| tables.bytes(row.name) == kind);
+                equal::find(pool, index, kind, is).map_or(special, |row| tables.types[row as usize].program as usize)
+            }
+        };
+        [tables.programs[own], tables.programs[special + 2]]
+    }
+
+    /// Whether an event of the kind can meet any condition.
+    pub fn wants(&self, kind: &str) -> bool {
+        self.programs(Some(kind.as_bytes())).iter().any(|program| program.parts.len > 0)
+    }
+
+    /// The fields that an event of the kind can be asked for. Those that identify the owner of a state are not among them.
+    pub fn fields_used(&self, kind: &str) -> Vec<FieldRef> {
+        let tables = self.bundle.tables();
+        let mut slots: Vec<u32> =
+            self.programs(Some(kind.as_bytes())).iter().flat_map(|program| tables.list(program.slots)).copied().collect();
+        slots.sort_unstable();
+        slots.dedup();
+        slots.into_iter().filter_map(|slot| self.slot_field(slot)).collect()
+    }
+
+    /// The rules, in order of definition, disabled ones included.
+    pub fn rules(&self) -> impl ExactSizeIterator<Item = RuleView<'_>> {
+        (0..self.bundle.tables().rules.len() as u32).map(|id| RuleView { engine: self, id: RuleId(id) })
+    }
+
+    /// The rule of that number, if there is one.
+    pub fn rule(&self, id: RuleId) -> Option<RuleView<'_>> {
+        ((id.0 as usize) < self.bundle.tables().rules.len()).then_some(RuleView { engine: self, id })
+    }
+
+    /// The bundle.
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    pub(crate) fn slot_field(&self, slot: u32) -> Option<FieldRef> {
+        let tables = self.bundle.tables();
+        let row = tables.slots.get(slot as usize)?;
+        let arg = match row.arg_kind {
+            1 => FieldArg::Index(row.index),
+            2 => FieldArg::Key(tables.str(row.key).into()),
+            _ => FieldArg::None,
+        };
+        Some(FieldRef { field: Field::from_index(usize::from(row.field))?, arg })
+    }
+}
+
+impl core::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Engine").field("bundle", &self.bundle).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What is told of a rule.
+#[derive(Clone, Copy)]
+pub struct RuleView<'e> {
+    engine: &'e Engine,
+    id: RuleId,
+}
+
+/// When a rule fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetectionKind {
+    /// On an event.
+    Event,
+    /// On events in order, from the first to the last within this time.
+    Sequence {
+        /// Number of steps.
+        steps: u32,
+        /// Nanoseconds.
+        within_ns: u64,
+    },
+    /// When the condition has held for this time.
+    For {
+        /// Nanoseconds.
+        hold_ns: u64,
+    },
+}
+
+impl<'e> RuleView<'e> {
+    fn row(&self) -> &'e RuleRow {
+        &self.engine.bundle.tables().rules[self.id.0 as usize]
+    }
+
+    fn text(&self, span: Span) -> &'e str {
+        self.engine.bundle.tables().str(span)
+    }
+
+    fn texts(&self, span: Span) -> impl ExactSizeIterator<Item = &'e str> + use<'e> {
+        let tables = self.engine.bundle.tables();
+        tables.spans.get(span.range()).unwrap_or(&[]).iter().map(|&text| tables.str(text))
+    }
+
+    /// The rule's number.
+    pub fn id(&self) -> RuleId {
+        self.id
+    }
+
+    /// Unique within its source.
+    pub fn name(&self) -> &'e str {
+        self.text(self.row().name)
+    }
+
+    /// What it detects, in words.
+    pub fn desc(&self) -> &'e str {
+        self.text(self.row().desc)
+    }
+
+    /// The condition as written, after appends and exceptions.
+    pub fn condition_text(&self) -> &'e str {
+        self.text(self.row().condition)
+    }
+
+    /// The source whose events it is for.
+    pub fn source(&self) -> &'e str {
+        self.text(self.row().source)
+    }
+
+    /// How urgent it is.
+    pub fn priority(&self) -> Priority {
+        const ALL: [Priority; 8] = [
+            Priority::Emergency,
+            Priority::Alert,
+            Priority::Critical,
+            Priority::Error,
+            Priority::Warning,
+            Priority::Notice,
+            Priority::Informational,
+            Priority::Debug,
+        ];
+        ALL[self.row().priority as usize % ALL.len()]
+    }
+
+    /// Sorted, without duplicates.
+    pub fn tags(&self) -> impl ExactSizeIterator<Item = &'e str> + use<'e> {
+        self.texts(self.row().tags)
+    }
+
+    /// Why it cannot match on a live agent; empty for an active rule.
+    pub fn inactive(&self) -> impl ExactSizeIterator<Item = &'e str> + use<'e> {
+        self.texts(self.row().inactive)
+    }
+
+    /// Whether it is evaluated at all.
+    pub fn is_enabled(&self) -> bool {
+        self.row().enabled != 0
+    }
+
+    /// The file that last defined or changed it, and the line there.
+    pub fn origin(&self) -> (&'e str, u32) {
+        (self.text(self.row().origin_file), self.row().origin_line)
+    }
+
+    /// When it fires.
+    pub fn detection(&self) -> DetectionKind {
+        let row = self.row();
+        let span_ns = u64::from(row.span_ns[0]) | u64::from(row.span_ns[1]) << 32;
+        match row.detection {
+            1 => DetectionKind::Sequence { steps: row.steps, within_ns: span_ns },
+            2 => DetectionKind::For { hold_ns: span_ns },
+            _ => DetectionKind::Event,
+        }
+    }
+
+    /// What a sequence's events share; `None` for other rules.
+    pub fn sequence_by(&self) -> Option<FieldRef> {
+        let row = self.row();
+        if row.detection == 1 { self.engine.slot_field(row.by) } else { None }
+    }
+
+    /// The alert's text. Decoded at each call: keep it.
+    pub fn output(&self) -> Template {
+        let bytes = self.engine.bundle.tables().blob.get(self.row().output.range()).unwrap_or_default();
+        codec::decode_template(bytes).unwrap_or_default()
+    }
+}
+
+impl core::fmt::Debug for RuleView<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("RuleView").field("id", &self.id).field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// A field's argument, borrowed.
+pub(crate) fn arg_ref(arg: &FieldArg) -> FieldArgRef<'_> {
+    match arg {
+        FieldArg::None => FieldArgRef::None,
+        FieldArg::Index(index) => FieldArgRef::Index(*index),
+        FieldArg::Key(key) => FieldArgRef::Key(key),
+    }
+}

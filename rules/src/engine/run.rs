@@ -1,0 +1,544 @@
+//! The evaluation of one event.
+
+use std::net::IpAddr;
+
+use crate::{
+    FieldArgRef, FieldSource,
+    bundle::{
+        Tables,
+        rows::{AtomRow, NO, TableRow, YES, kind},
+    },
+    compile::atoms::{Class, Method},
+    expr::{FieldRef, Literal, Op, Operand, Rhs, Test},
+    fields::Field,
+    matcher::{
+        PoolRef, Span,
+        affix::{self, Affix, End},
+        equal,
+        gram::{self, Grams},
+        net::{self, Nets},
+        range::{self, Bounds},
+    },
+    value::Value,
+};
+
+/// A table of constants, its layout read once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    slot: u32,
+    keys: Span,
+    method: Method,
+    layout: Layout,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    Equal(Span),
+    Affix(Affix),
+    Grams(Grams),
+    Net(Nets),
+    Bounds(Bounds),
+}
+
+impl Table {
+    pub fn parse(tables: &Tables<'_>, row: &TableRow) -> Self {
+        const METHODS: [Method; 11] = [
+            Method::EqualBytes,
+            Method::EqualUint,
+            Method::EqualInt,
+            Method::EqualIp,
+            Method::StartsWith,
+            Method::EndsWith,
+            Method::Contains,
+            Method::ContainsNoCase,
+            Method::Net,
+            Method::BoundUint,
+            Method::BoundInt,
+        ];
+        let words = tables.words.get(row.layout.range()).unwrap_or_default();
+        let method = METHODS.into_iter().find(|&method| method as u32 == row.method).unwrap_or(Method::EqualBytes);
+        let layout = match method {
+            Method::EqualBytes | Method::EqualUint | Method::EqualInt | Method::EqualIp => Layout::Equal(read(words)),
+            Method::StartsWith | Method::EndsWith => Layout::Affix(read(words)),
+            Method::Contains | Method::ContainsNoCase => Layout::Grams(read(words)),
+            Method::Net => Layout::Net(read(words)),
+            Method::BoundUint | Method::BoundInt => Layout::Bounds(read(words)),
+        };
+        Self { slot: row.slot, keys: row.keys, method, layout }
+    }
+}
+
+/// A layout from its words; an empty table where there are too few.
+fn read<T: bytemuck::Pod + Default>(words: &[u32]) -> T {
+    let bytes: &[u8] = bytemuck::cast_slice(words);
+    bytes.get(..size_of::<T>()).map_or_else(T::default, bytemuck::pod_read_unaligned)
+}
+
+/// Room that evaluations share. Everything in it is stamped with the number of the event that it belongs to,
+/// so that nothing is cleared between events.
+#[derive(Debug)]
+pub struct Scratch {
+    epoch: u32,
+    /// By field: stamp and place in `live`.
+    slots: Vec<(u32, u32)>,
+    /// Values of this event; empty between events, kept for its memory.
+    live: Vec<Option<Value<'static>>>,
+    /// By comparison: twice the stamp, plus the answer.
+    memo: Vec<u32>,
+    /// By partition: stamp of taking part.
+    parts: Vec<u32>,
+    /// By unit: stamp of being a candidate.
+    units: Vec<u32>,
+    /// By table: stamp and what was found.
+    tables: Vec<(u32, Found)>,
+    /// By table: stamp of having named candidates.
+    looked: Vec<u32>,
+    /// By constant: stamp of being contained in the value.
+    keys: Vec<u32>,
+    active: Vec<u32>,
+    candidates: Vec<u32>,
+    lower: Vec<u8>,
+}
+
+/// What a table says of the event's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// There is no value.
+    Nothing,
+    /// There is a value, and it is no constant.
+    Other,
+    /// This one.
+    Key(u32),
+    /// Searched: contained constants are stamped.
+    Searched,
+    /// The value is not of the type that the constants have: comparisons go to `semantics.rs`.
+    OtherType,
+}
+
+/// The stamp's highest value: `memo` needs a bit for the answer.
+const EPOCH_MAX: u32 = u32::MAX >> 1;
+
+impl Scratch {
+    pub(super) fn new(tables: &Tables<'_>) -> Self {
+        Self {
+            epoch: 0,
+            slots: vec![(0, 0); tables.slots.len()],
+            live: Vec::with_capacity(tables.slots.len()),
+            memo: vec![0; tables.atoms.len()],
+            parts: vec![0; tables.parts.len()],
+            units: vec![0; tables.units.len()],
+            tables: vec![(0, Found::Nothing); tables.tables.len()],
+            looked: vec![0; tables.tables.len()],
+            keys: vec![0; tables.keys.len()],
+            active: Vec::with_capacity(16),
+            candidates: Vec::with_capacity(64),
+            lower: Vec::new(),
+        }
+    }
+
+    fn next_event(&mut self) {
+        if self.epoch == EPOCH_MAX {
+            self.epoch = 0;
+            self.slots.fill((0, 0));
+            self.memo.fill(0);
+            self.parts.fill(0);
+            self.units.fill(0);
+            self.tables.fill((0, Found::Nothing));
+            self.looked.fill(0);
+            self.keys.fill(0);
+        }
+        self.epoch += 1;
+        self.active.clear();
+        self.candidates.clear();
+    }
+}
+
+/// One event's evaluation.
+pub(super) struct Run<'a, S> {
+    rules: &'a Tables<'a>,
+    pool: PoolRef<'a>,
+    tables: &'a [Table],
+    tests: &'a [Test],
+    source: &'a S,
+    live: Vec<Option<Value<'a>>>,
+    scratch: &'a mut Scratch,
+    epoch: u32,
+}
+
+impl<'a, S: FieldSource> Run<'a, S> {
+    pub fn begin(
+        rules: &'a Tables<'a>,
+        tables: &'a [Table],
+        tests: &'a [Test],
+        source: &'a S,
+        scratch: &'a mut Scratch,
+    ) -> Self {
+        // A scratch space of another engine would have other sizes.
+        if scratch.memo.len() != rules.atoms.len() || scratch.keys.len() != rules.keys.len() {
+            *scratch = Scratch::new(rules);
+        }
+        scratch.next_event();
+        let live = reuse(std::mem::take(&mut scratch.live));
+        let epoch = scratch.epoch;
+        Self { rules, pool: rules.pool(), tables, tests, source, live, scratch, epoch }
+    }
+
+    /// Gives the memory back.
+    pub fn end(self) {
+        self.scratch.live = reuse(self.live);
+    }
+
+    pub fn evaluate(&mut self, parts: &[Span], mut met: impl FnMut(u32)) {
+        let rules = self.rules;
+        for &parts in parts {
+            for part in parts.range() {
+                let guards = rules.list(rules.parts[part].guards);
+                if guards.iter().all(|&guard| self.atom(guard >> 1) == (guard & 1 != 0)) {
+                    self.scratch.parts[part] = self.epoch;
+                    self.scratch.active.push(part as u32);
+                }
+            }
+        }
+        for at in 0..self.scratch.active.len() {
+            let part = &rules.parts[self.scratch.active[at] as usize];
+            for &table in rules.list(part.tables) {
+                self.look_up(table);
+            }
+        }
+        for at in 0..self.scratch.candidates.len() {
+            let unit = rules.units[self.scratch.candidates[at] as usize];
+            if self.holds(unit.entry) {
+                met(unit.condition);
+            }
+        }
+        for at in 0..self.scratch.active.len() {
+            let part = &rules.parts[self.scratch.active[at] as usize];
+            for &unit in rules.list(part.always) {
+                let unit = rules.units[unit as usize];
+                if self.holds(unit.entry) {
+                    met(unit.condition);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn value(&mut self, slot: u32) -> Option<Value<'a>> {
+        let (stamp, at) = self.scratch.slots[slot as usize];
+        if stamp == self.epoch {
+            return self.live[at as usize];
+        }
+        self.extract(slot)
+    }
+
+    fn extract(&mut self, slot: u32) -> Option<Value<'a>> {
+        let row = &self.rules.slots[slot as usize];
+        let arg = match row.arg_kind {
+            0 => FieldArgRef::None,
+            1 => FieldArgRef::Index(row.index),
+            _ => FieldArgRef::Key(self.rules.str(row.key)),
+        };
+        let value = Field::from_index(usize::from(row.field)).and_then(|field| self.source.field(field, arg));
+        self.scratch.slots[slot as usize] = (self.epoch, self.live.len() as u32);
+        self.live.push(value);
+        value
+    }
+
+    /// Looks the field's value up and makes the units that its constants name candidates. Once an event for each table.
+    fn look_up(&mut self, number: u32) {
+        let table = self.tables[number as usize];
+        let state = &mut self.scratch.looked[number as usize];
+        if std::mem::replace(state, self.epoch) == self.epoch {
+            return;
+        }
+        let Some(value) = self.value(table.slot) else { return };
+        if fits(table.method, value) {
+            return self.name(number, &table, value);
+        }
+        match value {
+            // A comparison that a list meets is met by one of its elements.
+            Value::List(elements) if !elements.is_empty() && elements.iter().all(|&element| fits(table.method, element)) => {
+                for &element in elements {
+                    self.name(number, &table, element);
+                }
+            }
+            // Nothing is known of other values, so everything is looked at.
+            _ => {
+                for key in table.keys.range() {
+                    self.post(key as u32);
+                }
+            }
+        }
+    }
+
+    /// Makes the units candidates that a value of the table's type names.
+    fn name(&mut self, number: u32, table: &Table, value: Value<'a>) {
+        match (table.layout, value) {
+            (Layout::Equal(_), value) => {
+                if let Some(key) = self.equal(table, value) {
+                    self.post(key);
+                }
+            }
+            (Layout::Affix(layout), Value::Bytes(bytes)) => {
+                let end = if table.method == Method::StartsWith { End::Front } else { End::Back };
+                let pool = self.pool;
+                affix::find(pool, layout, end, bytes, |key| self.post(key));
+            }
+            (Layout::Grams(layout), Value::Bytes(bytes)) => self.search(number, table, &layout, bytes, true),
+            (Layout::Net(layout), Value::Ip(address)) => net::find(self.pool, layout, address, |key| self.post(key)),
+            (Layout::Bounds(layout), value) => {
+                if let Some(number) = ordered(table.method, value) {
+                    range::find(self.pool, layout, number, |key| self.post(key));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes the units of a constant candidates, where their partition takes part.
+    #[inline]
+    fn post(&mut self, key: u32) {
+        let Some(posts) = self.rules.keys.get(key as usize).and_then(|row| self.rules.posts.get(row.posts.range())) else {
+            return;
+        };
+        for post in posts {
+            if self.scratch.parts[post.part as usize] == self.epoch {
+                let stamp = &mut self.scratch.units[post.unit as usize];
+                if std::mem::replace(stamp, self.epoch) != self.epoch {
+                    self.scratch.candidates.push(post.unit);
+                }
+            }
+        }
+    }
+
+    /// The constant that the value is.
+    #[inline]
+    fn equal(&self, table: &Table, value: Value<'_>) -> Option<u32> {
+        let Layout::Equal(index) = table.layout else { return None };
+        let find = |bytes: &[u8]| {
+            let is = |key: u32| self.rules.keys.get(key as usize).is_some_and(|row| self.rules.bytes(row.text) == bytes);
+            equal::find(self.pool, index, bytes, is)
+        };
+        match value {
+            Value::Bytes(bytes) => find(bytes),
+            Value::Uint(number) => find(&number.to_le_bytes()),
+            Value::Int(number) => find(&number.to_le_bytes()),
+            Value::Ip(IpAddr::V4(address)) => find(&address.octets()),
+            Value::Ip(IpAddr::V6(address)) => find(&address.octets()),
+            Value::Double(_) | Value::Bool(_) | Value::List(_) => None,
+        }
+    }
+
+    /// Searches a text for all constants of a table, stamps them, and makes their units candidates where wanted.
+    fn search(&mut self, number: u32, table: &Table, layout: &Grams, text: &[u8], posting: bool) {
+        let mut lower = std::mem::take(&mut self.scratch.lower);
+        let text = if table.method == Method::ContainsNoCase {
+            lower.clear();
+            lower.extend_from_slice(text);
+            lower.make_ascii_lowercase();
+            &lower
+        } else {
+            text
+        };
+        let (rules, pool, epoch) = (self.rules, self.pool, self.epoch);
+        gram::find(pool, layout, text, |key, start| {
+            let Some(row) = rules.keys.get(key as usize) else { return };
+            if self.scratch.keys[key as usize] != epoch && text[start..].starts_with(rules.bytes(row.text)) {
+                self.scratch.keys[key as usize] = epoch;
+                if posting {
+                    self.post(key);
+                }
+            }
+        });
+        self.scratch.tables[number as usize] = (epoch, Found::Searched);
+        self.scratch.lower = lower;
+    }
+
+    /// What an equality table says of the field's value.
+    #[inline]
+    fn found(&mut self, number: u32) -> Found {
+        let (stamp, found) = self.scratch.tables[number as usize];
+        if stamp == self.epoch {
+            return found;
+        }
+        let table = self.tables[number as usize];
+        let found = match self.value(table.slot) {
+            None => Found::Nothing,
+            Some(value) if !fits(table.method, value) => Found::OtherType,
+            Some(value) => self.equal(&table, value).map_or(Found::Other, Found::Key),
+        };
+        self.scratch.tables[number as usize] = (self.epoch, found);
+        found
+    }
+
+    /// Follows a condition's steps.
+    fn holds(&mut self, entry: u32) -> bool {
+        let mut at = entry;
+        while at < NO {
+            let node = self.rules.nodes[at as usize];
+            at = if self.atom(node.atom) { node.yes } else { node.no };
+        }
+        at == YES
+    }
+
+    /// Whether a comparison holds.
+    #[inline]
+    fn atom(&mut self, number: u32) -> bool {
+        let memo = self.scratch.memo[number as usize];
+        if memo >> 1 == self.epoch {
+            return memo & 1 != 0;
+        }
+        let answer = self.compare(number);
+        self.scratch.memo[number as usize] = self.epoch << 1 | u32::from(answer);
+        answer
+    }
+
+    fn compare(&mut self, number: u32) -> bool {
+        let atom = self.rules.atoms[number as usize];
+        match atom.kind {
+            kind::SUB => self.holds(atom.a),
+            kind::EQUAL => match self.found(atom.b) {
+                Found::OtherType => self.restored(&atom),
+                found => found == Found::Key(atom.a),
+            },
+            kind::NOT_EQUAL => match self.found(atom.b) {
+                Found::OtherType => self.restored(&atom),
+                found => found != Found::Nothing && found != Found::Key(atom.a),
+            },
+            kind::IN => {
+                let set = self.rules.sets[atom.a as usize];
+                match self.found(set.table) {
+                    Found::OtherType => self.restored(&atom),
+                    Found::Key(key) => self.rules.list(set.keys).binary_search(&key).is_ok(),
+                    Found::Nothing | Found::Other | Found::Searched => false,
+                }
+            }
+            kind::EXISTS => self.value(atom.slot).is_some(),
+            kind::STARTS_WITH | kind::ENDS_WITH => {
+                let text = self.rules.bytes(Span { start: atom.a, len: atom.b });
+                match self.value(atom.slot) {
+                    None => false,
+                    Some(Value::Bytes(value)) if atom.kind == kind::STARTS_WITH => value.starts_with(text),
+                    Some(Value::Bytes(value)) => value.ends_with(text),
+                    Some(_) => self.restored(&atom),
+                }
+            }
+            kind::CONTAINS => match self.value(atom.slot) {
+                None => false,
+                Some(Value::Bytes(text)) => {
+                    let (stamp, found) = self.scratch.tables[atom.b as usize];
+                    let table = self.tables[atom.b as usize];
+                    if let Layout::Grams(layout) = table.layout
+                        && (stamp, found) != (self.epoch, Found::Searched)
+                    {
+                        self.search(atom.b, &table, &layout, text, false);
+                    }
+                    self.scratch.keys[atom.a as usize] == self.epoch
+                }
+                Some(_) => self.restored(&atom),
+            },
+            kind::WORD | kind::COMPARE => {
+                let Some(value) = self.value(atom.slot) else { return false };
+                let operand = u64::from(atom.a) | u64::from(atom.b) << 32;
+                let number = match value {
+                    Value::Uint(number) if atom.class == Class::Uint as u8 => number,
+                    Value::Int(number) if atom.class == Class::Int as u8 && atom.kind == kind::WORD => number as u64,
+                    Value::Int(number) if atom.class == Class::Int as u8 => range::ordered_int(number),
+                    Value::Bool(value) if atom.class == Class::Bool as u8 => u64::from(value),
+                    _ => return self.restored(&atom),
+                };
+                match (atom.kind, atom.op) {
+                    (kind::WORD, _) => number == operand,
+                    (_, 0) => number < operand,
+                    (_, 1) => number <= operand,
+                    (_, 2) => number > operand,
+                    _ => number >= operand,
+                }
+            }
+            _ => super::general(&self.tests[atom.a as usize], self.source),
+        }
+    }
+
+    /// A comparison whose value is of another type than its constants: rebuilt, and left to `semantics.rs`.
+    #[cold]
+    fn restored(&self, atom: &AtomRow) -> bool {
+        restore(self.rules, self.tables, atom).is_some_and(|test| super::general(&test, self.source))
+    }
+}
+
+/// Whether the table's constants are of the value's type.
+#[inline]
+fn fits(method: Method, value: Value<'_>) -> bool {
+    match method {
+        Method::EqualBytes | Method::StartsWith | Method::EndsWith | Method::Contains | Method::ContainsNoCase => {
+            matches!(value, Value::Bytes(_))
+        }
+        Method::EqualUint | Method::BoundUint => matches!(value, Value::Uint(_)),
+        Method::EqualInt | Method::BoundInt => matches!(value, Value::Int(_)),
+        Method::EqualIp | Method::Net => matches!(value, Value::Ip(_)),
+    }
+}
+
+fn ordered(method: Method, value: Value<'_>) -> Option<u64> {
+    match (method, value) {
+        (Method::BoundUint, Value::Uint(number)) => Some(number),
+        (Method::BoundInt, Value::Int(number)) => Some(range::ordered_int(number)),
+        _ => None,
+    }
+}
+
+/// The test that a row was made from.
+fn restore(rules: &Tables<'_>, tables: &[Table], atom: &AtomRow) -> Option<Test> {
+    let slot = rules.slots.get(atom.slot as usize)?;
+    let arg = match slot.arg_kind {
+        0 => crate::expr::FieldArg::None,
+        1 => crate::expr::FieldArg::Index(slot.index),
+        _ => crate::expr::FieldArg::Key(rules.str(slot.key).into()),
+    };
+    let field = FieldRef { field: Field::from_index(usize::from(slot.field))?, arg };
+    let literal = |key: u32, table: u32| {
+        let bytes = rules.bytes(rules.keys.get(key as usize)?.text);
+        let word = || Some(u64::from_le_bytes(bytes.try_into().ok()?));
+        Some(match tables.get(table as usize)?.method {
+            Method::EqualUint => Literal::Uint(word()?),
+            Method::EqualInt => Literal::Int(word()? as i64),
+            Method::EqualIp => match bytes.len() {
+                4 => Literal::Ip(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+                _ => Literal::Ip(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+            },
+            _ => Literal::Bytes(bytes.into()),
+        })
+    };
+    let word = u64::from(atom.a) | u64::from(atom.b) << 32;
+    let text = || Literal::Bytes(rules.bytes(Span { start: atom.a, len: atom.b }).into());
+    let equality = if atom.op == 0 { Op::Eq } else { Op::In };
+    let (op, values) = match atom.kind {
+        kind::EQUAL => (equality, vec![literal(atom.a, atom.b)?]),
+        kind::NOT_EQUAL => (Op::Ne, vec![literal(atom.a, atom.b)?]),
+        kind::IN => {
+            let set = rules.sets.get(atom.a as usize)?;
+            let values = rules.list(set.keys).iter().map(|&key| literal(key, set.table)).collect::<Option<_>>()?;
+            (Op::In, values)
+        }
+        kind::STARTS_WITH => (Op::StartsWith, vec![text()]),
+        kind::ENDS_WITH => (Op::EndsWith, vec![text()]),
+        kind::CONTAINS => (Op::Contains, vec![literal(atom.a, atom.b)?]),
+        kind::WORD if atom.class == Class::Uint as u8 => (equality, vec![Literal::Uint(word)]),
+        kind::WORD if atom.class == Class::Int as u8 => (equality, vec![Literal::Int(word as i64)]),
+        kind::WORD => (equality, vec![Literal::Bool(word != 0)]),
+        kind::COMPARE => {
+            let op = [Op::Lt, Op::Le, Op::Gt, Op::Ge][usize::from(atom.op) & 3];
+            let is_int = atom.class == Class::Int as u8;
+            (op, vec![if is_int { Literal::Int(range::ordered_int(word as i64) as i64) } else { Literal::Uint(word) }])
+        }
+        _ => return None,
+    };
+    Some(Test { lhs: Operand::Field(field), op, modifier: None, rhs: Rhs::Values(values) })
+}
+
+/// The vector's memory for values of another event.
+fn reuse<'b>(mut values: Vec<Option<Value<'_>>>) -> Vec<Option<Value<'b>>> {
+    values.clear();
+    // Collecting an empty vector into one of equal layout keeps its memory.
+    values.into_iter().map(|_| None).collect()
+}

@@ -1,0 +1,171 @@
+//! The engine on rules built by hand: what it matches, what it asks for, and what its bundle survives.
+
+use std::{cell::Cell, collections::HashMap};
+
+use saker_rules::{
+    FieldArgRef, FieldSource,
+    bundle::{Bundle, BundleError},
+    compile::CompileOptions,
+    engine::{Engine, EngineOptions, RuleId, RuleMatching},
+    expr::{Expr, FieldArg, FieldRef, Literal, Op, Operand, Rhs, Test},
+    fields::Field,
+    ruleset::{Detection, Priority, Rule, RuleSet},
+    template::Template,
+    value::Value,
+};
+
+/// An event of byte strings that counts what it is asked.
+#[derive(Default)]
+struct Event {
+    kind: Option<&'static str>,
+    values: HashMap<Field, &'static str>,
+    asked: Cell<u32>,
+}
+
+impl FieldSource for Event {
+    fn event_type(&self) -> Option<&[u8]> {
+        self.kind.map(str::as_bytes)
+    }
+
+    fn field<'a>(&'a self, field: Field, _arg: FieldArgRef<'a>) -> Option<Value<'a>> {
+        self.asked.set(self.asked.get() + 1);
+        if field == Field::EvtType {
+            return self.event_type().map(Value::Bytes);
+        }
+        self.values.get(&field).map(|text| Value::Bytes(text.as_bytes()))
+    }
+}
+
+fn event(kind: &'static str, values: &[(Field, &'static str)]) -> Event {
+    Event { kind: Some(kind), values: values.iter().copied().collect(), asked: Cell::new(0) }
+}
+
+fn test(field: Field, op: Op, values: &[&str]) -> Expr {
+    let rhs = match op {
+        Op::Exists => Rhs::None,
+        _ => Rhs::Values(values.iter().map(|value| Literal::Bytes(value.as_bytes().into())).collect()),
+    };
+    let lhs = Operand::Field(FieldRef { field, arg: FieldArg::None });
+    Expr::Test(Test { lhs, op, modifier: None, rhs })
+}
+
+fn not(expr: Expr) -> Expr {
+    Expr::Not(Box::new(expr))
+}
+
+fn rule(name: &str, source: &str, condition: Expr) -> Rule {
+    Rule {
+        name: name.into(),
+        desc: format!("{name}, described"),
+        condition_text: String::new(),
+        detection: Detection::Event(condition),
+        output: Template::default(),
+        priority: Priority::Warning,
+        source: source.into(),
+        tags: vec!["a".into(), "b".into()],
+        enabled: true,
+        origin: ("rules.yaml".into(), 7),
+        inactive: vec!["because".into()],
+    }
+}
+
+fn sample() -> RuleSet {
+    let spawned = || test(Field::EvtType, Op::In, &["execve", "execveat"]);
+    let opened = || test(Field::EvtType, Op::In, &["open", "openat"]);
+    let shell = || test(Field::ProcName, Op::In, &["sh", "bash"]);
+    let path = |op, text| Expr::And(vec![opened(), test(Field::FdName, op, &[text])]);
+    RuleSet {
+        rules: vec![
+            rule("shell", "syscall", Expr::And(vec![spawned(), shell()])),
+            rule("passwd", "syscall", Expr::And(vec![path(Op::Eq, "/etc/passwd"), not(shell())])),
+            rule("etc", "syscall", path(Op::StartsWith, "/etc/")),
+            rule("any kind", "other", test(Field::ProcName, Op::Contains, &["miner"])),
+            rule("not a shell", "syscall", Expr::And(vec![spawned(), not(shell())])),
+            rule("by end", "syscall", path(Op::EndsWith, ".so")),
+            rule("no kind", "syscall", not(test(Field::EvtType, Op::Exists, &[]))),
+        ],
+    }
+}
+
+fn engine(change: impl FnOnce(&mut EngineOptions)) -> Engine {
+    let mut options = EngineOptions::default();
+    change(&mut options);
+    Engine::new(Bundle::compile(&sample(), &CompileOptions::default()).unwrap(), options)
+}
+
+fn matches(engine: &Engine, event: &Event) -> Vec<String> {
+    let mut out = Vec::new();
+    engine.evaluate(&mut engine.scratch(), event, &mut out);
+    out.into_iter().map(|id: RuleId| engine.rule(id).unwrap().name().to_owned()).collect()
+}
+
+#[track_caller]
+fn check(event: &Event, expected: &[&str]) {
+    assert_eq!(matches(&engine(|_| {}), event), expected);
+}
+
+#[test]
+fn matches_what_the_conditions_say() {
+    check(&event("execve", &[(Field::ProcName, "sh")]), &["shell"]);
+    check(&event("execve", &[(Field::ProcName, "ls")]), &["not a shell"]);
+    check(&event("execve", &[]), &["not a shell"]);
+    check(&event("openat", &[(Field::ProcName, "sh"), (Field::FdName, "/etc/passwd")]), &["etc"]);
+    check(&event("openat", &[(Field::ProcName, "ls"), (Field::FdName, "/etc/passwd")]), &["passwd", "etc"]);
+    check(&event("open", &[(Field::FdName, "/lib/x.so")]), &["by end"]);
+    check(&event("clone", &[(Field::FdName, "/lib/x.so")]), &[]);
+    check(&event("clone", &[(Field::ProcName, "xminer")]), &["any kind"]);
+    check(&event("execve", &[(Field::ProcName, "miner")]), &["any kind", "not a shell"]);
+    check(&Event::default(), &["no kind"]);
+}
+
+#[test]
+fn first_keeps_one_rule_of_each_source() {
+    let first = engine(|options| options.rule_matching = RuleMatching::First);
+    let event = event("openat", &[(Field::ProcName, "miner"), (Field::FdName, "/etc/passwd")]);
+    assert_eq!(matches(&first, &event), ["passwd", "any kind"]);
+}
+
+#[test]
+fn other_sources_can_be_left_out() {
+    let chosen = engine(|options| options.sources = Some(vec!["other".into()]));
+    assert_eq!(matches(&chosen, &event("execve", &[(Field::ProcName, "miner")])), ["any kind"]);
+}
+
+#[test]
+fn asks_for_a_field_once_and_only_where_needed() {
+    let engine = engine(|_| {});
+    let event = event("openat", &[(Field::ProcName, "ls"), (Field::FdName, "/etc/passwd")]);
+    assert_eq!(matches(&engine, &event).len(), 2);
+    assert_eq!(event.asked.get(), 2, "the name and the path");
+    assert!(engine.wants("openat") && engine.wants("mmap"), "a rule without a kind wants every kind");
+    let used = |kind| engine.fields_used(kind).into_iter().map(|field| field.field).collect::<Vec<_>>();
+    assert_eq!(used("mmap"), [Field::ProcName]);
+    assert!(used("open").contains(&Field::FdName) && !used("execve").contains(&Field::FdName));
+}
+
+#[test]
+fn a_bundle_tells_everything_that_the_rules_said() {
+    let engine = engine(|_| {});
+    let rule = engine.rule(RuleId(2)).unwrap();
+    assert_eq!((rule.name(), rule.desc(), rule.source()), ("etc", "etc, described", "syscall"));
+    assert_eq!(rule.tags().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(rule.inactive().collect::<Vec<_>>(), ["because"]);
+    assert_eq!((rule.origin(), rule.priority()), (("rules.yaml", 7), Priority::Warning));
+    assert_eq!(engine.rules().len(), 7);
+    assert!(engine.rule(RuleId(7)).is_none());
+}
+
+#[test]
+fn a_bundle_survives_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rules.bundle");
+    let written = Bundle::compile(&sample(), &CompileOptions::default()).unwrap();
+    written.write_to(&path).unwrap();
+    let read = Bundle::open(&path).unwrap();
+    assert_eq!(read.as_bytes(), written.as_bytes());
+    assert_eq!(read.source_digest(), written.source_digest());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    assert!(matches!(Bundle::open(folder.path().join("missing")), Err(BundleError::Read { .. })));
+    std::fs::write(&path, b"").unwrap();
+    assert!(matches!(Bundle::open(&path), Err(BundleError::NotABundle)));
+}
