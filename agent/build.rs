@@ -25,6 +25,8 @@ fn main() {
         ("CARGO_PROFILE_RELEASE_LTO", "off"),
         ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
         ("CARGO_PROFILE_RELEASE_DEBUG", "2"),
+        // aya-build shows every line that the build prints as a warning.
+        ("CARGO_TERM_QUIET", "true"),
     ];
     for (name, value) in environment {
         // SAFETY: a build script runs as one thread until it starts others, which comes after this.

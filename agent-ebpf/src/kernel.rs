@@ -12,7 +12,6 @@ use aya_ebpf::helpers::generated::{
 use saker_ebpf::config::UPID_BYTES;
 use saker_ebpf::wire::{self, Header, Kind};
 
-use crate::maps::WALK_BYTES;
 use crate::settings::{offset, present};
 
 /// An address in the kernel, of whatever type; 0 where a pointer was missing.
@@ -21,7 +20,12 @@ pub type Address = u64;
 /// Deepest path that is walked, in components and mount crossings together.
 const WALK_STEPS: u32 = 64;
 
-/// The longest file name that Linux allows.
+/// Bytes of a path being put together, a power of two, so that a mask bounds a position; and room behind the last
+/// possible position for the longest component.
+const WALK_BYTES: usize = 1024;
+const WALK_SLACK_BYTES: usize = 256;
+
+/// The longest file name that Linux allows. All ones: it serves as a mask too.
 const NAME_BYTES_MAX: u32 = 255;
 
 /// `enum pid_type` since 4.19: the session's place in `signal_struct.pids`.
@@ -282,83 +286,142 @@ pub fn executable(mm: Address) -> Place {
     }
 }
 
-/// A path put together at the end of its buffer.
-pub struct Walked {
+/// A path put together at the end of a buffer, from its last component to its first.
+///
+/// All of it lives in a map, also what is only needed along the way. The verifier does not follow values through map
+/// memory, so it sees every step of the walk start from the same unknowns, and follows each step once. With the state
+/// in registers it followed every mixture of components and mount crossings, and gave up at a million instructions.
+#[repr(C)]
+pub struct Walk {
+    dentry: Address,
+    mount: Address,
     /// First byte in use; the path ends at [`WALK_BYTES`].
-    pub start: u32,
-    /// Did its beginning not fit?
-    pub cut: bool,
-    /// Is it the name of something that is linked into no folder, such as a memfd?
-    pub detached: bool,
+    start: u32,
+    /// Not 0: its beginning did not fit.
+    cut: u32,
+    /// Not 0: it is the name of something that is linked into no folder, such as a memfd.
+    detached: u32,
+    reserved: u32,
+    path: [u8; WALK_BYTES + WALK_SLACK_BYTES],
 }
 
-/// Writes the path of `place` as a process rooted at `root` sees it, from its last component to its first.
-///
-/// `d_path` is not to be had in a raw tracepoint, so this is its walk: up the parents, and at the root of a mount on
-/// to where that is mounted. It takes no lock; a rename meanwhile can mix the names of two real paths. What lies
-/// outside `root` gets its path from the root of its mount namespace.
-///
-/// # Safety
-/// `buffer` is the `walk` field of an [`crate::maps::ExecScratch`].
-#[inline(always)]
-pub unsafe fn walk(buffer: *mut u8, place: Place, root: Place) -> Walked {
-    let mut at = place;
-    let mut walked = Walked {
-        start: WALK_BYTES as u32,
-        cut: true,
-        detached: false,
-    };
-    let mut step = 0;
-    while step < WALK_STEPS {
-        step += 1;
-        if at.dentry == 0 || (at.dentry == root.dentry && at.mount == root.mount) {
-            walked.cut = false;
-            break;
-        }
-        let mount_root: Address = read(at.mount, offset!(vfsmount_root));
-        if at.dentry == mount_root {
-            let mount = at.mount.wrapping_sub(u64::from(offset!(mount_mnt)));
-            let parent: Address = read(mount, offset!(mount_parent));
-            if parent == mount || parent == 0 {
-                walked.cut = false;
+impl Walk {
+    /// Walks from `place` up to `root`, and makes the path as a process with that root sees it.
+    ///
+    /// `d_path` is not to be had in a raw tracepoint, so this does what it does: up the parents, and at the root of a
+    /// mount on to where that is mounted. It takes no lock; a rename meanwhile can mix the names of two real paths.
+    /// What lies outside `root` gets its path from the root of its mount namespace.
+    #[inline(always)]
+    pub fn run(&mut self, place: Place, root: Place) {
+        self.set(place.dentry, place.mount, WALK_BYTES as u32);
+        self.cut = 1;
+        self.detached = 0;
+        let mut step = 0;
+        while step < WALK_STEPS {
+            step += 1;
+            if self.step(root) {
                 break;
             }
-            at.dentry = read(mount, offset!(mount_mountpoint));
-            at.mount = parent.wrapping_add(u64::from(offset!(mount_mnt)));
-            continue;
         }
-        let length: u32 = read(at.dentry, offset!(dentry_name_len));
-        let length = if length > NAME_BYTES_MAX {
-            NAME_BYTES_MAX
-        } else {
-            length
+        if self.start() == WALK_BYTES as u32 && place.dentry != 0 {
+            self.path[WALK_BYTES - 1] = b'/';
+            self.set(0, 0, WALK_BYTES as u32 - 1);
+        }
+    }
+
+    /// One component, or one mount crossing. `true` at the end.
+    #[inline(always)]
+    fn step(&mut self, root: Place) -> bool {
+        // SAFETY: fields of `self`; volatile to keep them in the map.
+        let (dentry, mount) = unsafe {
+            (
+                core::ptr::read_volatile(&raw const self.dentry),
+                core::ptr::read_volatile(&raw const self.mount),
+            )
         };
-        if length + 1 > walked.start {
-            break;
+        if dentry == 0 || (dentry == root.dentry && mount == root.mount) {
+            self.cut = 0;
+            return true;
         }
-        walked.start -= length + 1;
-        // The masks repeat what was just checked, in the form that the verifier follows; `black_box` keeps the
-        // compiler from seeing that they change nothing.
-        let to = black_box(walked.start) as usize & (WALK_BYTES - 1);
+        let start = self.start();
+        let mount_root: Address = read(mount, offset!(vfsmount_root));
+        if dentry == mount_root {
+            let mount = mount.wrapping_sub(u64::from(offset!(mount_mnt)));
+            let parent: Address = read(mount, offset!(mount_parent));
+            if parent == mount || parent == 0 {
+                self.cut = 0;
+                return true;
+            }
+            self.set(
+                read(mount, offset!(mount_mountpoint)),
+                parent.wrapping_add(u64::from(offset!(mount_mnt))),
+                start,
+            );
+            return false;
+        }
+        let length: u32 = read(dentry, offset!(dentry_name_len));
         let length = black_box(length) & NAME_BYTES_MAX;
-        let name: Address = read(at.dentry, offset!(dentry_name));
+        if length + 1 > start {
+            return true;
+        }
+        let start = start - length - 1;
+        // The mask repeats what was just checked, in the form that the verifier follows; `black_box` keeps the
+        // compiler from seeing that it changes nothing.
+        let to = black_box(start) as usize & (WALK_BYTES - 1);
+        let name: Address = read(dentry, offset!(dentry_name));
         // SAFETY: `to` is at most 1023 and `length` at most 255: within the buffer and its slack.
         unsafe {
-            *buffer.add(to) = b'/';
-            bpf_probe_read_kernel(buffer.add(to + 1).cast(), length, name as *const _);
+            let path = (&raw mut self.path).cast::<u8>().add(to);
+            *path = b'/';
+            bpf_probe_read_kernel(path.add(1).cast(), length, name as *const _);
         }
-        let parent: Address = read(at.dentry, offset!(dentry_parent));
-        if parent == at.dentry {
-            walked.cut = false;
-            walked.detached = true;
-            break;
+        let parent: Address = read(dentry, offset!(dentry_parent));
+        self.set(parent, mount, start);
+        if parent == dentry {
+            self.cut = 0;
+            self.detached = 1;
+            return true;
         }
-        at.dentry = parent;
+        false
     }
-    if walked.start == WALK_BYTES as u32 && !walked.cut && place.dentry != 0 {
-        walked.start -= 1;
-        // SAFETY: the last byte before WALK_BYTES.
-        unsafe { *buffer.add(WALK_BYTES - 1) = b'/' };
+
+    #[inline(always)]
+    fn set(&mut self, dentry: Address, mount: Address, start: u32) {
+        // SAFETY: fields of `self`; volatile to keep them in the map.
+        unsafe {
+            core::ptr::write_volatile(&raw mut self.dentry, dentry);
+            core::ptr::write_volatile(&raw mut self.mount, mount);
+            core::ptr::write_volatile(&raw mut self.start, start);
+        }
     }
-    walked
+
+    #[inline(always)]
+    fn start(&self) -> u32 {
+        // SAFETY: a field of `self`; volatile to read it from the map.
+        unsafe { core::ptr::read_volatile(&raw const self.start) }
+    }
+
+    /// Did the path's beginning not fit?
+    #[inline(always)]
+    pub fn is_cut(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const self.cut) != 0 }
+    }
+
+    /// Is it the name of something that is linked into no folder?
+    #[inline(always)]
+    pub fn is_detached(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const self.detached) != 0 }
+    }
+
+    /// The path's first byte, and how many there are.
+    #[inline(always)]
+    pub fn path(&self) -> (*const u8, u32) {
+        let start = self.start();
+        let from = black_box(start) as usize & (WALK_BYTES - 1);
+        // SAFETY: `from` is within the buffer.
+        let path = unsafe { (&raw const self.path).cast::<u8>().add(from) };
+        (path, WALK_BYTES as u32 - start)
+    }
 }

@@ -2,6 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+use crate::kernel::Walk;
 use saker_ebpf::wire::{COUNTER_SLOTS, Connect, Counters, Exec, Open, PATH_BYTES_MAX};
 
 /// Records on their way to the agent. The loader sets the size; this one only has to be valid.
@@ -35,16 +36,13 @@ pub static CONNECT_PENDING: HashMap<u64, ConnectPending> = HashMap::with_max_ent
 pub const EXEC_TEXT_BYTES: usize = 8192;
 /// Room behind the last possible start, for the longest single text.
 const EXEC_SLACK_BYTES: usize = 4096;
-/// Bytes of a path being put together from its end, and room for one component beside it.
-pub const WALK_BYTES: usize = 1024;
-const WALK_SLACK_BYTES: usize = 256;
 
 /// An exec record, and the path that is being walked for it.
 #[repr(C)]
 pub struct ExecScratch {
     pub exec: Exec,
     pub text: [u8; EXEC_TEXT_BYTES + EXEC_SLACK_BYTES],
-    pub walk: [u8; WALK_BYTES + WALK_SLACK_BYTES],
+    pub walk: Walk,
 }
 
 /// An open record with room for its path, and what is needed to finish it.

@@ -1,1 +1,4 @@
 //! The agent.
+pub mod source;
+pub mod decode;
+pub mod event;

@@ -17,8 +17,8 @@ use saker_ebpf::wire::process::{
 use saker_ebpf::wire::{ARGV_BYTES_MAX, Exec, Exit, Fork, Kind, PATH_BYTES_MAX};
 
 use crate::emit::{self, Outcome};
-use crate::kernel::{self, Address, Walked};
-use crate::maps::{EXEC_SCRATCH, EXEC_TEXT_BYTES, ExecScratch, WALK_BYTES};
+use crate::kernel::{self, Address, Walk};
+use crate::maps::{EXEC_SCRATCH, EXEC_TEXT_BYTES, ExecScratch};
 use crate::settings::{self, offset};
 
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
@@ -49,7 +49,7 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
     // SAFETY: `scratch` is valid for the whole struct; every offset into it is masked to stay within.
     unsafe {
         let exec = &raw mut (*scratch).exec;
-        let walk = (&raw mut (*scratch).walk).cast::<u8>();
+        let walk = &mut (*scratch).walk;
         let mut text = Text {
             start: (&raw mut (*scratch).text).cast(),
             used: 0,
@@ -63,15 +63,14 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
             flags |= EXEC_FILENAME_CUT;
         }
 
-        let walked = kernel::walk(walk, executable, root);
-        (*exec).exe_len = text.append_walked(walk, &walked);
-        if walked.cut {
+        walk.run(executable, root);
+        (*exec).exe_len = text.append_path(walk);
+        if walk.is_cut() {
             flags |= EXEC_EXE_CUT;
         }
-        if walked.detached {
+        if walk.is_detached() {
             flags |= EXEC_DETACHED;
-            let at = black_box(walked.start) as usize & (WALK_BYTES - 1);
-            if is_memfd(walk.add(at)) {
+            if is_memfd(walk.path().0) {
                 flags |= EXEC_MEMFD;
             }
         }
@@ -82,9 +81,9 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
             flags |= EXEC_DELETED;
         }
 
-        let walked = kernel::walk(walk, kernel::working_directory(task), root);
-        (*exec).cwd_len = text.append_walked(walk, &walked);
-        if walked.cut {
+        walk.run(kernel::working_directory(task), root);
+        (*exec).cwd_len = text.append_path(walk);
+        if walk.is_cut() {
             flags |= EXEC_CWD_CUT;
         }
 
@@ -178,14 +177,14 @@ impl Text {
         length
     }
 
-    /// Appends a path from the walk's buffer; returns its length.
+    /// Appends a path that was walked; returns its length.
     #[inline(always)]
-    unsafe fn append_walked(&mut self, walk: *const u8, walked: &Walked) -> u32 {
-        let length = black_box(WALK_BYTES as u32 - walked.start) & PATH_BYTES_MAX as u32;
-        let from = black_box(walked.start) as usize & (WALK_BYTES - 1);
-        // SAFETY: `from` is within the walk's buffer, which has slack; the helper checks what it reads.
+    unsafe fn append_path(&mut self, walk: &Walk) -> u32 {
+        let (path, length) = walk.path();
+        let length = black_box(length) & PATH_BYTES_MAX as u32;
+        // SAFETY: the slack behind `end` holds PATH_BYTES_MAX bytes; the helper checks what it reads.
         unsafe {
-            bpf_probe_read_kernel(self.end().cast(), length, walk.add(from).cast());
+            bpf_probe_read_kernel(self.end().cast(), length, path.cast());
         }
         self.used += length;
         length

@@ -1,0 +1,342 @@
+//! Bytes to [`Event`]: total, and trusting nothing. A record can come from the ring or from a capture file.
+//!
+//! It only reads and borrows: no allocation, no copy of text.
+
+use std::mem::size_of;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use saker_ebpf::wire::{self, Header, Kind, Plain, connect, device, file, process};
+use thiserror::Error;
+
+use crate::event::{
+    Argv, Body, Connect, DeviceOpen, DeviceType, Event, Exec, Exit, Fork, Open, OpenSyscall, Text,
+};
+
+/// Why a record is none.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// It is shorter than its header or the fixed part of its kind.
+    #[error("{found} bytes, of at least {expected}")]
+    Short {
+        /// Bytes there are.
+        found: usize,
+        /// Bytes there should be.
+        expected: usize,
+    },
+    /// Another version of the wire format wrote it.
+    #[error("wire version {found}, not {}", wire::VERSION)]
+    Version {
+        /// The version it claims.
+        found: u16,
+    },
+    /// It is about something unknown.
+    #[error("unknown kind {found}")]
+    Kind {
+        /// The kind it claims.
+        found: u16,
+    },
+    /// Its parts do not add up to its size, or it is not as long as it says.
+    #[error("{found} bytes, where its own lengths say {expected}")]
+    Length {
+        /// Bytes there are.
+        found: usize,
+        /// Bytes there should be.
+        expected: u64,
+    },
+    /// A field holds a value that has no meaning.
+    #[error("{field} is {found}")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        found: u32,
+    },
+}
+
+impl DecodeError {
+    /// A short stable name of the cause, for metrics.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Short { .. } => "short",
+            Self::Version { .. } => "version",
+            Self::Kind { .. } => "kind",
+            Self::Length { .. } => "length",
+            Self::Value { .. } => "value",
+        }
+    }
+}
+
+/// Records that could not be decoded, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecodeErrors {
+    short: u64,
+    version: u64,
+    kind: u64,
+    length: u64,
+    value: u64,
+}
+
+impl DecodeErrors {
+    /// Counts one.
+    pub fn count(&mut self, error: &DecodeError) {
+        *match error {
+            DecodeError::Short { .. } => &mut self.short,
+            DecodeError::Version { .. } => &mut self.version,
+            DecodeError::Kind { .. } => &mut self.kind,
+            DecodeError::Length { .. } => &mut self.length,
+            DecodeError::Value { .. } => &mut self.value,
+        } += 1;
+    }
+
+    /// The counts, by [`DecodeError::cause`].
+    pub fn by_cause(&self) -> [(&'static str, u64); 5] {
+        [
+            ("short", self.short),
+            ("version", self.version),
+            ("kind", self.kind),
+            ("length", self.length),
+            ("value", self.value),
+        ]
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.by_cause().iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// Decodes one record, which must be all of `record`.
+pub fn decode(record: &[u8]) -> Result<Event<'_>, DecodeError> {
+    let header: Header = fixed(record)?;
+    if header.version != wire::VERSION {
+        return Err(DecodeError::Version {
+            found: header.version,
+        });
+    }
+    let kind = Kind::from_wire(header.kind).ok_or(DecodeError::Kind { found: header.kind })?;
+    if u64::from(header.size) != record.len() as u64 {
+        return Err(DecodeError::Length {
+            found: record.len(),
+            expected: u64::from(header.size),
+        });
+    }
+    let body = match kind {
+        Kind::Exec => Body::Exec(exec(record)?),
+        Kind::Fork => Body::Fork(fork(record)?),
+        Kind::Exit => Body::Exit(exit(record)?),
+        Kind::Open => Body::Open(open(record)?),
+        Kind::DeviceOpen => Body::DeviceOpen(device_open(record)?),
+        Kind::Connect => Body::Connect(connection(record)?),
+    };
+    Ok(Event {
+        ts_ns: header.ktime_ns,
+        cpu: header.cpu,
+        tgid: header.tgid,
+        tid: header.tid,
+        ppid: header.ppid,
+        start_ns: header.start_ns,
+        uid: header.uid,
+        gid: header.gid,
+        euid: header.euid,
+        egid: header.egid,
+        cgroup_id: header.cgroup_id,
+        comm: name(record, std::mem::offset_of!(Header, comm)),
+        body,
+    })
+}
+
+fn exec(record: &[u8]) -> Result<Exec<'_>, DecodeError> {
+    let exec: wire::Exec = fixed(record)?;
+    let [filename, exe, cwd, argv] = texts::<wire::Exec, 4>(
+        record,
+        [exec.filename_len, exec.exe_len, exec.cwd_len, exec.argv_len],
+    )?;
+    let has = |bit: u32| exec.flags & bit != 0;
+    let set = |id: u32| (id != process::UNSET).then_some(id);
+    let known = |id: u32| (id != 0).then_some(id);
+    Ok(Exec {
+        exe: Text {
+            bytes: exe,
+            cut: has(process::EXEC_EXE_CUT),
+        },
+        filename: Text {
+            bytes: filename,
+            cut: has(process::EXEC_FILENAME_CUT),
+        },
+        cwd: Text {
+            bytes: cwd,
+            cut: has(process::EXEC_CWD_CUT),
+        },
+        argv: Argv {
+            bytes: argv,
+            argc: exec.argc,
+            total_bytes: exec.argv_bytes,
+            cut: has(process::EXEC_ARGV_CUT),
+            unreadable: has(process::EXEC_ARGV_FAULT),
+        },
+        parent_start_ns: exec.parent_start_ns,
+        inode: exec.inode,
+        // The kernel's own packing, which differs from the one that stat shows.
+        device: (exec.device >> 20, exec.device & 0xf_ffff),
+        memfd: has(process::EXEC_MEMFD),
+        deleted: has(process::EXEC_DELETED),
+        detached: has(process::EXEC_DETACHED),
+        loginuid: set(exec.loginuid),
+        audit_session: set(exec.audit_session),
+        session_leader: known(exec.session_leader),
+        tty: exec.tty,
+        ns_tgid: known(exec.ns_tgid),
+        mount_ns: known(exec.mount_ns),
+        pid_ns: known(exec.pid_ns),
+        old_tid: exec.old_tid,
+    })
+}
+
+fn fork(record: &[u8]) -> Result<Fork<'_>, DecodeError> {
+    let fork: wire::Fork = whole(record)?;
+    Ok(Fork {
+        child_tgid: fork.child_tgid,
+        child_tid: fork.child_tid,
+        child_ppid: fork.child_ppid,
+        child_start_ns: fork.child_start_ns,
+        child_cgroup_id: fork.child_cgroup_id,
+        child_ns_tgid: (fork.child_ns_tgid != 0).then_some(fork.child_ns_tgid),
+        child_comm: name(record, std::mem::offset_of!(wire::Fork, child_comm)),
+    })
+}
+
+fn exit(record: &[u8]) -> Result<Exit, DecodeError> {
+    let exit: wire::Exit = whole(record)?;
+    Ok(Exit {
+        wait_status: exit.code,
+    })
+}
+
+fn open(record: &[u8]) -> Result<Open<'_>, DecodeError> {
+    let open: wire::Open = fixed(record)?;
+    let [path] = texts::<wire::Open, 1>(record, [open.path_len])?;
+    Ok(Open {
+        syscall: match open.syscall {
+            file::SYSCALL_OPEN => OpenSyscall::Open,
+            file::SYSCALL_OPENAT => OpenSyscall::Openat,
+            file::SYSCALL_OPENAT2 => OpenSyscall::Openat2,
+            file::SYSCALL_CREAT => OpenSyscall::Creat,
+            found => {
+                return Err(DecodeError::Value {
+                    field: "open.syscall",
+                    found,
+                });
+            }
+        },
+        path: Text {
+            bytes: path,
+            cut: open.flags & file::OPEN_PATH_CUT != 0,
+        },
+        flags: open.open_flags,
+        mode: open.mode,
+        resolve: open.resolve,
+        dfd: open.dfd,
+        res: open.res,
+        path_late: open.flags & file::OPEN_PATH_LATE != 0,
+        how_unreadable: open.flags & file::OPEN_HOW_FAULT != 0,
+    })
+}
+
+fn device_open(record: &[u8]) -> Result<DeviceOpen, DecodeError> {
+    let open: wire::DeviceOpen = whole(record)?;
+    Ok(DeviceOpen {
+        major: open.major,
+        minor: open.minor,
+        read: open.access & device::DEVICE_READ != 0,
+        write: open.access & device::DEVICE_WRITE != 0,
+        mknod: open.access & device::DEVICE_MKNOD != 0,
+        dev_type: match open.node {
+            device::NODE_CHARACTER => DeviceType::Character,
+            device::NODE_BLOCK => DeviceType::Block,
+            found => {
+                return Err(DecodeError::Value {
+                    field: "device.node",
+                    found,
+                });
+            }
+        },
+    })
+}
+
+fn connection(record: &[u8]) -> Result<Connect, DecodeError> {
+    let connect: wire::Connect = whole(record)?;
+    let addr = match connect.family {
+        connect::FAMILY_INET => {
+            let [a, b, c, d, ..] = connect.address;
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        }
+        connect::FAMILY_INET6 => {
+            let v6 = Ipv6Addr::from(connect.address);
+            v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
+        }
+        found => {
+            return Err(DecodeError::Value {
+                field: "connect.family",
+                found: u32::from(found),
+            });
+        }
+    };
+    let known = |number: u16| (number != 0).then_some(number);
+    Ok(Connect {
+        addr,
+        port: connect.port,
+        is_inet6: connect.family == connect::FAMILY_INET6,
+        protocol: known(connect.protocol),
+        socket_type: known(connect.socket_type),
+        res: connect.res,
+    })
+}
+
+/// The fixed part at the start of a record.
+fn fixed<T: Plain>(record: &[u8]) -> Result<T, DecodeError> {
+    if record.len() < size_of::<T>() {
+        return Err(DecodeError::Short {
+            found: record.len(),
+            expected: size_of::<T>(),
+        });
+    }
+    // SAFETY: there are enough bytes, they need not be aligned, and every byte pattern is a `Plain` type's value.
+    Ok(unsafe { record.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// A record that is its fixed part and nothing else.
+fn whole<T: Plain>(record: &[u8]) -> Result<T, DecodeError> {
+    let value = fixed(record)?;
+    if record.len() != size_of::<T>() {
+        return Err(DecodeError::Length {
+            found: record.len(),
+            expected: size_of::<T>() as u64,
+        });
+    }
+    Ok(value)
+}
+
+/// The texts behind the fixed part `T`, which they must fill to the last byte.
+fn texts<T, const N: usize>(record: &[u8], lengths: [u32; N]) -> Result<[&[u8]; N], DecodeError> {
+    let expected = size_of::<T>() as u64 + lengths.iter().copied().map(u64::from).sum::<u64>();
+    if expected != record.len() as u64 {
+        return Err(DecodeError::Length {
+            found: record.len(),
+            expected,
+        });
+    }
+    let mut rest = &record[size_of::<T>()..];
+    // The lengths add up to what is there, so none of them is larger than what is left.
+    Ok(lengths.map(|length| {
+        let (text, behind) = rest.split_at(length as usize);
+        rest = behind;
+        text
+    }))
+}
+
+/// A NUL-padded name at `at`, which lies within a fixed part that was checked.
+fn name(record: &[u8], at: usize) -> &[u8] {
+    let padded = &record[at..at + wire::COMM_BYTES];
+    let end = padded.iter().position(|byte| *byte == 0);
+    &padded[..end.unwrap_or(wire::COMM_BYTES)]
+}

@@ -1,0 +1,287 @@
+//! An event, typed and borrowed from the record that it was decoded from. No kernel layout, no JSON.
+//!
+//! Ids are those of the initial namespaces; `tgid` becomes `proc.pid` in `fields`, nowhere before.
+
+use std::net::IpAddr;
+
+pub use saker_ebpf::wire::Kind;
+
+/// Something that happened, and the thread that did it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// Nanoseconds of `CLOCK_BOOTTIME`.
+    pub ts_ns: u64,
+    /// The CPU that it was recorded on.
+    pub cpu: u32,
+    /// Process (thread group) id.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Process id of the real parent.
+    pub ppid: u32,
+    /// Start of the process, nanoseconds of `CLOCK_BOOTTIME`: with `tgid` it names a process for as long as the
+    /// machine is up. `/proc/PID/stat` shows the same moment in ticks of 10 ms, in the reader's time namespace.
+    pub start_ns: u64,
+    /// Real user id.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Effective group id.
+    pub egid: u32,
+    /// Id of the cgroup in the v2 hierarchy: the inode number of its folder. 0 when unknown.
+    pub cgroup_id: u64,
+    /// The thread's name, at most 15 bytes.
+    pub comm: &'a [u8],
+    /// What happened.
+    pub body: Body<'a>,
+}
+
+impl Event<'_> {
+    /// What the event is about.
+    pub fn kind(&self) -> Kind {
+        match self.body {
+            Body::Exec(_) => Kind::Exec,
+            Body::Fork(_) => Kind::Fork,
+            Body::Exit(_) => Kind::Exit,
+            Body::Open(_) => Kind::Open,
+            Body::DeviceOpen(_) => Kind::DeviceOpen,
+            Body::Connect(_) => Kind::Connect,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// The process started another program.
+    Exec(Exec<'a>),
+    /// The thread made a process or a thread.
+    Fork(Fork<'a>),
+    /// The process ended.
+    Exit(Exit),
+    /// The thread opened a file by path, or could not.
+    Open(Open<'a>),
+    /// The thread asked for a device.
+    DeviceOpen(DeviceOpen),
+    /// The thread connected a socket.
+    Connect(Connect),
+}
+
+/// Bytes that may have been longer than a record carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Text<'a> {
+    /// What the record carries of it.
+    pub bytes: &'a [u8],
+    /// Is a part missing? Of resolved paths the beginning is, of everything else the end.
+    pub cut: bool,
+}
+
+/// A started program, as it was the moment that its image was in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exec<'a> {
+    /// The executable's path as the kernel resolved it, seen from the process's root. For a script this is its
+    /// interpreter.
+    pub exe: Text<'a>,
+    /// The file name as it was called: relative, a symbolic link, a script, `/dev/fd/N`.
+    pub filename: Text<'a>,
+    /// Working directory, seen from the process's root.
+    pub cwd: Text<'a>,
+    /// The arguments, from the new process's memory.
+    pub argv: Argv<'a>,
+    /// Start of the real parent, with `Event::ppid` its key.
+    pub parent_start_ns: u64,
+    /// Inode number of the executable, 0 when unknown.
+    pub inode: u64,
+    /// Major and minor number of the executable's file system.
+    pub device: (u32, u32),
+    /// The executable is an anonymous memory file.
+    pub memfd: bool,
+    /// The executable has no name in any folder any more.
+    pub deleted: bool,
+    /// The executable's path leads to no mount.
+    pub detached: bool,
+    /// Audit login user; `None` when nobody logged in.
+    pub loginuid: Option<u32>,
+    /// Audit session; `None` when there is none.
+    pub audit_session: Option<u32>,
+    /// Process id of the session leader; `None` when unknown.
+    pub session_leader: Option<u32>,
+    /// Controlling terminal, as `stat` encodes a device; 0 for none.
+    pub tty: u32,
+    /// The process's id in its own pid namespace; `None` when unknown.
+    pub ns_tgid: Option<u32>,
+    /// Inode number of the mount namespace; `None` when unknown.
+    pub mount_ns: Option<u32>,
+    /// Inode number of the pid namespace; `None` when unknown.
+    pub pid_ns: Option<u32>,
+    /// The thread that called exec.
+    pub old_tid: u32,
+}
+
+/// The arguments of a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Argv<'a> {
+    /// The arguments, each with a NUL behind it; of the last one the end may be cut off.
+    pub bytes: &'a [u8],
+    /// How many there were.
+    pub argc: u32,
+    /// Bytes there were.
+    pub total_bytes: u32,
+    /// Are some not here?
+    pub cut: bool,
+    /// They could not be read at all.
+    pub unreadable: bool,
+}
+
+impl<'a> Argv<'a> {
+    /// The arguments in order, the program's own name first.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (bytes, is_empty) = match self.bytes {
+            [rest @ .., 0] => (rest, false),
+            [] => (self.bytes, true),
+            rest => (rest, false),
+        };
+        bytes
+            .split(|byte| *byte == 0)
+            .take(if is_empty { 0 } else { usize::MAX })
+    }
+}
+
+/// A new process or thread; the event is its creator's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork<'a> {
+    /// Process id of the child; the creator's own for a new thread.
+    pub child_tgid: u32,
+    /// Thread id of the child.
+    pub child_tid: u32,
+    /// The child's real parent: not its creator under `CLONE_PARENT`.
+    pub child_ppid: u32,
+    /// Start of the child's process, with `child_tgid` its key.
+    pub child_start_ns: u64,
+    /// The child's cgroup, 0 when unknown.
+    pub child_cgroup_id: u64,
+    /// The child's process id in its own pid namespace; `None` when unknown.
+    pub child_ns_tgid: Option<u32>,
+    /// The child's name.
+    pub child_comm: &'a [u8],
+}
+
+impl Fork<'_> {
+    /// Is the child a thread of an existing process?
+    pub fn is_thread(&self) -> bool {
+        self.child_tgid != self.child_tid
+    }
+}
+
+/// The end of a process. Should its last two threads end at the same moment, it can be reported twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// As `wait` reports it.
+    pub wait_status: u32,
+}
+
+impl Exit {
+    /// The exit status; `None` when a signal ended the process.
+    pub fn code(&self) -> Option<u8> {
+        (self.signal().is_none()).then_some((self.wait_status >> 8) as u8)
+    }
+
+    /// The signal that ended the process.
+    pub fn signal(&self) -> Option<u8> {
+        let signal = (self.wait_status & 0x7f) as u8;
+        (signal != 0).then_some(signal)
+    }
+}
+
+/// An open by path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open<'a> {
+    /// The call that was made.
+    pub syscall: OpenSyscall,
+    /// The path as given: perhaps relative to `dfd`.
+    pub path: Text<'a>,
+    /// `O_*` flags.
+    pub flags: u64,
+    /// Permission bits asked for, meaningful when the file was made.
+    pub mode: u32,
+    /// `RESOLVE_*` flags of openat2.
+    pub resolve: u64,
+    /// The folder that a relative path starts from; -100 (`AT_FDCWD`) for the working directory.
+    pub dfd: i32,
+    /// File descriptor, or a negative errno.
+    pub res: i32,
+    /// The path was read at the end of the call, when another thread could have changed it.
+    pub path_late: bool,
+    /// The caller's `struct open_how` could not be read: flags, mode and resolve are 0.
+    pub how_unreadable: bool,
+}
+
+/// The calls that open by path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenSyscall {
+    /// `open`
+    Open,
+    /// `openat`
+    Openat,
+    /// `openat2`
+    Openat2,
+    /// `creat`
+    Creat,
+}
+
+impl OpenSyscall {
+    /// The call's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Openat => "openat",
+            Self::Openat2 => "openat2",
+            Self::Creat => "creat",
+        }
+    }
+}
+
+/// A device's permission was asked for: by opening it, by `access`, or by `mknod`. The driver has not been asked yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceOpen {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// For reading.
+    pub read: bool,
+    /// For writing.
+    pub write: bool,
+    /// A node is being made; nothing is opened.
+    pub mknod: bool,
+    /// Character or block device.
+    pub dev_type: DeviceType,
+}
+
+/// The two types of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceType {
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
+}
+
+/// A socket was connected, or tried to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// The address; IPv4-mapped ones are IPv4.
+    pub addr: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Was the address given as IPv6, IPv4-mapped ones included?
+    pub is_inet6: bool,
+    /// `IPPROTO_*`; `None` where the hook does not know it.
+    pub protocol: Option<u16>,
+    /// `SOCK_*`; `None` where the hook does not know it.
+    pub socket_type: Option<u16>,
+    /// 0 or a negative errno; `-EINPROGRESS` for an attempt whose end is not known.
+    pub res: i32,
+}

@@ -1,0 +1,23 @@
+//! The source of events: finds what the kernel programs need, loads them, and hands on the bytes of their records.
+//!
+//! Everything that knows struct offsets, hooks and maps lives under here. What the bytes mean is `decode`'s business.
+
+pub mod btf;
+pub mod cgroup;
+pub mod devices;
+pub mod errors;
+pub mod loader;
+pub mod mounts;
+pub mod object;
+pub mod offsets;
+pub mod perf;
+pub mod privileges;
+pub mod probes;
+pub mod ring;
+pub mod sensor;
+pub mod status;
+
+pub use errors::SensorError;
+pub use saker_ebpf::wire::{Counters, Kind};
+pub use sensor::{KernelCounters, Sensor, SensorConfig, Waker};
+pub use status::{HookStatus, Refusal};

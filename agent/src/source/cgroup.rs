@@ -1,0 +1,94 @@
+//! The root of the cgroup v2 hierarchy, where programs see every process of the machine.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use super::errors::SensorError;
+use super::mounts;
+
+/// The root cgroup, open.
+#[derive(Debug)]
+pub struct RootCgroup {
+    /// For attaching.
+    pub folder: OwnedFd,
+    /// Where it is mounted; `None` when it is mounted nowhere and was opened privately.
+    pub path: Option<PathBuf>,
+}
+
+/// Finds the mounted hierarchy, also beside v1 (`/sys/fs/cgroup/unified`), or mounts one privately.
+pub fn open_root() -> Result<RootCgroup, SensorError> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for path in mounted_roots(&mounts) {
+        if let Ok(folder) = File::open(&path) {
+            return Ok(RootCgroup {
+                folder: folder.into(),
+                path: Some(path),
+            });
+        }
+    }
+    let open = || -> io::Result<OwnedFd> {
+        let mount = mounts::mount_detached(c"cgroup2")?;
+        // The descriptor of a mount is opened by path only, which attaching does not accept.
+        mounts::open_below(
+            std::os::fd::AsFd::as_fd(&mount),
+            c".",
+            libc::O_RDONLY | libc::O_DIRECTORY,
+        )
+    };
+    match open() {
+        Ok(folder) => Ok(RootCgroup { folder, path: None }),
+        Err(source) => Err(SensorError::NoCgroup2 { source }),
+    }
+}
+
+/// Mount points of whole cgroup2 hierarchies in a `mountinfo`. One whose root is not `/` shows a part: inside a cgroup
+/// namespace, or a bind mount.
+fn mounted_roots(mountinfo: &str) -> Vec<PathBuf> {
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (mount, file_system) = line.split_once(" - ")?;
+            let mut mount = mount.split(' ').skip(3);
+            let (root, point) = (mount.next()?, mount.next()?);
+            let is_whole = file_system.split(' ').next()? == "cgroup2" && root == "/";
+            is_whole.then(|| PathBuf::from(unescape(point)))
+        })
+        .collect()
+}
+
+/// Blanks, tabs, newlines and backslashes in mount points are written in octal.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_whole_hierarchies() {
+        let check = |mountinfo: &str, expected: &[&str]| {
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(mounted_roots(mountinfo), expected, "{mountinfo:?}");
+        };
+        check("", &[]);
+        check("nonsense", &[]);
+        check(
+            "35 25 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
+            &["/sys/fs/cgroup"],
+        );
+        check(
+            "30 25 0:26 / /sys/fs/cgroup rw shared:9 - tmpfs tmpfs rw\n\
+             31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+             32 30 0:28 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n",
+            &["/sys/fs/cgroup/unified"],
+        );
+        check("35 25 0:30 /kubepods/x /sys/fs/cgroup ro - cgroup2 cgroup rw\n", &[]);
+        check("35 25 0:30 / /mnt/a\\040b rw - cgroup2 none rw\n", &["/mnt/a b"]);
+    }
+}

@@ -1,0 +1,517 @@
+//! Loading the kernel programs and attaching each hook by itself: one that fails is reported, and the rest goes on.
+
+use std::collections::BTreeSet;
+use std::error::Error as _;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::maps::{Map, MapError};
+use aya::programs::cgroup_device::CgroupDeviceLink;
+use aya::programs::cgroup_sock_addr::CgroupSockAddrLink;
+use aya::programs::raw_trace_point::RawTracePointLink;
+use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
+use saker_ebpf::config::{
+    OFFSETS_GLOBAL, OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX, Offsets, OpenPrefix, SETTINGS_GLOBAL,
+    Settings,
+};
+use saker_ebpf::wire::{Kind, RECORD_BYTES_MAX};
+
+use super::cgroup::RootCgroup;
+use super::devices::Accelerators;
+use super::errors::SensorError;
+use super::offsets::FoundOffsets;
+use super::perf::{self, Tracefs};
+use super::probes::{Attach, Hook, PROBES, Probe, ProgramRow};
+use super::sensor::SensorConfig;
+use super::status::{HookStatus, Refusal};
+
+/// Paths that stand in for the device hook.
+const DEVICE_PREFIXES: [&[u8]; 4] = [b"/dev/nvidia", b"/dev/kfd", b"/dev/dri/render", b"/dev/accel"];
+
+/// Programs attached to the kernel, until this is dropped.
+pub enum Attachment {
+    /// At a raw tracepoint.
+    RawTracepoint(RawTracePointLink),
+    /// At a cgroup's device access.
+    CgroupDevice(CgroupDeviceLink),
+    /// At a cgroup's connect.
+    CgroupAddress(CgroupSockAddrLink),
+    /// At a tracepoint, through a perf event.
+    Perf(OwnedFd),
+}
+
+/// A loaded program: what asks the kernel how often it ran.
+pub struct LoadedProgram {
+    /// The kind that it reports.
+    pub kind: Kind,
+    /// Keeps its statistics reachable.
+    pub fd: ProgramFd,
+}
+
+/// The outcome of loading.
+pub struct Loaded {
+    /// The object's maps.
+    pub ebpf: Ebpf,
+    /// What is attached. Dropping it detaches.
+    pub attachments: Vec<Attachment>,
+    /// The programs that are attached.
+    pub programs: Vec<LoadedProgram>,
+    /// A row a kind.
+    pub status: Vec<HookStatus>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Global<T>(T);
+
+// SAFETY: `Settings` is repr(C), Copy, and holds integers only.
+unsafe impl Pod for Global<Settings> {}
+// SAFETY: `Offsets` is repr(C), Copy, and holds integers only.
+unsafe impl Pod for Global<Offsets> {}
+
+/// What the kernel programs are told to report.
+pub fn settings(config: &SensorConfig, accelerators: &Accelerators) -> Settings {
+    let mut settings = Settings {
+        own_tgid: config.own_tgid,
+        report_threads: u32::from(config.report_threads),
+        ..Settings::NONE
+    };
+    for (slot, range) in settings.devices.iter_mut().zip(accelerators.ranges()) {
+        *slot = range;
+        settings.devices_len += 1;
+    }
+    let devices: &[&[u8]] = if config.kinds.contains(&Kind::DeviceOpen) {
+        &DEVICE_PREFIXES
+    } else {
+        &[]
+    };
+    let prefixes = config
+        .open_prefixes
+        .iter()
+        .map(Vec::as_slice)
+        .filter(|_| config.kinds.contains(&Kind::Open))
+        .chain(devices.iter().copied());
+    let prefixes = fit_prefixes(prefixes);
+    for (slot, prefix) in settings.prefixes.iter_mut().zip(&prefixes) {
+        *slot = OpenPrefix::new(prefix);
+        settings.prefixes_len += 1;
+    }
+    settings
+}
+
+/// Makes prefixes fit the kernel's table by shortening them together, until at most [`OPEN_PREFIXES_MAX`] differ and
+/// none is covered by another. Shorter ones let more through; the rules still decide exactly.
+fn fit_prefixes<'a>(prefixes: impl Iterator<Item = &'a [u8]>) -> BTreeSet<Vec<u8>> {
+    let given: BTreeSet<Vec<u8>> = prefixes.map(<[u8]>::to_vec).collect();
+    let mut length = OPEN_PREFIX_BYTES;
+    loop {
+        let cut: BTreeSet<Vec<u8>> = given
+            .iter()
+            .map(|prefix| prefix[..prefix.len().min(length)].to_vec())
+            .collect();
+        // Sorted, a prefix stands before everything it covers.
+        let mut kept: BTreeSet<Vec<u8>> = BTreeSet::new();
+        for prefix in cut {
+            if !kept.iter().any(|shorter| prefix.starts_with(shorter)) {
+                kept.insert(prefix);
+            }
+        }
+        if kept.len() <= OPEN_PREFIXES_MAX {
+            return kept;
+        }
+        length -= 1;
+    }
+}
+
+/// Loads `object` and attaches what `config` wants.
+pub fn load(
+    object: &[u8],
+    config: &SensorConfig,
+    offsets: &FoundOffsets,
+    cgroup: &RootCgroup,
+    settings: Settings,
+) -> Result<Loaded, SensorError> {
+    let settings = Global(settings);
+    let found = Global(offsets.offsets);
+    // AYA_LOG_LEVEL is aya-log's own global: 0 turns every line into dead code, which the verifier removes.
+    let level = config.kernel_log.map_or(0u8, |level| level as u8);
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(None)
+        .override_global(SETTINGS_GLOBAL, &settings, true)
+        .override_global(OFFSETS_GLOBAL, &found, true)
+        .override_global(aya_log::LEVEL, &level, true)
+        .map_max_entries("EVENTS", config.ring_bytes);
+    let opens_possible =
+        config.kinds.contains(&Kind::Open) || config.kinds.contains(&Kind::DeviceOpen);
+    if !opens_possible {
+        loader.map_max_entries("OPEN_PENDING", 1);
+    }
+    if !config.kinds.contains(&Kind::Connect) {
+        loader.map_max_entries("CONNECT_PENDING", 1);
+    }
+    if config.kernel_log.is_none() {
+        loader.map_max_entries("AYA_LOGS", 1);
+    }
+    let mut ebpf = loader
+        .load(object)
+        .map_err(|error| load_error(error, config.ring_bytes))?;
+
+    let mut attacher = Attacher {
+        ebpf: &mut ebpf,
+        cgroup,
+        tracefs: None,
+        offsets,
+        disabled: &config.disabled_hooks,
+        attachments: Vec::new(),
+        programs: Vec::new(),
+        used: Vec::new(),
+    };
+    let status: Vec<HookStatus> = PROBES
+        .iter()
+        .map(|probe| attacher.attach_probe(probe, config.kinds.contains(&probe.kind)))
+        .collect();
+    let Attacher {
+        attachments,
+        programs,
+        ..
+    } = attacher;
+    let wanted_none = status.iter().all(|status| !status.wanted);
+    if attachments.is_empty() && !wanted_none {
+        return Err(no_hook(&status));
+    }
+    Ok(Loaded {
+        ebpf,
+        attachments,
+        programs,
+        status,
+    })
+}
+
+fn no_hook(status: &[HookStatus]) -> SensorError {
+    let first_reason = status
+        .iter()
+        .flat_map(|status| &status.refused)
+        .map(|refusal| format!("{}: {}", refusal.hook, refusal.reason))
+        .next()
+        .unwrap_or_else(|| "every hook is disabled".to_owned());
+    SensorError::NoHook { first_reason }
+}
+
+struct Attacher<'a> {
+    ebpf: &'a mut Ebpf,
+    cgroup: &'a RootCgroup,
+    /// Opened by the first hook that needs it.
+    tracefs: Option<Result<Tracefs, String>>,
+    offsets: &'a FoundOffsets,
+    disabled: &'a [String],
+    attachments: Vec<Attachment>,
+    programs: Vec<LoadedProgram>,
+    /// Programs attached so far: two hooks can share theirs.
+    used: Vec<&'static str>,
+}
+
+impl Attacher<'_> {
+    fn attach_probe(&mut self, probe: &'static Probe, wanted: bool) -> HookStatus {
+        let mut status = HookStatus {
+            kind: probe.kind.name(),
+            wanted,
+            hook: None,
+            needs: probe.hooks[0].needs,
+            lost: Vec::new(),
+            refused: Vec::new(),
+        };
+        if !wanted {
+            return status;
+        }
+        for hook in probe.hooks {
+            match self.attach_hook(probe.kind, hook) {
+                Ok(lost) => {
+                    status.hook = Some(hook.name);
+                    status.needs = hook.needs;
+                    if !hook.lost.is_empty() {
+                        status.lost.push(hook.lost.to_owned());
+                    }
+                    status.lost.extend(lost);
+                    break;
+                }
+                Err(failure) => status.refused.push(Refusal {
+                    hook: hook.name,
+                    reason: failure.reason,
+                    verifier_log: failure.verifier_log,
+                }),
+            }
+        }
+        if status.hook.is_none() {
+            status.lost.push(probe.lost_without.to_owned());
+        } else if probe.kind == Kind::Exec {
+            status.lost.extend(
+                self.offsets
+                    .lost_extras()
+                    .map(|(lost, missing)| format!("{lost} ({})", missing.describe())),
+            );
+        }
+        status
+    }
+
+    /// Attaches all programs of a hook, or none. Returns what is lost because an optional one is missing.
+    fn attach_hook(&mut self, kind: Kind, hook: &'static Hook) -> Result<Vec<String>, Failure> {
+        if self.disabled.iter().any(|name| name == hook.name) {
+            return Err(Failure::new("disabled by configuration"));
+        }
+        if let Some(missing) = self.offsets.missing_in(hook.fields).next() {
+            return Err(Failure::new(format!(
+                "the kernel lacks {}",
+                missing.describe()
+            )));
+        }
+        let mut attached = Vec::new();
+        let mut lost = Vec::new();
+        for row in hook.programs {
+            if self.used.contains(&row.name) {
+                continue;
+            }
+            match self.attach_program(row) {
+                Ok((attachment, fd)) => attached.push((attachment, fd, row.name)),
+                Err(failure) if row.optional.is_empty() => return Err(failure),
+                Err(failure) => {
+                    let line = format!("{} ({})", row.optional, failure.reason);
+                    if !lost.contains(&line) {
+                        lost.push(line);
+                    }
+                }
+            }
+        }
+        for (attachment, fd, name) in attached {
+            self.attachments.push(attachment);
+            self.programs.push(LoadedProgram { kind, fd });
+            self.used.push(name);
+        }
+        Ok(lost)
+    }
+
+    fn attach_program(&mut self, row: &ProgramRow) -> Result<(Attachment, ProgramFd), Failure> {
+        let program = self
+            .ebpf
+            .program_mut(row.name)
+            .ok_or_else(|| Failure::new(format!("the object has no program {}", row.name)))?;
+        let cgroup = self.cgroup.folder.as_fd();
+        let wrong_type = || Failure::new(format!("program {} is of another type", row.name));
+        let attachment = match row.attach {
+            Attach::RawTracepoint(tracepoint) => {
+                let Program::RawTracePoint(program) = program else {
+                    return Err(wrong_type());
+                };
+                ensure_loaded(program.load())?;
+                let link = program.attach(tracepoint)?;
+                Attachment::RawTracepoint(program.take_link(link)?)
+            }
+            Attach::CgroupDevice => {
+                let Program::CgroupDevice(program) = program else {
+                    return Err(wrong_type());
+                };
+                ensure_loaded(program.load())?;
+                let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+                Attachment::CgroupDevice(program.take_link(link)?)
+            }
+            Attach::CgroupAddress => {
+                let Program::CgroupSockAddr(program) = program else {
+                    return Err(wrong_type());
+                };
+                ensure_loaded(program.load())?;
+                let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+                Attachment::CgroupAddress(program.take_link(link)?)
+            }
+            Attach::Syscall(tracepoint) => {
+                let Program::TracePoint(program) = program else {
+                    return Err(wrong_type());
+                };
+                let tracefs = self
+                    .tracefs
+                    .get_or_insert_with(|| Tracefs::open().map_err(|error| error.to_string()))
+                    .as_ref()
+                    .map_err(|error| Failure::new(format!("tracefs cannot be opened: {error}")))?;
+                ensure_loaded(program.load())?;
+                let event = perf::attach(tracefs, "syscalls", tracepoint, program.fd()?.as_fd())
+                    .map_err(|error| {
+                        Failure::new(format!("syscalls/{tracepoint} cannot be attached: {error}"))
+                    })?;
+                Attachment::Perf(event)
+            }
+        };
+        let fd = program.fd()?.try_clone().map_err(ProgramError::from)?;
+        Ok((attachment, fd))
+    }
+}
+
+/// A program stays loaded when a hook that it shares could not be attached.
+fn ensure_loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+/// Why a hook could not be attached.
+struct Failure {
+    reason: String,
+    verifier_log: Option<String>,
+}
+
+impl Failure {
+    fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            verifier_log: None,
+        }
+    }
+}
+
+impl From<ProgramError> for Failure {
+    fn from(error: ProgramError) -> Self {
+        match error {
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => {
+                let log = verifier_log.to_string();
+                // The verifier ends with statistics; the line before them says what it minded.
+                let last = log
+                    .lines()
+                    .rev()
+                    .map(str::trim)
+                    .find(|line| !line.is_empty() && !line.starts_with("processed "));
+                Self {
+                    reason: match last {
+                        Some(line) => format!("the kernel refused the program ({io_error}): {line}"),
+                        None => format!("the kernel refused the program: {io_error}"),
+                    },
+                    verifier_log: (!log.trim().is_empty()).then_some(log),
+                }
+            }
+            other => Self::new(one_line(&other)),
+        }
+    }
+}
+
+/// An error and what caused it, on one line.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_line = cause.to_string();
+        if !line.contains(&cause_line) {
+            line.push_str(": ");
+            line.push_str(&cause_line);
+        }
+        source = cause.source();
+    }
+    line.replace('\n', " ")
+}
+
+fn load_error(error: EbpfError, ring_bytes: u32) -> SensorError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+            create_error(&name, io_error, ring_bytes)
+        }
+        EbpfError::ParseError(error) => SensorError::ObjectDamaged {
+            found: error.to_string(),
+        },
+        other => SensorError::Kernel {
+            attempt: "loading the kernel object",
+            reason: match other.source() {
+                Some(_) => one_line(&other),
+                None => other.to_string(),
+            },
+        },
+    }
+}
+
+fn create_error(map: &str, source: io::Error, ring_bytes: u32) -> SensorError {
+    match (source.raw_os_error(), map) {
+        (Some(libc::ENOMEM), "EVENTS") => SensorError::RingRefused {
+            bytes: ring_bytes,
+            advice: "the machine or the container's memory limit has no room for it, make it smaller",
+            source,
+        },
+        (Some(libc::EINVAL | libc::E2BIG), "EVENTS") => SensorError::RingRefused {
+            bytes: ring_bytes,
+            advice: "it must be a power of two of at least one page, on Linux 5.8 or newer",
+            source,
+        },
+        (Some(libc::EPERM), _) => SensorError::Refused { source },
+        (Some(libc::EINVAL), _) => SensorError::OldKernel {
+            lacking: format!("map of the kind that {map} is"),
+            needs: "5.8",
+        },
+        _ => SensorError::Kernel {
+            attempt: "creating a map",
+            reason: format!("{map}: {source}"),
+        },
+    }
+}
+
+/// Is a ring of this size one that the kernel takes, and one that can hold a record?
+pub fn check_ring_bytes(bytes: u32) -> Result<(), SensorError> {
+    let least = (RECORD_BYTES_MAX as u32).next_power_of_two();
+    if bytes.is_power_of_two() && bytes >= least {
+        return Ok(());
+    }
+    Err(SensorError::RingRefused {
+        bytes,
+        advice: "it must be a power of two of at least 8192 bytes",
+        source: io::Error::from_raw_os_error(libc::EINVAL),
+    })
+}
+
+/// Takes a map out of the object.
+pub fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map, SensorError> {
+    ebpf.take_map(name).ok_or_else(|| SensorError::ObjectDamaged {
+        found: format!("it has no map {name}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_made_to_fit() {
+        let check = |given: &[&str], expected: &[&str]| {
+            let fitted: Vec<String> = fit_prefixes(given.iter().map(|prefix| prefix.as_bytes()))
+                .into_iter()
+                .map(|prefix| String::from_utf8(prefix).expect("text"))
+                .collect();
+            assert_eq!(fitted, expected, "{given:?}");
+        };
+        check(&[], &[]);
+        check(&["/dev/nvidia"], &["/dev/nvidia"]);
+        check(&["/dev/nvidia", "/dev/nvidia0", "/dev"], &["/dev"]);
+        check(&["", "/etc"], &[""]);
+        check(
+            &["/a/very/long/prefix/that/does/not/fit/whole"],
+            &["/a/very/long/prefix/that/does/no"],
+        );
+        check(
+            &["/1a", "/1b", "/2", "/3", "/4", "/5", "/6", "/7", "/8"],
+            &["/1", "/2", "/3", "/4", "/5", "/6", "/7", "/8"],
+        );
+        check(
+            &["/1", "/2", "/3", "/4", "/5", "/6", "/7", "/8", "/9"],
+            &["/"],
+        );
+    }
+
+    #[test]
+    fn odd_ring_sizes_are_refused_before_the_kernel_is_asked() {
+        let check = |bytes: u32, expected: bool| {
+            assert_eq!(check_ring_bytes(bytes).is_ok(), expected, "{bytes}");
+        };
+        check(8192, true);
+        check(1 << 22, true);
+        check(0, false);
+        check(4096, false);
+        check(100_000, false);
+    }
+}

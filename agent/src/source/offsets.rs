@@ -1,0 +1,119 @@
+//! Where the running kernel keeps the struct fields that the programs read.
+//!
+//! A field that is missing, or has another size than the programs read, is left out and named. What needs it is then
+//! not attached, or its value stays unset; nothing is guessed.
+
+use std::fs;
+use std::path::Path;
+
+use saker_ebpf::config::{ABSENT, FIELDS, Field, Group, Offsets, UPID_BYTES};
+
+use super::btf::Btf;
+use super::errors::SensorError;
+
+/// The running kernel's types.
+pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// The offsets that were found, and the fields that were not.
+#[derive(Debug)]
+pub struct FoundOffsets {
+    /// For the kernel programs.
+    pub offsets: Offsets,
+    /// In the order of [`FIELDS`].
+    pub by_field: [u32; FIELDS.len()],
+    /// What could not be found.
+    pub missing: Vec<MissingField>,
+}
+
+/// A field that this kernel does not have as the programs expect it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingField {
+    /// The field.
+    pub field: Field,
+    /// Why it cannot be used, in a few words.
+    pub reason: String,
+}
+
+impl MissingField {
+    /// The field and the reason in one line.
+    pub fn describe(&self) -> String {
+        let Field {
+            type_name, path, ..
+        } = self.field;
+        format!("{type_name}.{path}: {}", self.reason)
+    }
+}
+
+impl FoundOffsets {
+    /// Required fields of these groups that are missing.
+    pub fn missing_in<'a>(&'a self, groups: &'a [Group]) -> impl Iterator<Item = &'a MissingField> {
+        self.missing
+            .iter()
+            .filter(|missing| groups.contains(&missing.field.group))
+    }
+
+    /// What is lost because a field that nothing strictly needs is missing.
+    pub fn lost_extras(&self) -> impl Iterator<Item = (&'static str, &MissingField)> {
+        self.missing
+            .iter()
+            .filter_map(|missing| match missing.field.group {
+                Group::Extra(lost) => Some((lost, missing)),
+                _ => None,
+            })
+    }
+}
+
+/// Reads the BTF of the running kernel, or the file at `path` in its place, and finds every field.
+pub fn read(path: Option<&Path>) -> Result<FoundOffsets, SensorError> {
+    let path = path.unwrap_or(Path::new(KERNEL_BTF));
+    let bytes = fs::read(path).map_err(|source| SensorError::NoBtf {
+        path: path.to_owned(),
+        source,
+    })?;
+    let btf = Btf::parse(bytes).map_err(|source| SensorError::BadBtf {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(find(&btf))
+}
+
+/// Finds every field of the table.
+pub fn find(btf: &Btf) -> FoundOffsets {
+    let mut by_field = [ABSENT; FIELDS.len()];
+    let mut missing = Vec::new();
+    for (offset, field) in by_field.iter_mut().zip(FIELDS) {
+        match find_field(btf, field) {
+            Ok(found) => *offset = found,
+            Err(reason) => missing.push(MissingField {
+                field: *field,
+                reason,
+            }),
+        }
+    }
+    FoundOffsets {
+        offsets: Offsets::from_array(by_field),
+        by_field,
+        missing,
+    }
+}
+
+fn find_field(btf: &Btf, field: &Field) -> Result<u32, String> {
+    let member = btf
+        .member(field.type_name, field.path)
+        .map_err(|error| error.to_string())?;
+    if field.bytes != 0 && member.size != field.bytes {
+        return Err(format!(
+            "is {} bytes, expected {}",
+            member.size, field.bytes
+        ));
+    }
+    // An array's elements are reached by their size, which is no member and so no row of the table.
+    if (field.type_name, field.path) == ("pid", "numbers")
+        && btf
+            .member("upid", "ns")
+            .is_ok_and(|ns| ns.offset + ns.size != UPID_BYTES)
+    {
+        return Err(format!("its elements are not {UPID_BYTES} bytes"));
+    }
+    Ok(member.offset)
+}

@@ -1,0 +1,141 @@
+//! Attaching a program to a tracepoint by its number.
+//!
+//! aya does this too, but finds the number only where tracefs is mounted. Containers and minimal nodes do not mount
+//! it; here it is read through a detached mount then. The raw tracepoints `sys_enter` and `sys_exit` would need no
+//! tracefs, but run the program for every system call of every task instead of for the few that are asked about.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use aya_obj::generated::bpf_prog_info;
+
+use super::mounts;
+
+/// Where tracefs is when somebody mounted it.
+const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+const PERF_TYPE_TRACEPOINT: u32 = 2;
+/// Size of the first published `perf_event_attr`, which has all that is used here.
+const PERF_ATTR_BYTES: u32 = 64;
+const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
+const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+
+/// The numbers of the kernel's tracepoints.
+#[derive(Debug)]
+pub struct Tracefs {
+    folder: OwnedFd,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct PerfEventAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    rest: [u64; 6],
+}
+
+const _: () = assert!(size_of::<PerfEventAttr>() == PERF_ATTR_BYTES as usize);
+
+impl Tracefs {
+    /// Opens tracefs where it is mounted, or mounts it where nobody sees it.
+    pub fn open() -> io::Result<Self> {
+        for point in MOUNT_POINTS {
+            if Path::new(point).join("events").is_dir() {
+                return Ok(Self {
+                    folder: fs::File::open(point)?.into(),
+                });
+            }
+        }
+        Ok(Self {
+            folder: mounts::mount_detached(c"tracefs")?,
+        })
+    }
+
+    /// Number of a tracepoint; an error of kind `NotFound` when the kernel does not have it.
+    fn number(&self, category: &str, name: &str) -> io::Result<u64> {
+        let path = CString::new(format!("events/{category}/{name}/id"))?;
+        let file = mounts::open_below(self.folder.as_fd(), &path, libc::O_RDONLY)?;
+        let mut text = String::new();
+        fs::File::from(file).take(64).read_to_string(&mut text)?;
+        text.trim().parse().map_err(io::Error::other)
+    }
+}
+
+/// Runs `program` at a tracepoint of every CPU until the returned descriptor is closed.
+pub fn attach(
+    tracefs: &Tracefs,
+    category: &str,
+    name: &str,
+    program: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    let attr = PerfEventAttr {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: PERF_ATTR_BYTES,
+        config: tracefs.number(category, name)?,
+        ..PerfEventAttr::default()
+    };
+    let (every_process, cpu, no_group): (libc::pid_t, libc::c_int, libc::c_int) = (-1, 0, -1);
+    // SAFETY: `attr` is as long as it says. The programs of a tracepoint's event run on all CPUs, whichever is named.
+    let event = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attr,
+            every_process,
+            cpu,
+            no_group,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    if event < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let event = i32::try_from(event).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just handed out this descriptor, to nobody else.
+    let event = unsafe { OwnedFd::from_raw_fd(event) };
+    for (request, argument) in [
+        (PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()),
+        (PERF_EVENT_IOC_ENABLE, 0),
+    ] {
+        // SAFETY: both requests take an integer.
+        if unsafe { libc::ioctl(event.as_raw_fd(), request as _, argument) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(event)
+}
+
+/// Runs of a program that the kernel left out because it was already running on that CPU.
+pub fn missed_runs(program: BorrowedFd<'_>) -> io::Result<u64> {
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+    #[repr(C)]
+    struct Attr {
+        fd: u32,
+        info_bytes: u32,
+        info: u64,
+    }
+    // SAFETY: the struct holds integers only, for which zeros are a value. A kernel older than 5.12 leaves the field 0.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    let attr = Attr {
+        fd: program.as_raw_fd().cast_unsigned(),
+        info_bytes: size_of::<bpf_prog_info>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: `attr` is as long as is said, and `info` as long as it says.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw const attr,
+            size_of::<Attr>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(info.recursion_misses)
+}

@@ -1,0 +1,222 @@
+//! THE probe table: for each event kind the hooks that can supply it, the preferred one first.
+//!
+//! The loader walks it, `saker doctor` prints it. Adding a hook is adding a row here and a program to `agent-ebpf`.
+
+use saker_ebpf::config::Group;
+use saker_ebpf::wire::Kind;
+
+/// An event kind and the hooks that can supply it.
+#[derive(Debug)]
+pub struct Probe {
+    /// What it reports.
+    pub kind: Kind,
+    /// In order of preference: the first that attaches is used.
+    pub hooks: &'static [Hook],
+    /// What an agent without this kind does not see.
+    pub lost_without: &'static str,
+}
+
+/// One way to supply an event kind.
+#[derive(Debug)]
+pub struct Hook {
+    /// Short stable name, for reports and for `disabled_hooks`.
+    pub name: &'static str,
+    /// Programs that work together. The hook is attached when all the required ones are.
+    pub programs: &'static [ProgramRow],
+    /// What the machine must offer, for people.
+    pub needs: &'static str,
+    /// The kernel struct fields it cannot do without.
+    pub fields: &'static [Group],
+    /// What is lost by using this hook rather than the preferred one; empty for that one.
+    pub lost: &'static str,
+}
+
+/// A kernel program and where it goes.
+#[derive(Debug)]
+pub struct ProgramRow {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// What it is attached to.
+    pub attach: Attach,
+    /// Empty: the hook is useless without it. Else what is lost without it.
+    pub optional: &'static str,
+}
+
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// A tracepoint with its raw arguments.
+    RawTracepoint(&'static str),
+    /// A tracepoint of the category `syscalls`.
+    Syscall(&'static str),
+    /// Device access in the root cgroup.
+    CgroupDevice,
+    /// connect or its kin in the root cgroup.
+    CgroupAddress,
+}
+
+const REQUIRED: &str = "";
+
+const fn row(name: &'static str, attach: Attach, optional: &'static str) -> ProgramRow {
+    ProgramRow {
+        name,
+        attach,
+        optional,
+    }
+}
+
+const OPEN_PROGRAMS: &[ProgramRow] = &[
+    // Ends before entries: an entry whose end nobody watches would stay in its map.
+    row("saker_exit_openat", Attach::Syscall("sys_exit_openat"), REQUIRED),
+    row("saker_enter_openat", Attach::Syscall("sys_enter_openat"), REQUIRED),
+    row("saker_exit_openat2", Attach::Syscall("sys_exit_openat2"), "opens by openat2 (Linux 5.6)"),
+    row("saker_enter_openat2", Attach::Syscall("sys_enter_openat2"), "opens by openat2 (Linux 5.6)"),
+    row("saker_exit_open", Attach::Syscall("sys_exit_open"), "opens by open, where the machine has that call"),
+    row("saker_enter_open", Attach::Syscall("sys_enter_open"), "opens by open, where the machine has that call"),
+    row("saker_exit_creat", Attach::Syscall("sys_exit_creat"), "opens by creat, where the machine has that call"),
+    row("saker_enter_creat", Attach::Syscall("sys_enter_creat"), "opens by creat, where the machine has that call"),
+];
+
+/// The table.
+pub const PROBES: &[Probe] = &[
+    Probe {
+        kind: Kind::Fork,
+        hooks: &[Hook {
+            name: "raw_tp/sched_process_fork",
+            programs: &[row(
+                "saker_fork",
+                Attach::RawTracepoint("sched_process_fork"),
+                REQUIRED,
+            )],
+            needs: "Linux 5.8, BTF",
+            fields: &[Group::Header, Group::Fork],
+            lost: "",
+        }],
+        lost_without: "parents of processes that never exec",
+    },
+    Probe {
+        kind: Kind::Exec,
+        hooks: &[Hook {
+            name: "raw_tp/sched_process_exec",
+            programs: &[row(
+                "saker_exec",
+                Attach::RawTracepoint("sched_process_exec"),
+                REQUIRED,
+            )],
+            needs: "Linux 5.8, BTF",
+            fields: &[Group::Header, Group::Exec],
+            lost: "",
+        }],
+        lost_without: "started programs, and with them nearly every rule",
+    },
+    Probe {
+        kind: Kind::Exit,
+        hooks: &[Hook {
+            name: "raw_tp/sched_process_exit",
+            programs: &[row(
+                "saker_exit",
+                Attach::RawTracepoint("sched_process_exit"),
+                REQUIRED,
+            )],
+            needs: "Linux 5.8, BTF",
+            fields: &[Group::Header, Group::Exit],
+            lost: "",
+        }],
+        lost_without: "ends of processes; the process table is pruned by age alone",
+    },
+    Probe {
+        kind: Kind::DeviceOpen,
+        hooks: &[
+            Hook {
+                name: "cgroup_device",
+                programs: &[row("saker_device", Attach::CgroupDevice, REQUIRED)],
+                needs: "cgroup v2, CONFIG_CGROUP_BPF",
+                fields: &[Group::Header],
+                lost: "",
+            },
+            Hook {
+                name: "syscalls/open* on device paths",
+                programs: OPEN_PROGRAMS,
+                needs: "tracefs",
+                fields: &[Group::Header],
+                lost: "devices opened under another name, by a relative path or through io_uring; \
+                       device numbers (the events are of kind open)",
+            },
+        ],
+        lost_without: "use of accelerators",
+    },
+    Probe {
+        kind: Kind::Connect,
+        hooks: &[
+            Hook {
+                name: "cgroup/connect",
+                programs: &[
+                    row("saker_connect4", Attach::CgroupAddress, REQUIRED),
+                    row("saker_connect6", Attach::CgroupAddress, "IPv6 connections"),
+                ],
+                needs: "cgroup v2, CONFIG_CGROUP_BPF",
+                fields: &[Group::Header],
+                lost: "",
+            },
+            Hook {
+                name: "syscalls/connect",
+                programs: &[
+                    row("saker_exit_connect", Attach::Syscall("sys_exit_connect"), REQUIRED),
+                    row("saker_enter_connect", Attach::Syscall("sys_enter_connect"), REQUIRED),
+                ],
+                needs: "tracefs",
+                fields: &[Group::Header],
+                lost: "connections through io_uring, the protocol, certainty of the address \
+                       (it is read from the caller's memory), and a little of every system call's speed",
+            },
+        ],
+        lost_without: "outgoing connections",
+    },
+    Probe {
+        kind: Kind::Open,
+        hooks: &[Hook {
+            name: "syscalls/open*",
+            programs: OPEN_PROGRAMS,
+            needs: "tracefs",
+            fields: &[Group::Header],
+            lost: "",
+        }],
+        lost_without: "opened files",
+    },
+];
+
+/// The table's row of a kind.
+pub fn probe(kind: Kind) -> &'static Probe {
+    PROBES
+        .iter()
+        .find(|probe| probe.kind == kind)
+        .unwrap_or_else(|| unreachable!("a test holds that every kind has a row"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_one_row_with_a_hook() {
+        for kind in Kind::ALL {
+            let rows: Vec<_> = PROBES.iter().filter(|probe| probe.kind == kind).collect();
+            assert_eq!(rows.len(), 1, "{kind:?}");
+            assert!(!rows[0].hooks.is_empty(), "{kind:?}");
+            assert_eq!(rows[0].hooks[0].lost, "", "{kind:?}: the first hook loses nothing");
+        }
+    }
+
+    #[test]
+    fn hook_names_are_unique() {
+        let mut names: Vec<_> = PROBES
+            .iter()
+            .flat_map(|probe| probe.hooks)
+            .map(|hook| hook.name)
+            .collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

@@ -1,0 +1,346 @@
+//! The sensor: loaded programs, their rings, and their counters. It belongs to one plain thread.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aya::Pod;
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya_log::EbpfLogger;
+use saker_ebpf::wire::{Counters, Kind};
+
+use super::devices::Accelerators;
+use super::errors::SensorError;
+use super::loader::{self, Attachment, LoadedProgram};
+use super::status::HookStatus;
+use super::{cgroup, object, offsets, privileges};
+
+/// What the sensor is to report.
+#[derive(Clone, Debug)]
+pub struct SensorConfig {
+    /// Size of the ring, bytes: a power of two of at least 8192.
+    pub ring_bytes: u32,
+    /// The event kinds to report. Opens make every system call a little slower; the others cost only what they see.
+    pub kinds: BTreeSet<Kind>,
+    /// Paths to report opens of, by their start. Only with [`Kind::Open`].
+    pub open_prefixes: Vec<Vec<u8>>,
+    /// Type information of the running kernel, when it is not in its usual place.
+    pub btf_path: Option<PathBuf>,
+    /// Log what the kernel programs do, up to this level. `None` costs nothing.
+    pub kernel_log: Option<aya_log::Level>,
+    /// The agent's own process id in the initial pid namespace: its opens and connects are not reported. 0 for none.
+    pub own_tgid: u32,
+    /// Report new threads as well as new processes.
+    pub report_threads: bool,
+    /// Hooks not to use, by their name in the probe table.
+    pub disabled_hooks: Vec<String>,
+}
+
+impl Default for SensorConfig {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 4 << 20,
+            kinds: Kind::ALL.into_iter().filter(|kind| *kind != Kind::Open).collect(),
+            open_prefixes: vec![b"/dev/nvidia".to_vec()],
+            btf_path: None,
+            kernel_log: None,
+            own_tgid: std::process::id(),
+            report_threads: false,
+            disabled_hooks: Vec::new(),
+        }
+    }
+}
+
+/// The running kernel programs and what they write.
+pub struct Sensor {
+    rings: super::ring::Rings,
+    counters: PerCpuArray<MapData, CounterSlot>,
+    attachments: Vec<Attachment>,
+    programs: Vec<LoadedProgram>,
+    status: Vec<HookStatus>,
+    accelerators: Accelerators,
+    waker: Waker,
+    logger: Option<EbpfLogger<KernelLog>>,
+}
+
+impl Sensor {
+    /// Loads the kernel programs and attaches every hook that works here.
+    ///
+    /// Blocks for some hundred milliseconds. Events are recorded from the moment it returns, and some from before.
+    pub fn load(config: &SensorConfig) -> Result<Self, SensorError> {
+        Self::load_object(object::OBJECT, config)
+    }
+
+    /// As [`Sensor::load`], with another object file.
+    pub fn load_object(object: &[u8], config: &SensorConfig) -> Result<Self, SensorError> {
+        loader::check_ring_bytes(config.ring_bytes)?;
+        object::check(object)?;
+        privileges::check()?;
+        let offsets = offsets::read(config.btf_path.as_deref())?;
+        let cgroup = cgroup::open_root()?;
+        privileges::raise_memlock()?;
+        let accelerators = Accelerators::read();
+        let settings = loader::settings(config, &accelerators);
+        let loader::Loaded {
+            mut ebpf,
+            attachments,
+            programs,
+            status,
+        } = loader::load(object, config, &offsets, &cgroup, settings)?;
+
+        let map_error = |error: aya::maps::MapError| SensorError::Kernel {
+            attempt: "opening a map",
+            reason: error.to_string(),
+        };
+        let ring = RingBuf::try_from(loader::take_map(&mut ebpf, "EVENTS")?).map_err(map_error)?;
+        let counters =
+            PerCpuArray::try_from(loader::take_map(&mut ebpf, "COUNTERS")?).map_err(map_error)?;
+        let logger = match config.kernel_log {
+            Some(_) => Some(
+                EbpfLogger::init_with_logger(&mut ebpf, KernelLog).map_err(|error| {
+                    SensorError::Kernel {
+                        attempt: "opening the kernel log",
+                        reason: error.to_string(),
+                    }
+                })?,
+            ),
+            None => None,
+        };
+        Ok(Self {
+            rings: super::ring::Rings::new(vec![ring]),
+            counters,
+            attachments,
+            programs,
+            status,
+            accelerators,
+            waker: Waker::new()?,
+            logger,
+        })
+    }
+
+    /// How each event kind is supplied, a row a kind.
+    pub fn status(&self) -> &[HookStatus] {
+        &self.status
+    }
+
+    /// The accelerators that device events are reported for.
+    pub fn accelerators(&self) -> &Accelerators {
+        &self.accelerators
+    }
+
+    /// Waits until a record can be drained, at most `timeout`. `false` when there is none: the time is up, a signal
+    /// came, or a [`Waker`] was used.
+    pub fn poll(&mut self, timeout: Duration) -> io::Result<bool> {
+        let mut descriptors: Vec<RawFd> = self.rings.descriptors().collect();
+        let rings = descriptors.len();
+        descriptors.push(self.waker.event.as_raw_fd());
+        descriptors.extend(self.logger.as_ref().map(AsRawFd::as_raw_fd));
+        let ready = super::ring::wait(&descriptors, timeout)?;
+        if ready[rings] {
+            self.waker.clear();
+        }
+        if let (Some(true), Some(logger)) = (ready.get(rings + 1), self.logger.as_mut()) {
+            logger.flush();
+        }
+        Ok(ready[..rings].contains(&true))
+    }
+
+    /// Hands at most `max` records to `f` and returns how many there were. Does not wait.
+    pub fn drain(&mut self, max: usize, f: &mut dyn FnMut(&[u8])) -> usize {
+        self.rings.drain(max, f)
+    }
+
+    /// Ends a wait in [`Sensor::poll`] from any thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// What the kernel programs have counted so far.
+    pub fn counters(&self) -> io::Result<KernelCounters> {
+        let mut by_kind = [KindCounters::default(); Kind::ALL.len()];
+        for (slot, kind) in by_kind.iter_mut().zip(Kind::ALL) {
+            let per_cpu = self
+                .counters
+                .get(&u32::from(kind as u16), 0)
+                .map_err(io::Error::other)?;
+            *slot = KindCounters::sum(per_cpu.iter().map(|CounterSlot(counters)| counters));
+        }
+        for program in &self.programs {
+            by_kind[program.kind as usize - 1].missed_runs += super::perf::missed_runs(program.fd.as_fd())?;
+        }
+        Ok(KernelCounters { by_kind })
+    }
+
+    /// Detaches every program and waits until none runs any more. What is in the rings can still be drained, and the
+    /// counters no longer change.
+    pub fn detach(&mut self) -> io::Result<()> {
+        self.attachments.clear();
+        // A barrier on all CPUs waits for every program that had started: they run inside RCU's read side.
+        let (no_flags, no_cpu): (libc::c_uint, libc::c_int) = (0, 0);
+        // SAFETY: the call takes three integers.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_membarrier,
+                libc::MEMBARRIER_CMD_GLOBAL,
+                no_flags,
+                no_cpu,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+/// Ends a sensor's wait from another thread.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    event: Arc<OwnedFd>,
+}
+
+impl Waker {
+    fn new() -> Result<Self, SensorError> {
+        // SAFETY: eventfd takes a count and flags.
+        let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if event < 0 {
+            return Err(SensorError::Kernel {
+                attempt: "making an eventfd",
+                reason: io::Error::last_os_error().to_string(),
+            });
+        }
+        // SAFETY: the kernel has just handed out this descriptor, to nobody else.
+        let event = Arc::new(unsafe { OwnedFd::from_raw_fd(event) });
+        Ok(Self { event })
+    }
+
+    /// Ends the wait that is going on, or else the next one.
+    pub fn wake(&self) {
+        let one = 1u64.to_ne_bytes();
+        // It fails only when the count is at its limit, and then the wait ends anyway.
+        // SAFETY: `one` is as long as is said.
+        let _ = unsafe { libc::write(self.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    fn clear(&self) {
+        let mut count = [0u8; 8];
+        // It fails only when there is nothing to clear.
+        // SAFETY: `count` is as long as is said.
+        let _ = unsafe {
+            libc::read(
+                self.event.as_raw_fd(),
+                count.as_mut_ptr().cast(),
+                count.len(),
+            )
+        };
+    }
+}
+
+/// The kernel's counts of every kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelCounters {
+    by_kind: [KindCounters; Kind::ALL.len()],
+}
+
+impl KernelCounters {
+    /// The counts of one kind.
+    pub fn kind(&self, kind: Kind) -> &KindCounters {
+        &self.by_kind[kind as usize - 1]
+    }
+
+    /// The counts of every kind, in the order of [`Kind::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, &KindCounters)> {
+        Kind::ALL.into_iter().zip(&self.by_kind)
+    }
+
+    /// Events lost, of all kinds and causes.
+    pub fn lost(&self) -> u64 {
+        self.by_kind.iter().map(KindCounters::lost).sum()
+    }
+}
+
+/// The kernel's counts of one kind, in events since load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindCounters {
+    /// Every event that the hook saw: `filtered + submitted + lost`, once the programs are detached.
+    pub seen: u64,
+    /// Dropped by the settings.
+    pub filtered: u64,
+    /// Written into the ring.
+    pub submitted: u64,
+    /// Lost because the ring was full.
+    pub lost_ring_full: u64,
+    /// Lost because the record did not fit.
+    pub lost_too_big: u64,
+    /// Lost because a map was full.
+    pub lost_map_full: u64,
+    /// Lost because memory could not be read.
+    pub lost_read_fault: u64,
+    /// Runs that the kernel left out because the same program was running on that CPU. They are in none of the others:
+    /// no program ran to count them.
+    pub missed_runs: u64,
+}
+
+impl KindCounters {
+    /// Events lost, whatever the cause.
+    pub fn lost(&self) -> u64 {
+        self.by_cause().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Events lost, by cause.
+    pub fn by_cause(&self) -> [(&'static str, u64); 5] {
+        [
+            ("ring_full", self.lost_ring_full),
+            ("too_big", self.lost_too_big),
+            ("map_full", self.lost_map_full),
+            ("read_fault", self.lost_read_fault),
+            ("missed_run", self.missed_runs),
+        ]
+    }
+
+    fn sum<'a>(per_cpu: impl Iterator<Item = &'a Counters>) -> Self {
+        let mut sum = Self::default();
+        for counters in per_cpu {
+            sum.seen += counters.passed + counters.filtered;
+            sum.filtered += counters.filtered;
+            sum.submitted += counters.submitted;
+            sum.lost_ring_full += counters.lost_ring_full;
+            sum.lost_too_big += counters.lost_too_big;
+            sum.lost_map_full += counters.lost_map_full;
+            sum.lost_read_fault += counters.lost_read_fault;
+        }
+        sum
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct CounterSlot(Counters);
+
+// SAFETY: `Counters` is repr(C), Copy, and holds integers only.
+unsafe impl Pod for CounterSlot {}
+
+/// Passes the kernel programs' log lines on to the agent's log.
+struct KernelLog;
+
+impl log::Log for KernelLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args();
+        match record.level() {
+            log::Level::Error => tracing::error!(target: "saker::kernel", "{line}"),
+            log::Level::Warn => tracing::warn!(target: "saker::kernel", "{line}"),
+            log::Level::Info => tracing::info!(target: "saker::kernel", "{line}"),
+            log::Level::Debug => tracing::debug!(target: "saker::kernel", "{line}"),
+            log::Level::Trace => tracing::trace!(target: "saker::kernel", "{line}"),
+        }
+    }
+
+    fn flush(&self) {}
+}

@@ -1,0 +1,421 @@
+//! The decoder against records made by hand, by chance, and by damaging good ones. Needs no kernel.
+
+use std::mem::size_of;
+use std::net::IpAddr;
+
+use saker::decode::{DecodeError, DecodeErrors, decode};
+use saker::event::{Body, DeviceType, Event, OpenSyscall};
+use saker_ebpf::wire::{self, Header, Kind, Plain};
+
+fn header(kind: Kind, size: usize) -> Header {
+    let mut comm = [0; wire::COMM_BYTES];
+    comm[..6].copy_from_slice(b"python");
+    Header {
+        version: wire::VERSION,
+        kind: kind as u16,
+        size: size as u32,
+        ktime_ns: 7,
+        start_ns: 5,
+        cgroup_id: 3,
+        tgid: 100,
+        tid: 101,
+        ppid: 1,
+        cpu: 2,
+        uid: 1000,
+        gid: 1001,
+        euid: 0,
+        egid: 1002,
+        comm,
+    }
+}
+
+fn bytes<T: Plain>(fixed: &T, text: &[&[u8]]) -> Vec<u8> {
+    // SAFETY: a `Plain` type has no padding, so all its bytes are initialised.
+    let fixed =
+        unsafe { std::slice::from_raw_parts((&raw const *fixed).cast::<u8>(), size_of::<T>()) };
+    let mut record = fixed.to_vec();
+    for text in text {
+        record.extend_from_slice(text);
+    }
+    record
+}
+
+fn exec(argv: &[u8], flags: u32) -> Vec<u8> {
+    let texts: [&[u8]; 4] = [b"./x", b"/usr/bin/x", b"/tmp", argv];
+    let size = size_of::<wire::Exec>() + texts.iter().map(|text| text.len()).sum::<usize>();
+    bytes(
+        &wire::Exec {
+            header: header(Kind::Exec, size),
+            parent_start_ns: 4,
+            inode: 9,
+            device: 254 << 20 | 1,
+            flags,
+            argc: 2,
+            argv_bytes: argv.len() as u32,
+            loginuid: wire::process::UNSET,
+            audit_session: 8,
+            session_leader: 0,
+            tty: 0x8800,
+            ns_tgid: 1,
+            mount_ns: 0xf000_0000,
+            pid_ns: 0,
+            old_tid: 101,
+            filename_len: 3,
+            exe_len: 10,
+            cwd_len: 4,
+            argv_len: argv.len() as u32,
+            reserved: [0; 2],
+        },
+        &texts,
+    )
+}
+
+fn fork(child_tgid: u32, child_tid: u32) -> Vec<u8> {
+    bytes(
+        &wire::Fork {
+            header: header(Kind::Fork, size_of::<wire::Fork>()),
+            child_start_ns: 6,
+            child_cgroup_id: 3,
+            child_tgid,
+            child_tid,
+            child_ppid: 100,
+            child_ns_tgid: 0,
+            child_comm: *b"a-name-16-bytes!",
+        },
+        &[],
+    )
+}
+
+fn exit(code: u32) -> Vec<u8> {
+    bytes(
+        &wire::Exit {
+            header: header(Kind::Exit, size_of::<wire::Exit>()),
+            code,
+            flags: 0,
+        },
+        &[],
+    )
+}
+
+fn open(syscall: u32, path: &[u8]) -> Vec<u8> {
+    bytes(
+        &wire::Open {
+            header: header(Kind::Open, size_of::<wire::Open>() + path.len()),
+            open_flags: 0o2,
+            resolve: 0,
+            mode: 0o600,
+            dfd: -100,
+            res: -2,
+            syscall,
+            path_len: path.len() as u32,
+            flags: wire::file::OPEN_PATH_LATE,
+        },
+        &[path],
+    )
+}
+
+fn device(node: u32, access: u32) -> Vec<u8> {
+    bytes(
+        &wire::DeviceOpen {
+            header: header(Kind::DeviceOpen, size_of::<wire::DeviceOpen>()),
+            major: 195,
+            minor: 255,
+            access,
+            node,
+        },
+        &[],
+    )
+}
+
+fn connect(family: u16, address: [u8; 16]) -> Vec<u8> {
+    bytes(
+        &wire::Connect {
+            header: header(Kind::Connect, size_of::<wire::Connect>()),
+            address,
+            family,
+            port: 443,
+            protocol: 6,
+            socket_type: 0,
+            res: wire::connect::RES_ATTEMPT,
+            hook: wire::connect::HOOK_CGROUP,
+        },
+        &[],
+    )
+}
+
+/// One good record of every kind.
+fn good_records() -> Vec<Vec<u8>> {
+    vec![
+        exec(b"x\0-c\0", 0),
+        fork(200, 200),
+        exit(0x300),
+        open(wire::file::SYSCALL_OPENAT, b"/dev/nvidia0"),
+        device(wire::device::NODE_CHARACTER, wire::device::DEVICE_READ),
+        connect(wire::connect::FAMILY_INET6, [1; 16]),
+    ]
+}
+
+#[test]
+fn headers_become_events() {
+    for (record, kind) in good_records().iter().zip(Kind::ALL) {
+        let event = decode(record).expect("a good record");
+        assert_eq!(event.kind(), kind);
+        let Event {
+            ts_ns,
+            cpu,
+            tgid,
+            tid,
+            ppid,
+            start_ns,
+            uid,
+            gid,
+            euid,
+            egid,
+            cgroup_id,
+            comm,
+            body: _,
+        } = event;
+        assert_eq!((ts_ns, start_ns, cgroup_id, cpu), (7, 5, 3, 2));
+        assert_eq!((tgid, tid, ppid), (100, 101, 1));
+        assert_eq!((uid, gid, euid, egid), (1000, 1001, 0, 1002));
+        assert_eq!(comm, b"python");
+    }
+}
+
+#[test]
+fn arguments_are_split_at_their_ends() {
+    let check = |argv: &[u8], expected: &[&[u8]]| {
+        let record = exec(argv, 0);
+        let Body::Exec(exec) = decode(&record).expect("a good record").body else {
+            panic!("not an exec");
+        };
+        assert_eq!(exec.argv.iter().collect::<Vec<_>>(), expected, "{argv:?}");
+    };
+    check(b"", &[]);
+    check(b"\0", &[b""]);
+    check(b"x\0", &[b"x"]);
+    check(b"x\0\0y z\0", &[b"x", b"", b"y z"]);
+    check(b"x\0cut of", &[b"x", b"cut of"]);
+    check(b"x\0\0\0", &[b"x", b"", b""]);
+    check(b"\xff\xfe\0", &[b"\xff\xfe"]);
+}
+
+#[test]
+fn exec_fields_and_flags() {
+    let record = exec(
+        b"x\0",
+        wire::process::EXEC_MEMFD | wire::process::EXEC_ARGV_CUT | wire::process::EXEC_EXE_CUT,
+    );
+    let Body::Exec(exec) = decode(&record).expect("a good record").body else {
+        panic!("not an exec");
+    };
+    assert_eq!(exec.filename.bytes, b"./x");
+    assert_eq!((exec.exe.bytes, exec.exe.cut), (&b"/usr/bin/x"[..], true));
+    assert_eq!((exec.cwd.bytes, exec.cwd.cut), (&b"/tmp"[..], false));
+    assert_eq!((exec.memfd, exec.deleted, exec.detached), (true, false, false));
+    assert_eq!((exec.argv.cut, exec.argv.unreadable), (true, false));
+    assert_eq!(exec.device, (254, 1));
+    assert_eq!((exec.loginuid, exec.audit_session), (None, Some(8)));
+    assert_eq!((exec.session_leader, exec.ns_tgid, exec.pid_ns), (None, Some(1), None));
+}
+
+#[test]
+fn forks_tell_threads_from_processes() {
+    for (tgid, tid, is_thread) in [(200, 200, false), (100, 201, true)] {
+        let record = fork(tgid, tid);
+        let Body::Fork(fork) = decode(&record).expect("a good record").body else {
+            panic!("not a fork");
+        };
+        assert_eq!(fork.is_thread(), is_thread);
+        assert_eq!(fork.child_comm, b"a-name-16-bytes!");
+    }
+}
+
+#[test]
+fn exits_tell_codes_from_signals() {
+    let check = |status, code, signal| {
+        let record = exit(status);
+        let Body::Exit(exit) = decode(&record).expect("a good record").body else {
+            panic!("not an exit");
+        };
+        assert_eq!((exit.code(), exit.signal()), (code, signal), "{status:#x}");
+    };
+    check(0, Some(0), None);
+    check(0x300, Some(3), None);
+    check(0xff00, Some(255), None);
+    check(9, None, Some(9));
+    check(0x8b, None, Some(11));
+}
+
+#[test]
+fn opens_devices_and_connections() {
+    let record = open(wire::file::SYSCALL_CREAT, b"relative\xff");
+    let Body::Open(open) = decode(&record).expect("a good record").body else {
+        panic!("not an open");
+    };
+    assert_eq!((open.syscall, open.path.bytes), (OpenSyscall::Creat, &b"relative\xff"[..]));
+    assert_eq!((open.dfd, open.res, open.mode, open.flags), (-100, -2, 0o600, 2));
+    assert!(open.path_late && !open.path.cut && !open.how_unreadable);
+
+    let record = device(
+        wire::device::NODE_BLOCK,
+        wire::device::DEVICE_MKNOD | wire::device::DEVICE_WRITE,
+    );
+    let Body::DeviceOpen(device) = decode(&record).expect("a good record").body else {
+        panic!("not a device");
+    };
+    assert_eq!((device.major, device.minor, device.dev_type), (195, 255, DeviceType::Block));
+    assert_eq!((device.read, device.write, device.mknod), (false, true, true));
+
+    let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1];
+    let four = [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let six = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let (inet, inet6) = (wire::connect::FAMILY_INET, wire::connect::FAMILY_INET6);
+    for (family, address, expected, is_inet6) in [
+        (inet, four, "192.0.2.1", false),
+        (inet6, mapped, "192.0.2.1", true),
+        (inet6, six, "2001:db8::1", true),
+    ] {
+        let record = connect(family, address);
+        let Body::Connect(connect) = decode(&record).expect("a good record").body else {
+            panic!("not a connect");
+        };
+        assert_eq!(connect.addr, expected.parse::<IpAddr>().expect("an address"));
+        assert_eq!((connect.is_inet6, connect.port, connect.res), (is_inet6, 443, -115));
+        assert_eq!((connect.protocol, connect.socket_type), (Some(6), None));
+    }
+}
+
+#[test]
+fn bad_records_are_refused_by_cause() {
+    let check = |record: &[u8], cause: &str| {
+        let error = decode(record).expect_err("must be refused");
+        assert_eq!(error.cause(), cause, "{error}");
+        let mut errors = DecodeErrors::default();
+        errors.count(&error);
+        assert_eq!(errors.total(), 1);
+        assert!(errors.by_cause().contains(&(cause, 1)));
+    };
+    let patched = |mut record: Vec<u8>, at: usize, with: &[u8]| {
+        record[at..at + with.len()].copy_from_slice(with);
+        record
+    };
+    check(b"", "short");
+    check(&[0; size_of::<Header>() - 1], "short");
+    check(&patched(exit(0), 0, &2u16.to_ne_bytes()), "version");
+    check(&patched(exit(0), 2, &0u16.to_ne_bytes()), "kind");
+    check(&patched(exit(0), 2, &7u16.to_ne_bytes()), "kind");
+    check(&patched(exit(0), 4, &0u32.to_ne_bytes()), "length");
+    check(&patched(exit(0), 4, &u32::MAX.to_ne_bytes()), "length");
+    // A good header of a kind whose fixed part is longer.
+    check(&patched(exit(0), 2, &(Kind::Fork as u16).to_ne_bytes()), "short");
+    // A good header of a kind whose fixed part is shorter.
+    check(&patched(fork(1, 1), 2, &(Kind::Exit as u16).to_ne_bytes()), "length");
+    // Lengths of texts that do not add up, and that overflow when added in 32 bits.
+    check(&patched(exec(b"x\0", 0), 156, &1u32.to_ne_bytes()), "length");
+    check(&patched(exec(b"x\0", 0), 156, &u32::MAX.to_ne_bytes()), "length");
+    check(
+        &patched(exec(b"x\0", 0), 144, &[0xff; 16]),
+        "length",
+    );
+    check(&open(0, b"/x"), "value");
+    check(&open(5, b"/x"), "value");
+    check(&device(0, 0), "value");
+    check(&device(3, 0), "value");
+    check(&connect(1, [0; 16]), "value");
+    assert_eq!(
+        decode(&open(9, b"")),
+        Err(DecodeError::Value {
+            field: "open.syscall",
+            found: 9
+        })
+    );
+}
+
+/// A small generator: the test must give the same bytes every time it runs.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+/// Reads all that an event borrows: a wrong length would show here.
+fn touch(event: &Event<'_>) -> usize {
+    let text = match &event.body {
+        Body::Exec(exec) => {
+            exec.exe.bytes.len()
+                + exec.filename.bytes.len()
+                + exec.cwd.bytes.len()
+                + exec.argv.iter().map(<[u8]>::len).sum::<usize>()
+        }
+        Body::Open(open) => open.path.bytes.len(),
+        _ => 0,
+    };
+    event.comm.len() + text
+}
+
+#[test]
+fn damaged_records_never_panic() {
+    let mut chance = Chance(1);
+    let good = good_records();
+    let (mut decoded, mut refused) = (0u32, 0u32);
+    for _ in 0..400_000 {
+        let mut record = good[chance.below(good.len())].clone();
+        match chance.below(4) {
+            0 => record.truncate(chance.below(record.len() + 1)),
+            1 => {
+                let more = chance.below(64);
+                record.extend((0..more).map(|at| at as u8));
+            }
+            _ => {}
+        }
+        for _ in 0..chance.below(4) {
+            if !record.is_empty() {
+                let at = chance.below(record.len());
+                record[at] = chance.next() as u8;
+            }
+        }
+        // Half of the damaged lengths are made to agree again, to get past the first check.
+        if record.len() >= 8 && chance.below(2) == 0 {
+            let size = (record.len() as u32).to_ne_bytes();
+            record[4..8].copy_from_slice(&size);
+        }
+        match decode(&record) {
+            Ok(event) => {
+                assert!(touch(&event) <= record.len());
+                decoded += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(decoded > 10_000 && refused > 10_000, "{decoded} decoded, {refused} refused");
+}
+
+#[test]
+fn noise_never_panics() {
+    let mut chance = Chance(2);
+    for _ in 0..200_000 {
+        let length = chance.below(300);
+        let mut record: Vec<u8> = (0..length).map(|_| chance.next() as u8).collect();
+        if length >= 8 {
+            let kind = chance.below(8) as u16;
+            record[..2].copy_from_slice(&wire::VERSION.to_ne_bytes());
+            record[2..4].copy_from_slice(&kind.to_ne_bytes());
+            record[4..8].copy_from_slice(&(length as u32).to_ne_bytes());
+        }
+        if let Ok(event) = decode(&record) {
+            assert!(touch(&event) <= record.len());
+        }
+    }
+}
