@@ -78,6 +78,8 @@ pub enum Operand {
     Transform(Box<Transform>),
     /// A literal inside a transformer's arguments.
     Literal(Literal),
+    /// Several operands in parentheses inside a transformer's arguments (`join("-", (fd.name, "x"))`).
+    List(Vec<Operand>),
 }
 
 /// A field with its argument.
@@ -131,7 +133,8 @@ pub enum TransformKind {
 pub enum Rhs {
     /// `exists` has none.
     None,
-    /// One value; a list in parentheses (`in (…)`) keeps its order, without duplicates.
+    /// One value; a list in parentheses (`in (…)`) keeps its order. Duplicates are dropped where they
+    /// cannot matter: everywhere but beside `oneof`.
     Values(Vec<Literal>),
     /// Another operand (`proc.name = val(proc.pname)`).
     Operand(Operand),

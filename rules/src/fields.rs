@@ -5,7 +5,14 @@
 
 use serde::Serialize;
 
+pub use lookup::{ArgError, Resolved, field_type, format_ref, resolve, suggest};
+
 use crate::value::FieldType;
+
+mod lookup;
+mod rawargs;
+
+pub(crate) use lookup::{is_event_argument, is_opaque};
 
 /// Whether a field takes an argument in brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -21,6 +28,8 @@ pub enum ArgRule {
     Key,
     /// A number or a name must stand in brackets.
     IndexOrKey,
+    /// A name may stand in brackets.
+    OptionalKey,
     /// A number or a name may stand in brackets.
     OptionalIndexOrKey,
 }
@@ -69,7 +78,7 @@ macro_rules! fields {
         pub static FIELDS: &[FieldInfo] = &[$(FieldInfo {
             name: $name,
             ty: FieldType::$ty,
-            list: false $(|| $list == "list")?,
+            list: false $(|| matches!($list.as_bytes(), b"list"))?,
             arg: fields!(@arg $($arg)?),
             unit: $unit,
             kinds: &[$($kind),*],
@@ -84,8 +93,303 @@ macro_rules! fields {
 }
 
 fields! {
+    EvtNum "evt.num" Uint [] "" [] Live("counter of the sensor, reset at start") "Number of the event, growing by one from 1. Never 0, which `never_true` macros rely on.";
+    EvtTime "evt.time" Str [] "" [] Live("kernel clock at the hook") "Time of day of the event with nanoseconds, as `HH:MM:SS.nnnnnnnnn` in UTC.";
+    EvtTimeS "evt.time.s" Str [] "" [] Live("kernel clock at the hook") "Time of day of the event without its fraction, in UTC.";
+    EvtTimeIso8601 "evt.time.iso8601" Str [] "" [] Live("kernel clock at the hook") "Time of the event in ISO 8601 with nanoseconds and zone.";
+    EvtDatetime "evt.datetime" Str [] "" [] Live("kernel clock at the hook") "Date and time of the event with nanoseconds, in UTC.";
+    EvtDatetimeS "evt.datetime.s" Str [] "" [] Live("kernel clock at the hook") "Date and time of the event without its fraction, in UTC.";
+    EvtRawtime "evt.rawtime" AbsTime [] "ns" [] Live("kernel clock at the hook") "Moment of the event.";
+    EvtRawtimeS "evt.rawtime.s" Uint [] "s" [] Live("kernel clock at the hook") "Whole seconds of the event's moment.";
+    EvtRawtimeNs "evt.rawtime.ns" Uint [] "ns" [] Live("kernel clock at the hook") "Nanoseconds within the second of the event's moment.";
+    EvtReltime "evt.reltime" RelTime [] "ns" [] Recorded("describes a capture, which a live agent does not keep") "Time since the beginning of the capture.";
+    EvtReltimeS "evt.reltime.s" RelTime [] "s" [] Recorded("describes a capture, which a live agent does not keep") "Whole seconds since the beginning of the capture.";
+    EvtReltimeNs "evt.reltime.ns" RelTime [] "ns" [] Recorded("describes a capture, which a live agent does not keep") "Nanoseconds within the second since the beginning of the capture.";
+    EvtPluginname "evt.pluginname" Str [] "" [] Recorded("Saker has no plugins") "Name of the plugin that produced the event.";
+    EvtPlugininfo "evt.plugininfo" Str [] "" [] Recorded("Saker has no plugins") "The producing plugin's own summary of the event.";
+    EvtSource "evt.source" Str [] "" [] Live("always `syscall`") "Source of the event.";
+    EvtIsAsync "evt.is_async" Bool [] "" [] Live("always false") "Whether the event was injected by a plugin.";
+    EvtAsynctype "evt.asynctype" Str [] "" [] Recorded("Saker has no plugins") "Name of an event that a plugin injected.";
+    EvtHostname "evt.hostname" Str [] "" [] Live("gethostname, or the node name from the configuration") "Name of the host.";
+    EvtLatency "evt.latency" RelTime [] "ns" [] Recorded("needs the entry of every system call beside its return") "Time between a call's entry and return. Deprecated by Falco.";
+    EvtLatencyS "evt.latency.s" RelTime [] "s" [] Recorded("needs the entry of every system call beside its return") "Whole seconds of the latency. Deprecated by Falco.";
+    EvtLatencyNs "evt.latency.ns" RelTime [] "ns" [] Recorded("needs the entry of every system call beside its return") "Nanoseconds within the second of the latency. Deprecated by Falco.";
+    EvtLatencyQuantized "evt.latency.quantized" Uint [] "" [] Recorded("needs the entry of every system call beside its return") "Decimal logarithm of the latency. Deprecated by Falco.";
+    EvtLatencyHuman "evt.latency.human" Str [] "" [] Recorded("needs the entry of every system call beside its return") "The latency in words. Deprecated by Falco.";
+    EvtDeltatime "evt.deltatime" RelTime [] "ns" [] Recorded("the order of events from several processors makes the distance to the previous event meaningless") "Time since the previous event.";
+    EvtDeltatimeS "evt.deltatime.s" RelTime [] "s" [] Recorded("the order of events from several processors makes the distance to the previous event meaningless") "Whole seconds since the previous event.";
+    EvtDeltatimeNs "evt.deltatime.ns" RelTime [] "ns" [] Recorded("the order of events from several processors makes the distance to the previous event meaningless") "Nanoseconds within the second since the previous event.";
+    EvtOutputtime "evt.outputtime" Str [] "" [] Recorded("belongs to Falco's command line") "Time as another tool prints it.";
+    EvtDir "evt.dir" Str [] "" [] Recorded("every event stands for a call that returned; deprecated by Falco") "`>` for a call's entry, `<` for its return. Deprecated by Falco.";
     EvtType "evt.type" Str [] "" [] Live("the hook that fired") "The event's kind: a system call's name, or one of Saker's own kinds.";
+    EvtTypeIs "evt.type.is" Uint [Key] "" [] Recorded("use evt.type") "1 where the event is of the kind that the argument names, else 0.";
+    SyscallType "syscall.type" Str [] "" [] Live("the hook that fired") "The system call's name; absent where the event is not a system call.";
+    EvtCategory "evt.category" Str [] "" [] Live("fixed by the event's kind") "Category of the event, such as `file`, `net` or `process`.";
+    EvtCpu "evt.cpu" Int [] "" [] Live("processor that ran the hook") "Number of the processor that saw the event.";
+    EvtArgs "evt.args" Str [] "" [] Live("the event's own record") "All arguments of the event in one string.";
+    EvtArg "evt.arg" Str [IndexOrKey] "" [] Live("the event's own record") "One argument of the event as text, by name or number: `evt.arg.flags`, `evt.arg[0]`.";
+    EvtRawarg "evt.rawarg" Uint [IndexOrKey] "" [] Live("the event's own record") "One argument of the event as it was passed, by name. Its type depends on the name.";
+    EvtInfo "evt.info" Str [] "" [] Live("the event's own record") "The same as evt.args.";
+    EvtBuffer "evt.buffer" Bytes [] "" [] Recorded("data that calls move is not copied out of the kernel") "Data that a reading or writing call moved.";
+    EvtBuflen "evt.buflen" Uint [] "bytes" [] Recorded("data that calls move is not copied out of the kernel") "Length of the data that a call moved.";
+    EvtRes "evt.res" Str [] "" [] Live("the call's return value in the kernel") "`SUCCESS`, or the name of the error, such as `ENOENT`. `EINPROGRESS` for a connection attempt.";
+    EvtRawres "evt.rawres" Int [] "" [] Live("the call's return value in the kernel") "Return value; errors are negative.";
+    EvtFailed "evt.failed" Bool [] "" [] Live("the call's return value in the kernel") "Whether the call failed.";
+    EvtIsIo "evt.is_io" Bool [] "" [] Live("fixed by the event's kind") "Whether the call reads or writes.";
+    EvtIsIoRead "evt.is_io_read" Bool [] "" [] Live("fixed by the event's kind") "Whether the call reads.";
+    EvtIsIoWrite "evt.is_io_write" Bool [] "" [] Live("fixed by the event's kind") "Whether the call writes.";
+    EvtIoDir "evt.io_dir" Str [] "" [] Recorded("no traced kind reads or writes") "`r` for calls that read, `w` for calls that write.";
+    EvtIsWait "evt.is_wait" Bool [] "" [] Live("fixed by the event's kind") "Whether the call makes the thread wait.";
+    EvtWaitLatency "evt.wait_latency" RelTime [] "ns" [] Recorded("needs the entry of every system call beside its return") "Time that a waiting call waited. Deprecated by Falco.";
+    EvtIsSyslog "evt.is_syslog" Bool [] "" [] Live("fixed by the event's kind") "Whether the event writes to /dev/log.";
+    EvtCount "evt.count" Uint [] "" [] Live("always 1") "Always 1.";
+    EvtCountError "evt.count.error" Uint [] "" [] Recorded("made for tables; use evt.failed") "1 where the call failed.";
+    EvtCountErrorFile "evt.count.error.file" Uint [] "" [] Recorded("made for tables; use evt.failed") "1 where a call on files failed.";
+    EvtCountErrorNet "evt.count.error.net" Uint [] "" [] Recorded("made for tables; use evt.failed") "1 where a call on sockets failed.";
+    EvtCountErrorMemory "evt.count.error.memory" Uint [] "" [] Recorded("made for tables; use evt.failed") "1 where a call on memory failed.";
+    EvtCountErrorOther "evt.count.error.other" Uint [] "" [] Recorded("made for tables; use evt.failed") "1 where any other call failed.";
+    EvtCountExit "evt.count.exit" Uint [] "" [] Recorded("made for tables") "1 for a call's return.";
+    EvtCountProcinfo "evt.count.procinfo" Uint [] "" [] Recorded("made for tables") "1 for the state of a process.";
+    EvtCountThreadinfo "evt.count.threadinfo" Uint [] "" [] Recorded("made for tables") "1 for the state of a thread.";
+    EvtAround "evt.around" Uint [Index] "" [] Recorded("describes a capture, which a live agent does not keep") "Whether the event lies within so many milliseconds of the moment in brackets.";
+    EvtAbspath "evt.abspath" Str [OptionalKey] "" ["open", "openat", "openat2"] Live("path resolved in the kernel") "Absolute path that the call names; `evt.abspath.src` and `evt.abspath.dst` where it names two.";
+    EvtBuflenIn "evt.buflen.in" Uint [] "bytes" [] Recorded("data that calls move is not copied out of the kernel") "Length of the data moved, where it is `in`.";
+    EvtBuflenOut "evt.buflen.out" Uint [] "bytes" [] Recorded("data that calls move is not copied out of the kernel") "Length of the data moved, where it is `out`.";
+    EvtBuflenFile "evt.buflen.file" Uint [] "bytes" [] Recorded("data that calls move is not copied out of the kernel") "Length of the data moved, where it is `file`.";
+    EvtBuflenFileIn "evt.buflen.file.in" Uint [] "bytes" [] Recorded("data that calls move is not copied out of the kernel") "Length of the data moved, where it is `file.in`.";
+    EvtBuflenFileOut "evt.buflen.file.out" Uint [] "bytes" [] Recorded("data that calls move is not copied out of the kernel") "Length of the data moved, where it is `file.out`.";
+    EvtBuflenNet "evt.buflen.net" Uint [] "bytes" [] Recorded("data that calls move is not copied out of the kernel") "Length of the data moved, where it is `net`.";
+    EvtBuflenNetIn "evt.buflen.net.in" Uint [] "bytes" [] Recorded("data that calls move is not copied out of the kernel") "Length of the data moved, where it is `net.in`.";
+    EvtBuflenNetOut "evt.buflen.net.out" Uint [] "bytes" [] Recorded("data that calls move is not copied out of the kernel") "Length of the data moved, where it is `net.out`.";
+    EvtIsOpenRead "evt.is_open_read" Bool [] "" [] Live("open flags in the kernel") "Whether a file was opened for reading.";
+    EvtIsOpenWrite "evt.is_open_write" Bool [] "" [] Live("open flags in the kernel") "Whether a file was opened for writing.";
+    EvtIsOpenExec "evt.is_open_exec" Bool [] "" [] Live("open flags and mode in the kernel") "Whether a file was created with execute permission.";
+    EvtIsOpenCreate "evt.is_open_create" Bool [] "" [] Live("open flags in the kernel") "Whether a file was created.";
+    ProcExe "proc.exe" Str [] "" [] Live("recorded at exec in the kernel") "First argument (argv[0]), which the program that starts a process chooses.";
+    ProcPexe "proc.pexe" Str [] "" [] Live("process table") "The parent's proc.exe.";
+    ProcAexe "proc.aexe" Str [OptionalIndex] "" [] Live("process table") "The proc.exe of the ancestor in brackets (0 is the process itself); without brackets any ancestor.";
+    ProcExepath "proc.exepath" Path [] "" [] Live("path of the executable's inode, resolved at exec") "Path of the executable, symbolic links resolved.";
+    ProcPexepath "proc.pexepath" Path [] "" [] Live("process table") "The parent's proc.exepath.";
+    ProcAexepath "proc.aexepath" Path [OptionalIndex] "" [] Live("process table") "The proc.exepath of the ancestor in brackets (0 is the process itself); without brackets any ancestor.";
     ProcName "proc.name" Str [] "" [] Live("task comm, set by the kernel at exec") "Name of the process, at most 15 bytes.";
+    ProcPname "proc.pname" Str [] "" [] Live("process table") "The parent's proc.name.";
+    ProcAname "proc.aname" Str [OptionalIndex] "" [] Live("process table") "The proc.name of the ancestor in brackets (0 is the process itself); without brackets any ancestor.";
+    ProcArgs "proc.args" Str [] "" [] Live("recorded at exec in the kernel") "Arguments without argv[0], separated by blanks; truncated at 4096 bytes.";
+    ProcCmdline "proc.cmdline" Str [] "" [] Live("recorded at exec in the kernel") "proc.name and proc.args; truncated at 4096 bytes.";
+    ProcPcmdline "proc.pcmdline" Str [] "" [] Live("process table") "The parent's proc.cmdline.";
+    ProcAcmdline "proc.acmdline" Str [OptionalIndex] "" [] Live("process table") "The proc.cmdline of the ancestor in brackets (0 is the process itself); without brackets any ancestor.";
+    ProcAargs "proc.aargs" Str [OptionalIndex] "" [] Recorded("use proc.acmdline") "The proc.args of the ancestor in brackets; without brackets any ancestor.";
+    ProcCmdnargs "proc.cmdnargs" Uint [] "" [] Live("recorded at exec in the kernel") "Number of arguments, argv[0] not counted.";
+    ProcCmdlenargs "proc.cmdlenargs" Uint [] "bytes" [] Live("recorded at exec in the kernel") "Length of all arguments together, without blanks and argv[0].";
+    ProcExeline "proc.exeline" Str [] "" [] Live("recorded at exec in the kernel") "proc.exe and proc.args.";
+    ProcEnv "proc.env" Str [OptionalKey] "" [] Live("environment in the kernel at exec, chosen names only") "Environment as `NAME=value NAME=value`; with a name in brackets that variable's value.";
+    ProcAenv "proc.aenv" Str [OptionalIndexOrKey] "" [] Recorded("environments of ancestors are not kept") "Environment of an ancestor, by number or by variable name.";
+    ProcCwd "proc.cwd" Path [] "" [] Live("fs_struct in the kernel at exec") "Working directory, with a slash at its end.";
+    ProcLoginshellid "proc.loginshellid" Int [] "" [] Recorded("not joined yet") "Process id of the oldest shell among the ancestors.";
+    ProcTty "proc.tty" Uint [] "" [] Live("signal_struct in the kernel") "Number of the controlling terminal; 0 without one.";
+    ProcPid "proc.pid" Int [] "" [] Live("kernel tgid") "Process id in the root namespace.";
+    ProcPpid "proc.ppid" Int [] "" [] Live("process table") "The parent's process id.";
+    ProcApid "proc.apid" Int [OptionalIndex] "" [] Live("process table") "Process id of the ancestor in brackets (0 is the process itself); without brackets any ancestor.";
+    ProcVpid "proc.vpid" Int [] "" [] Live("pid namespace in the kernel") "Process id inside its own pid namespace.";
+    ProcPvpid "proc.pvpid" Int [] "" [] Recorded("not joined yet") "The parent's process id inside the parent's pid namespace.";
+    ProcSid "proc.sid" Int [] "" [] Live("signal_struct in the kernel") "Session id.";
+    ProcSname "proc.sname" Str [] "" [] Recorded("session and group leaders are not joined yet") "Name of the session leader.";
+    ProcSidExe "proc.sid.exe" Str [] "" [] Recorded("session and group leaders are not joined yet") "argv[0] of the session leader.";
+    ProcSidExepath "proc.sid.exepath" Path [] "" [] Recorded("session and group leaders are not joined yet") "Executable of the session leader.";
+    ProcVpgid "proc.vpgid" Int [] "" [] Recorded("session and group leaders are not joined yet") "Process group id inside the pid namespace.";
+    ProcVpgidName "proc.vpgid.name" Str [] "" [] Recorded("session and group leaders are not joined yet") "Name of the process group's leader.";
+    ProcVpgidExe "proc.vpgid.exe" Str [] "" [] Recorded("session and group leaders are not joined yet") "argv[0] of the process group's leader.";
+    ProcVpgidExepath "proc.vpgid.exepath" Path [] "" [] Recorded("session and group leaders are not joined yet") "Executable of the process group's leader.";
+    ProcIsVpgidLeader "proc.is_vpgid_leader" Bool [] "" [] Recorded("session and group leaders are not joined yet") "Whether the process leads its process group.";
+    ProcPgid "proc.pgid" Int [] "" [] Recorded("session and group leaders are not joined yet") "Process group id.";
+    ProcPgidName "proc.pgid.name" Str [] "" [] Recorded("session and group leaders are not joined yet") "Name of the process group's leader.";
+    ProcPgidExe "proc.pgid.exe" Str [] "" [] Recorded("session and group leaders are not joined yet") "argv[0] of the process group's leader.";
+    ProcPgidExepath "proc.pgid.exepath" Path [] "" [] Recorded("session and group leaders are not joined yet") "Executable of the process group's leader.";
+    ProcIsPgidLeader "proc.is_pgid_leader" Bool [] "" [] Recorded("session and group leaders are not joined yet") "Whether the process leads its process group.";
+    ProcIsSidLeader "proc.is_sid_leader" Bool [] "" [] Recorded("session and group leaders are not joined yet") "Whether the process leads its session.";
+    ProcDuration "proc.duration" RelTime [] "ns" [] Live("process table") "Age of the process.";
+    ProcPpidDuration "proc.ppid.duration" RelTime [] "ns" [] Live("process table") "Age of the parent.";
+    ProcPidTs "proc.pid.ts" RelTime [] "ns" [] Live("start time in the kernel") "Moment at which the process started, since the Unix epoch.";
+    ProcPpidTs "proc.ppid.ts" RelTime [] "ns" [] Live("process table") "Moment at which the parent started, since the Unix epoch.";
+    ProcIsExeWritable "proc.is_exe_writable" Bool [] "" [] Recorded("the executable's inode is not examined yet") "Whether the user who started the process may write its executable.";
+    ProcIsExeUpperLayer "proc.is_exe_upper_layer" Bool [] "" [] Recorded("the executable's inode is not examined yet") "Whether the executable was added to the container after its image.";
+    ProcIsExeLowerLayer "proc.is_exe_lower_layer" Bool [] "" [] Recorded("the executable's inode is not examined yet") "Whether the executable comes from the container's image.";
+    ProcIsExeFromMemfd "proc.is_exe_from_memfd" Bool [] "" [] Live("inode of the executable at exec") "Whether the executable exists in memory only.";
+    ProcExeIno "proc.exe_ino" Int [] "" [] Recorded("the executable's inode is not examined yet") "Inode number of the executable.";
+    ProcExeInoCtime "proc.exe_ino.ctime" AbsTime [] "ns" [] Recorded("the executable's inode is not examined yet") "Last change of the executable's inode.";
+    ProcExeInoMtime "proc.exe_ino.mtime" AbsTime [] "ns" [] Recorded("the executable's inode is not examined yet") "Last change of the executable's contents.";
+    ProcExeInoCtimeDurationProcStart "proc.exe_ino.ctime_duration_proc_start" AbsTime [] "ns" [] Recorded("the executable's inode is not examined yet") "Time from the inode's last change to the start of the process.";
+    ProcExeInoCtimeDurationPidnsStart "proc.exe_ino.ctime_duration_pidns_start" AbsTime [] "ns" [] Recorded("the executable's inode is not examined yet") "Time from the start of the pid namespace to the inode's last change.";
+    ProcPidnsInitStartTs "proc.pidns_init_start_ts" Uint [] "ns" [] Recorded("not joined yet") "Start of the pid namespace's first process, since the Unix epoch.";
+    ThreadCapPermitted "thread.cap_permitted" Str [] "" [] Recorded("capabilities are not read yet") "Permitted capabilities, separated by blanks.";
+    ThreadCapInheritable "thread.cap_inheritable" Str [] "" [] Recorded("capabilities are not read yet") "Inheritable capabilities, separated by blanks.";
+    ThreadCapEffective "thread.cap_effective" Str [] "" [] Recorded("capabilities are not read yet") "Effective capabilities, separated by blanks.";
+    ProcFdopencount "proc.fdopencount" Uint [] "" [] Recorded("file descriptor tables are not kept") "Number of open file descriptors.";
+    ProcFdlimit "proc.fdlimit" Int [] "" [] Recorded("file descriptor tables are not kept") "Limit on open file descriptors.";
+    ProcFdusage "proc.fdusage" Double [] "percent" [] Recorded("file descriptor tables are not kept") "Open file descriptors as a share of the limit.";
+    ProcStdinType "proc.stdin.type" Str [] "" [] Recorded("file descriptor tables are not kept") "Type of the file behind stdin.";
+    ProcStdinName "proc.stdin.name" Str [] "" [] Recorded("file descriptor tables are not kept") "Name of the file behind stdin.";
+    ProcStdoutType "proc.stdout.type" Str [] "" [] Recorded("file descriptor tables are not kept") "Type of the file behind stdout.";
+    ProcStdoutName "proc.stdout.name" Str [] "" [] Recorded("file descriptor tables are not kept") "Name of the file behind stdout.";
+    ProcStderrType "proc.stderr.type" Str [] "" [] Recorded("file descriptor tables are not kept") "Type of the file behind stderr.";
+    ProcStderrName "proc.stderr.name" Str [] "" [] Recorded("file descriptor tables are not kept") "Name of the file behind stderr.";
+    ProcVmsize "proc.vmsize" Uint [] "KiB" [] Recorded("resource use is not sampled") "Virtual memory.";
+    ProcVmrss "proc.vmrss" Uint [] "KiB" [] Recorded("resource use is not sampled") "Resident memory.";
+    ProcVmswap "proc.vmswap" Uint [] "KiB" [] Recorded("resource use is not sampled") "Swapped memory.";
+    ThreadPfmajor "thread.pfmajor" Uint [] "" [] Recorded("resource use is not sampled") "Major page faults.";
+    ThreadPfminor "thread.pfminor" Uint [] "" [] Recorded("resource use is not sampled") "Minor page faults.";
+    ThreadTid "thread.tid" Int [] "" [] Live("kernel tid") "Thread id in the root namespace.";
+    ThreadIsmain "thread.ismain" Bool [] "" [] Live("kernel tid and tgid") "Whether the thread is its process's first.";
+    ThreadVtid "thread.vtid" Int [] "" [] Recorded("not joined yet") "Thread id inside its own pid namespace.";
+    ThreadNametid "thread.nametid" Str [] "" [] Live("task comm and tid") "Name and thread id, joined.";
+    ThreadExectime "thread.exectime" RelTime [] "ns" [] Recorded("resource use is not sampled") "Processor time of the last slice.";
+    ThreadTotexectime "thread.totexectime" RelTime [] "ns" [] Recorded("resource use is not sampled") "Processor time in all.";
+    ThreadCgroups "thread.cgroups" Str [] "" [] Live("cgroup path in the kernel") "Control groups of the thread.";
+    ThreadCgroup "thread.cgroup" Str [Key] "" [] Recorded("use thread.cgroups") "The thread's group in the named controller: `thread.cgroup.cpu`.";
+    ProcNthreads "proc.nthreads" Uint [] "" [] Recorded("resource use is not sampled") "Number of threads.";
+    ProcNchilds "proc.nchilds" Uint [] "" [] Recorded("resource use is not sampled") "Number of child threads.";
+    ThreadCpu "thread.cpu" Double [] "percent" [] Recorded("resource use is not sampled") "Processor use in the last second.";
+    ThreadCpuUser "thread.cpu.user" Double [] "percent" [] Recorded("resource use is not sampled") "Processor use in user mode in the last second.";
+    ThreadCpuSystem "thread.cpu.system" Double [] "percent" [] Recorded("resource use is not sampled") "Processor use in the kernel in the last second.";
+    ThreadVmsize "thread.vmsize" Uint [] "KiB" [] Recorded("resource use is not sampled") "Virtual memory, for a process's first thread.";
+    ThreadVmrss "thread.vmrss" Uint [] "KiB" [] Recorded("resource use is not sampled") "Resident memory, for a process's first thread.";
+    ThreadVmsizeB "thread.vmsize.b" Uint [] "bytes" [] Recorded("resource use is not sampled") "Virtual memory, for a process's first thread.";
+    ThreadVmrssB "thread.vmrss.b" Uint [] "bytes" [] Recorded("resource use is not sampled") "Resident memory, for a process's first thread.";
+    ProcLineage "proc.lineage" Uint "list" [] "" [] Live("process table") "Unique keys of the process and its ancestors, its own first. Unlike process ids they are never reused.";
+    UserUid "user.uid" Uint [] "" [] Live("credentials in the kernel") "User id.";
+    UserName "user.name" Str [] "" [] Live("the user database of the host") "User name; absent where the id has none.";
+    UserHomedir "user.homedir" Str [] "" [] Live("the user database of the host") "Home directory.";
+    UserShell "user.shell" Str [] "" [] Live("the user database of the host") "Login shell.";
+    UserLoginuid "user.loginuid" Int [] "" [] Live("audit context in the kernel") "User id at login, kept across su and sudo; -1 where nobody logged in.";
+    UserLoginname "user.loginname" Str [] "" [] Live("the user database of the host") "Name of user.loginuid; absent where the id has none.";
+    GroupGid "group.gid" Uint [] "" [] Live("credentials in the kernel") "Group id.";
+    GroupName "group.name" Str [] "" [] Live("the group database of the host") "Group name; absent where the id has none.";
+    ContainerId "container.id" Str [] "" [] Live("cgroup of the process") "First twelve characters of the container's id; `host` outside containers.";
+    ContainerFullId "container.full_id" Str [] "" [] Recorded("needs the container runtime; not joined yet") "The container's whole id.";
+    ContainerName "container.name" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Name of the container.";
+    ContainerImage "container.image" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Image as the container names it.";
+    ContainerImageId "container.image.id" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Id of the image.";
+    ContainerType "container.type" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Type of the runtime, such as `docker` or `containerd`; `host` outside containers.";
+    ContainerPrivileged "container.privileged" Bool [] "" [] Recorded("needs the container runtime; not joined yet") "Whether the container is privileged.";
+    ContainerMounts "container.mounts" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Mounts, as source:destination:mode:writable:propagation, separated by commas.";
+    ContainerMount "container.mount" Str [IndexOrKey] "" [] Recorded("needs the container runtime; not joined yet") "One mount, by number or by a glob over its source.";
+    ContainerMountSource "container.mount.source" Str [IndexOrKey] "" [] Recorded("needs the container runtime; not joined yet") "The source of one mount, by number or by a glob over its other end.";
+    ContainerMountDest "container.mount.dest" Str [IndexOrKey] "" [] Recorded("needs the container runtime; not joined yet") "The dest of one mount, by number or by a glob over its other end.";
+    ContainerMountMode "container.mount.mode" Str [IndexOrKey] "" [] Recorded("needs the container runtime; not joined yet") "The mode of one mount, by number or by a glob over its other end.";
+    ContainerMountRdwr "container.mount.rdwr" Str [IndexOrKey] "" [] Recorded("needs the container runtime; not joined yet") "The rdwr of one mount, by number or by a glob over its other end.";
+    ContainerMountPropagation "container.mount.propagation" Str [IndexOrKey] "" [] Recorded("needs the container runtime; not joined yet") "The propagation of one mount, by number or by a glob over its other end.";
+    ContainerImageRepository "container.image.repository" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Image without tag and digest.";
+    ContainerImageTag "container.image.tag" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Tag of the image.";
+    ContainerImageDigest "container.image.digest" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Digest of the image.";
+    ContainerHealthcheck "container.healthcheck" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Command of the health check.";
+    ContainerLivenessProbe "container.liveness_probe" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Command of the liveness probe.";
+    ContainerReadinessProbe "container.readiness_probe" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Command of the readiness probe.";
+    ContainerStartTs "container.start_ts" AbsTime [] "ns" [] Recorded("needs the container runtime; not joined yet") "Start of the container.";
+    ContainerDuration "container.duration" RelTime [] "ns" [] Recorded("needs the container runtime; not joined yet") "Age of the container.";
+    ContainerIp "container.ip" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Address of the container.";
+    ContainerCniJson "container.cni.json" Str [] "" [] Recorded("needs the container runtime; not joined yet") "The container's network results as JSON.";
+    ContainerHostPid "container.host_pid" Bool [] "" [] Recorded("needs the container runtime; not joined yet") "Whether the container shares the host's pid namespace.";
+    ContainerHostNetwork "container.host_network" Bool [] "" [] Recorded("needs the container runtime; not joined yet") "Whether the container shares the host's network.";
+    ContainerHostIpc "container.host_ipc" Bool [] "" [] Recorded("needs the container runtime; not joined yet") "Whether the container shares the host's IPC namespace.";
+    ContainerLabel "container.label" Str [Key] "" [] Recorded("needs the container runtime; not joined yet") "One label of the container.";
+    ContainerLabels "container.labels" Str [] "" [] Recorded("needs the container runtime; not joined yet") "All labels of the container.";
+    ProcIsContainerHealthcheck "proc.is_container_healthcheck" Bool [] "" [] Recorded("needs the container runtime; not joined yet") "Whether the process is part of the container's healthcheck.";
+    ProcIsContainerLivenessProbe "proc.is_container_liveness_probe" Bool [] "" [] Recorded("needs the container runtime; not joined yet") "Whether the process is part of the container's liveness probe.";
+    ProcIsContainerReadinessProbe "proc.is_container_readiness_probe" Bool [] "" [] Recorded("needs the container runtime; not joined yet") "Whether the process is part of the container's readiness probe.";
+    K8SPodName "k8s.pod.name" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Name of the pod.";
+    K8SPodId "k8s.pod.id" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Legacy name of k8s.pod.uid.";
+    K8SPodUid "k8s.pod.uid" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Unique id of the pod.";
+    K8SPodSandboxId "k8s.pod.sandbox_id" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Id of the pod's sandbox, first twelve characters.";
+    K8SPodFullSandboxId "k8s.pod.full_sandbox_id" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Whole id of the pod's sandbox.";
+    K8SPodLabels "k8s.pod.labels" Str [] "" [] Recorded("needs the container runtime; not joined yet") "All labels of the pod.";
+    K8SPodIp "k8s.pod.ip" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Address of the pod.";
+    K8SPodCniJson "k8s.pod.cni.json" Str [] "" [] Recorded("needs the container runtime; not joined yet") "The pod's network results as JSON.";
+    K8SNsName "k8s.ns.name" Str [] "" [] Recorded("needs the container runtime; not joined yet") "Namespace of the pod.";
+    K8sPodLabel "k8s.pod.label" Str [Key] "" [] Recorded("needs the container runtime; not joined yet") "One label of the pod.";
+    K8sNsId "k8s.ns.id" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "Id of the namespace. Legacy.";
+    K8sNsLabel "k8s.ns.label" Str [Key] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "One label of the namespace. Legacy.";
+    K8sNsLabels "k8s.ns.labels" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "All labels of the namespace. Legacy.";
+    K8sRcName "k8s.rc.name" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "Name of the replication controller. Legacy.";
+    K8sRcId "k8s.rc.id" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "Id of the replication controller. Legacy.";
+    K8sRcLabel "k8s.rc.label" Str [Key] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "One label of the replication controller. Legacy.";
+    K8sRcLabels "k8s.rc.labels" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "All labels of the replication controller. Legacy.";
+    K8sSvcName "k8s.svc.name" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "Name of the service. Legacy.";
+    K8sSvcId "k8s.svc.id" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "Id of the service. Legacy.";
+    K8sSvcLabel "k8s.svc.label" Str [Key] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "One label of the service. Legacy.";
+    K8sSvcLabels "k8s.svc.labels" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "All labels of the service. Legacy.";
+    K8sRsName "k8s.rs.name" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "Name of the replica set. Legacy.";
+    K8sRsId "k8s.rs.id" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "Id of the replica set. Legacy.";
+    K8sRsLabel "k8s.rs.label" Str [Key] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "One label of the replica set. Legacy.";
+    K8sRsLabels "k8s.rs.labels" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "All labels of the replica set. Legacy.";
+    K8sDeploymentName "k8s.deployment.name" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "Name of the deployment. Legacy.";
+    K8sDeploymentId "k8s.deployment.id" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "Id of the deployment. Legacy.";
+    K8sDeploymentLabel "k8s.deployment.label" Str [Key] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "One label of the deployment. Legacy.";
+    K8sDeploymentLabels "k8s.deployment.labels" Str [] "" [] Recorded("needs the Kubernetes API, which Saker does not use") "All labels of the deployment. Legacy.";
+    FdNum "fd.num" Int [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("the call's arguments and result") "Number of the file descriptor; negative where the call failed.";
+    FdType "fd.type" Str [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("the hook that fired and the socket family") "`file`, `directory`, `ipv4`, `ipv6`, `unix`, `pipe` and so on.";
+    FdTypechar "fd.typechar" Str [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("the hook that fired and the socket family") "Type in one character: `f` file, `4` and `6` sockets, `u` Unix socket, `p` pipe, `o` other.";
+    FdName "fd.name" Path [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("path resolved in the kernel; addresses from the socket hook") "Whole path of a file, or both ends of a connection.";
+    FdDirectory "fd.directory" Path [] "" ["open", "openat", "openat2", "device_open"] Live("fd.name") "Directory of a file.";
+    FdFilename "fd.filename" Path [] "" ["open", "openat", "openat2", "device_open"] Live("fd.name") "Name of a file without its directory.";
+    FdIp "fd.ip" Ip [] "" ["connect"] Live("addresses from the socket hook") "Either end's address. `=` holds if one end does, `!=` if both do.";
+    FdCip "fd.cip" Ip [] "" ["connect"] Live("addresses from the socket hook") "Client's address; absent until the connection has a local end.";
+    FdSip "fd.sip" Ip [] "" ["connect"] Live("addresses from the socket hook") "Server's address.";
+    FdLip "fd.lip" Ip [] "" ["connect"] Live("addresses from the socket hook") "Local address; absent until the connection has a local end.";
+    FdRip "fd.rip" Ip [] "" ["connect"] Live("addresses from the socket hook") "Remote address.";
+    FdPort "fd.port" Port [] "" ["connect"] Live("addresses from the socket hook") "Either end's port. Comparisons hold if one end's does, `!=` if both do.";
+    FdCport "fd.cport" Port [] "" ["connect"] Live("addresses from the socket hook") "Client's port; absent until the connection has a local end.";
+    FdSport "fd.sport" Port [] "" ["connect"] Live("addresses from the socket hook") "Server's port.";
+    FdLport "fd.lport" Port [] "" ["connect"] Live("addresses from the socket hook") "Local port; absent until the connection has a local end.";
+    FdRport "fd.rport" Port [] "" ["connect"] Live("addresses from the socket hook") "Remote port.";
+    FdL4proto "fd.l4proto" Str [] "" ["connect"] Live("addresses from the socket hook") "`tcp`, `udp`, `icmp` or `raw`.";
+    FdSockfamily "fd.sockfamily" Str [] "" ["connect"] Live("addresses from the socket hook") "`ip` or `unix`.";
+    FdIsServer "fd.is_server" Bool [] "" ["connect"] Live("addresses from the socket hook") "Whether the process is the connection's server end.";
+    FdUid "fd.uid" Str [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("fd.num and thread.tid") "Identifier of the descriptor: thread id and number joined.";
+    FdContainername "fd.containername" Str [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("container.id and fd.name") "Container id and name joined.";
+    FdContainerdirectory "fd.containerdirectory" Str [] "" ["open", "openat", "openat2", "device_open"] Live("container.id and fd.directory") "Container id and directory joined.";
+    FdProto "fd.proto" Port [] "" ["connect"] Live("addresses from the socket hook") "Either end's protocol, as a port number or service name.";
+    FdCproto "fd.cproto" Str [] "" ["connect"] Live("addresses from the socket hook and the services database") "Client's protocol by port, such as `https`.";
+    FdSproto "fd.sproto" Str [] "" ["connect"] Live("addresses from the socket hook and the services database") "Server's protocol by port, such as `https`.";
+    FdLproto "fd.lproto" Str [] "" ["connect"] Live("addresses from the socket hook and the services database") "Local end's protocol by port, such as `https`.";
+    FdRproto "fd.rproto" Str [] "" ["connect"] Live("addresses from the socket hook and the services database") "Remote end's protocol by port, such as `https`.";
+    FdNet "fd.net" Net [] "" ["connect"] Live("addresses from the socket hook") "Either end's address, compared with networks.";
+    FdCnet "fd.cnet" Net [] "" ["connect"] Live("addresses from the socket hook") "Client address, compared with networks.";
+    FdSnet "fd.snet" Net [] "" ["connect"] Live("addresses from the socket hook") "Server address, compared with networks.";
+    FdLnet "fd.lnet" Net [] "" ["connect"] Live("addresses from the socket hook") "Local address, compared with networks.";
+    FdRnet "fd.rnet" Net [] "" ["connect"] Live("addresses from the socket hook") "Remote address, compared with networks.";
+    FdConnected "fd.connected" Bool [] "" ["connect"] Recorded("file descriptor tables are not kept") "Whether a socket is connected.";
+    FdNameChanged "fd.name_changed" Bool [] "" ["connect"] Recorded("file descriptor tables are not kept") "Whether the event changed the descriptor's name.";
+    FdCipName "fd.cip.name" Str [] "" ["connect"] Recorded("needs DNS answers; not joined yet") "Domain name of the client address.";
+    FdSipName "fd.sip.name" Str [] "" ["connect"] Recorded("needs DNS answers; not joined yet") "Domain name of the server address.";
+    FdLipName "fd.lip.name" Str [] "" ["connect"] Recorded("needs DNS answers; not joined yet") "Domain name of the local address.";
+    FdRipName "fd.rip.name" Str [] "" ["connect"] Recorded("needs DNS answers; not joined yet") "Domain name of the remote address.";
+    FdDev "fd.dev" Int [] "" ["open", "openat", "openat2", "device_open"] Recorded("the file system's device is not read yet") "Device number of the file system that holds the file.";
+    FdDevMajor "fd.dev.major" Int [] "" ["device_open"] Live("the device hook") "Major number of the opened device.";
+    FdDevMinor "fd.dev.minor" Int [] "" ["device_open"] Live("the device hook") "Minor number of the opened device.";
+    FdDevName "fd.dev.name" Str [] "" ["device_open"] Live("/proc/devices and the device hook") "Name of the opened device by its numbers, such as `/dev/nvidia0`, whatever the path that was opened.";
+    FdIno "fd.ino" Int [] "" ["open", "openat", "openat2", "device_open"] Recorded("the opened inode is not read yet") "Inode number of the file.";
+    FdNameraw "fd.nameraw" Str [] "" ["open", "openat", "openat2"] Live("the call's arguments") "Path as it was passed, not resolved.";
+    FdTypes "fd.types" Str "list" [OptionalIndex] "" [] Recorded("file descriptor tables are not kept") "Types of all open descriptors, or of the one in brackets.";
+    FsPathName "fs.path.name" Path [] "" [] Live("path resolved in the kernel") "For calls on the file system, the path that the call names, made absolute.";
+    FsPathNameraw "fs.path.nameraw" Path [] "" [] Live("the call's arguments") "For calls on the file system, the path that the call names, as passed.";
+    FsPathSource "fs.path.source" Path [] "" [] Recorded("calls with two paths are not traced yet") "For calls on the file system, the path that the call moves or links from, made absolute.";
+    FsPathSourceraw "fs.path.sourceraw" Path [] "" [] Recorded("calls with two paths are not traced yet") "For calls on the file system, the path that the call moves or links from, as passed.";
+    FsPathTarget "fs.path.target" Path [] "" [] Recorded("calls with two paths are not traced yet") "For calls on the file system, the path that the call moves or links to, made absolute.";
+    FsPathTargetraw "fs.path.targetraw" Path [] "" [] Recorded("calls with two paths are not traced yet") "For calls on the file system, the path that the call moves or links to, as passed.";
+    FdlistNums "fdlist.nums" Str [] "" [] Recorded("poll is not traced") "Numbers of all polled descriptors, separated by commas.";
+    FdlistNames "fdlist.names" Str [] "" [] Recorded("poll is not traced") "Names of all polled descriptors, separated by commas.";
+    FdlistCips "fdlist.cips" Str [] "" [] Recorded("poll is not traced") "Client addresses of all polled descriptors, separated by commas.";
+    FdlistSips "fdlist.sips" Str [] "" [] Recorded("poll is not traced") "Server addresses of all polled descriptors, separated by commas.";
+    FdlistCports "fdlist.cports" Str [] "" [] Recorded("poll is not traced") "Client ports of all polled descriptors, separated by commas.";
+    FdlistSports "fdlist.sports" Str [] "" [] Recorded("poll is not traced") "Server ports of all polled descriptors, separated by commas.";
+    SyslogFacilityStr "syslog.facility.str" Str [] "" [] Recorded("writes to the log socket are not traced") "Facility of a log message as text.";
+    SyslogFacility "syslog.facility" Uint [] "" [] Recorded("writes to the log socket are not traced") "Facility of a log message.";
+    SyslogSeverityStr "syslog.severity.str" Str [] "" [] Recorded("writes to the log socket are not traced") "Severity of a log message as text.";
+    SyslogSeverity "syslog.severity" Uint [] "" [] Recorded("writes to the log socket are not traced") "Severity of a log message.";
+    SyslogMessage "syslog.message" Str [] "" [] Recorded("writes to the log socket are not traced") "Text of a log message.";
+    UtilCnt "util.cnt" Uint [] "" [] Recorded("made for tables") "Counts how often it was asked for.";
+    LostCount "lost.count" Uint [] "" ["lost"] Live("loss counters of rings and queues") "Events lost since the last such event.";
+    LostCause "lost.cause" Str [] "" ["lost"] Live("loss counters of rings and queues") "Where they were lost.";
 }
 
 impl Field {

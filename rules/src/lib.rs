@@ -10,6 +10,17 @@ pub mod matcher;
 pub mod ruleset;
 pub mod template;
 pub mod value;
+mod semantics;
+pub mod reference;
+pub mod prelude;
+pub mod parser;
+pub mod loader;
+mod lexer;
+pub mod kinds;
+pub mod json_event;
+pub mod diagnostic;
+mod check;
+pub mod ast;
 
 use fields::Field;
 use value::Value;
@@ -35,4 +46,14 @@ pub enum FieldArgRef<'a> {
     Index(u32),
     /// Any other text.
     Key(&'a str),
+}
+
+impl<'a> From<&'a expr::FieldArg> for FieldArgRef<'a> {
+    fn from(arg: &'a expr::FieldArg) -> Self {
+        match arg {
+            expr::FieldArg::None => FieldArgRef::None,
+            expr::FieldArg::Index(index) => FieldArgRef::Index(*index),
+            expr::FieldArg::Key(key) => FieldArgRef::Key(key),
+        }
+    }
 }

@@ -23,6 +23,42 @@ pub enum Priority {
     Debug,
 }
 
+impl Priority {
+    /// Every priority, most urgent first.
+    pub const ALL: [Priority; 8] = [
+        Priority::Emergency,
+        Priority::Alert,
+        Priority::Critical,
+        Priority::Error,
+        Priority::Warning,
+        Priority::Notice,
+        Priority::Informational,
+        Priority::Debug,
+    ];
+
+    /// As Falco writes it in alerts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Priority::Emergency => "Emergency",
+            Priority::Alert => "Alert",
+            Priority::Critical => "Critical",
+            Priority::Error => "Error",
+            Priority::Warning => "Warning",
+            Priority::Notice => "Notice",
+            Priority::Informational => "Informational",
+            Priority::Debug => "Debug",
+        }
+    }
+
+    /// Reads a name in any case; `INFO` is short for `Informational`.
+    pub fn parse(name: &str) -> Option<Self> {
+        if name.eq_ignore_ascii_case("info") {
+            return Some(Priority::Informational);
+        }
+        Self::ALL.into_iter().find(|priority| priority.name().eq_ignore_ascii_case(name))
+    }
+}
+
 /// One rule, checked.
 #[derive(Clone, Debug)]
 pub struct Rule {

@@ -1,0 +1,241 @@
+//! What loading rules has to say: errors and warnings, each with a stable code, its place and help.
+//!
+//! A diagnostic points into the source files by bytes. Rendering for people and in Falco's JSON shape
+//! happens here; when a diagnostic is due is decided by whoever makes it.
+
+use std::fmt::Write;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde_json::{Value, json};
+
+pub use code::Code;
+
+use crate::{ast::Span, loader::SourceFile};
+
+mod code;
+
+/// Whether loading fails because of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing is loaded.
+    Error,
+    /// The rules load.
+    Warning,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Which kind of finding.
+    pub code: Code,
+    /// Usually the code's own; an unknown field is a mere warning in a rule that asks for that.
+    pub severity: Severity,
+    /// In one sentence, with the names involved.
+    pub message: String,
+    /// The place. `None` where no text is at fault.
+    pub primary: Option<Label>,
+    /// Other places that explain it, such as the macro that a condition came from.
+    pub secondary: Vec<Label>,
+    /// What to do about it.
+    pub help: Vec<String>,
+    /// The list, macro or rule that it is about.
+    pub item: Option<Item>,
+}
+
+/// A place in a source file, with a word on its role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Where.
+    pub place: Place,
+    /// What is there; may be empty.
+    pub text: String,
+}
+
+/// A range of bytes in a source file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Index of the file in the load.
+    pub file: usize,
+    /// The bytes.
+    pub span: Span,
+}
+
+/// A named part of a rules file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Item {
+    /// `list`, `macro` or `rule`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+}
+
+impl Diagnostic {
+    /// A finding without a place.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            severity: code.severity(),
+            message: message.into(),
+            primary: None,
+            secondary: Vec::new(),
+            help: Vec::new(),
+            item: None,
+        }
+    }
+
+    /// Sets the place.
+    #[must_use]
+    pub fn at(mut self, place: Place, label: impl Into<String>) -> Self {
+        self.primary = Some(Label { place, text: label.into() });
+        self
+    }
+
+    /// Adds an explaining place.
+    #[must_use]
+    pub fn also(mut self, place: Place, label: impl Into<String>) -> Self {
+        self.secondary.push(Label { place, text: label.into() });
+        self
+    }
+
+    /// Adds help.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+
+    /// Names the list, macro or rule that it is about.
+    #[must_use]
+    pub fn about(mut self, kind: &'static str, name: &str) -> Self {
+        self.item = Some(Item { kind, name: name.to_owned() });
+        self
+    }
+
+    /// Turns it into a warning.
+    #[must_use]
+    pub fn as_warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+
+    /// For people: message, place with source line and caret, help.
+    pub fn render(&self, files: &[SourceFile], colour: bool) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(self.message.as_str()).id(self.code.id());
+        let mut group = Group::with_title(title);
+        for (file_index, file) in files.iter().enumerate() {
+            let mut snippet = Snippet::source(file.text.as_str()).path(file.name.as_str());
+            let mut used = false;
+            for (label, kind) in self.labels() {
+                if label.place.file == file_index {
+                    used = true;
+                    let span = clip(label.place.span, &file.text);
+                    let mut annotation = kind.span(span.start..span.end);
+                    if !label.text.is_empty() {
+                        annotation = annotation.label(label.text.as_str());
+                    }
+                    snippet = snippet.annotation(annotation);
+                }
+            }
+            if used {
+                group = group.element(snippet);
+            }
+        }
+        for help in &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let mut text = renderer.render(&[group]);
+        text.push('\n');
+        text
+    }
+
+    /// In the shape of Falco's validation results. Lines and columns count from 0, as Falco's do.
+    pub fn to_falco_json(&self, files: &[SourceFile]) -> Value {
+        let place = self.primary.as_ref().map(|label| label.place).unwrap_or_default();
+        let file = files.get(place.file);
+        let (line, column) = file.map_or((1, 1), |file| line_column(&file.text, place.span.start));
+        let snippet = file.map_or("", |file| line_at(&file.text, place.span.start));
+        let name = file.map_or("", |file| file.name.as_str());
+        let position =
+            json!({"name": name, "line": line - 1, "column": column - 1, "offset": place.span.start});
+        let (kind, item) =
+            self.item.as_ref().map_or(("rules content", ""), |item| (item.kind, &item.name));
+        let mut message = self.message.clone();
+        for help in &self.help {
+            let _ = write!(message, " ({help})");
+        }
+        let (code, description) = self.code.falco(self.severity);
+        json!({
+            "code": code,
+            "codedesc": description,
+            "message": message,
+            "context": {
+                "locations": [{"item_type": kind, "item_name": item, "position": position}],
+                "snippet": snippet,
+            },
+        })
+    }
+
+    fn labels(&self) -> impl Iterator<Item = (&Label, AnnotationKind)> {
+        self.primary
+            .iter()
+            .map(|label| (label, AnnotationKind::Primary))
+            .chain(self.secondary.iter().map(|label| (label, AnnotationKind::Context)))
+    }
+}
+
+/// Line and column of a byte, both from 1, the column in characters.
+pub fn line_column(text: &str, offset: usize) -> (u32, u32) {
+    let before = &text[..floor_boundary(text, offset)];
+    let line = before.bytes().filter(|&byte| byte == b'\n').count();
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count();
+    (saturate(line + 1), saturate(column + 1))
+}
+
+/// The candidate nearest to a misspelt name, if one is near enough to be meant.
+pub(crate) fn nearest<'a>(
+    name: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    // Long names come from hostile files only, and the distance costs their product.
+    if name.len() > 64 {
+        return None;
+    }
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|&(distance, candidate)| distance <= 1 + name.len().min(candidate.len()) / 5)
+        .min_by_key(|&(distance, candidate)| (distance, candidate.len()))
+        .map(|(_, candidate)| candidate)
+}
+
+fn line_at(text: &str, offset: usize) -> &str {
+    let offset = floor_boundary(text, offset);
+    let start = text[..offset].rfind('\n').map_or(0, |index| index + 1);
+    text[start..].lines().next().unwrap_or("")
+}
+
+/// A span that lies inside the text, on characters' borders, and covers something where it can.
+fn clip(span: Span, text: &str) -> Span {
+    let start = floor_boundary(text, span.start);
+    let mut end = span.end.clamp(start, text.len());
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
+    Span::new(start, end)
+}
+
+fn floor_boundary(text: &str, offset: usize) -> usize {
+    let mut offset = offset.min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    offset
+}
+
+fn saturate(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
