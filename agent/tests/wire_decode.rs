@@ -159,7 +159,7 @@ fn good_records() -> Vec<Vec<u8>> {
 fn headers_become_events() {
     for (record, kind) in good_records().iter().zip(Kind::ALL) {
         let event = decode(record).expect("a good record");
-        assert_eq!(event.kind(), kind);
+        assert_eq!(event.kind(), Some(kind));
         let Event {
             ts_ns,
             cpu,

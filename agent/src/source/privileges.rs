@@ -17,8 +17,8 @@ const INITIAL_PID_NS: &str = "pid:[4026531836]";
 
 /// Fails when a capability is missing without which nothing can be loaded.
 pub fn check() -> Result<(), SensorError> {
-    // Where /proc cannot be read the kernel's own answer has to do.
-    let Some(effective) = fs::read_to_string("/proc/self/status")
+    // Of this thread: capabilities are a thread's. Where /proc cannot be read the kernel's own answer has to do.
+    let Some(effective) = fs::read_to_string("/proc/thread-self/status")
         .ok()
         .and_then(|status| effective_capabilities(&status))
     else {
