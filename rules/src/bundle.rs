@@ -175,6 +175,11 @@ impl Bundle {
         digest
     }
 
+    /// What evaluation reads of the bundle, in bytes: all but what is told of rules.
+    pub fn index_len(&self) -> usize {
+        self.tables().index_len()
+    }
+
     pub(crate) fn tables(&self) -> &Tables<'_> {
         self.0.borrow_dependent()
     }

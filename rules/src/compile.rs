@@ -22,6 +22,7 @@ use crate::{
     },
     expr::{FieldArg, FieldRef, Literal, Op, Operand, Rhs, Test},
     fields::Field,
+    kernel_filter::{self, KernelFilter},
     matcher::{Pool, Span, equal},
     ruleset::{Detection, Rule, RuleSet},
     value::Value,
@@ -89,7 +90,7 @@ impl Bundle {
         for (id, rule) in rules.rules.iter().enumerate() {
             compiler.add_rule(id as u32, rule)?;
         }
-        compiler.compile()?;
+        compiler.compile(rules)?;
         let digest = options.source_digest.unwrap_or_else(|| digest(rules));
         let bytes = compiler.out.size();
         if bytes > BYTES_MAX {
@@ -151,11 +152,11 @@ impl Compiler {
             .ok_or_else(|| CompileError::TransformersTooDeep { rule: rule.name.clone() })?;
         let out = &mut self.out;
         let row = RuleRow {
-            name: out.add_text(rule.name.as_bytes()),
-            desc: out.add_text(rule.desc.as_bytes()),
-            condition: out.add_text(rule.condition_text.as_bytes()),
-            source: out.add_text(rule.source.as_bytes()),
-            origin_file: out.add_text(rule.origin.0.as_bytes()),
+            name: out.add_note(rule.name.as_bytes()),
+            desc: out.add_note(rule.desc.as_bytes()),
+            condition: out.add_note(rule.condition_text.as_bytes()),
+            source: out.add_note(rule.source.as_bytes()),
+            origin_file: out.add_note(rule.origin.0.as_bytes()),
             origin_line: rule.origin.1,
             priority: rule.priority as u32,
             enabled: u32::from(rule.enabled),
@@ -165,7 +166,7 @@ impl Compiler {
             by,
             tags: out.add_texts(&rule.tags),
             inactive: out.add_texts(&rule.inactive),
-            output: out.add_blob(&output),
+            output: out.add_note(&output),
         };
         out.rules.push(row);
         if rule.enabled {
@@ -178,7 +179,7 @@ impl Compiler {
         Ok(())
     }
 
-    fn compile(&mut self) -> Result<(), CompileError> {
+    fn compile(&mut self, rules: &RuleSet) -> Result<(), CompileError> {
         let programs = self.programs();
         let mut gates = gates::Gates::default();
         // Partitions with the conditions' gates, before any steps are written: steps need to know what is shared.
@@ -223,6 +224,7 @@ impl Compiler {
             self.out.programs.push(row);
         }
         self.write_types(&programs);
+        self.write_filter(&programs, rules);
         self.write_atoms(&branches)?;
         self.out.nodes = branches.nodes;
         std::mem::take(&mut self.registry).write(&mut self.out);
@@ -360,6 +362,40 @@ impl Compiler {
             .map(|&(condition, root)| (condition, self.graph.assume(root, &|atom| known.get(&atom).copied(), &mut memo)))
             .filter(|&(_, node)| node != FALSE)
             .collect()
+    }
+
+    /// Derives the kernel's filter from the rules that can match on a live agent.
+    fn write_filter(&mut self, programs: &Programs, rules: &RuleSet) {
+        let of = |residual: &Residual| -> Vec<(&str, NodeId)> {
+            residual
+                .iter()
+                .map(|&(condition, node)| (&rules.rules[self.out.conditions[condition as usize].rule as usize], node))
+                .filter(|(rule, _)| rule.inactive.is_empty())
+                .map(|(rule, node)| (rule.name.as_str(), node))
+                .collect()
+        };
+        let special = programs.residuals.len() - bundle::SPECIAL_PROGRAMS;
+        // Live events have a kind, so the program of events without one is left out.
+        let (other, every) = (of(&programs.residuals[special]), of(&programs.residuals[special + 2]));
+        let mut any_kind: Vec<String> = other.iter().chain(&every).map(|&(name, _)| name.to_owned()).collect();
+        any_kind.sort();
+        any_kind.dedup();
+        let mut filter = KernelFilter { any_kind, ..KernelFilter::default() };
+        let mut kinds: BTreeMap<&str, Vec<(&str, NodeId)>> = BTreeMap::new();
+        // Kinds that can be filtered closer are told of even where no rule names them.
+        kinds.extend(kernel_filter::OPENS.iter().chain(&kernel_filter::CONNECTS).map(|&kind| (kind, other.clone())));
+        for (name, &program) in &programs.types {
+            if let Ok(name) = str::from_utf8(name) {
+                kinds.insert(name, of(&programs.residuals[program as usize]));
+            }
+        }
+        for (name, own) in kinds {
+            let rules = own.into_iter().chain(every.iter().copied());
+            if let Some(kind) = kernel_filter::derive(&self.graph, name, rules) {
+                filter.kinds.insert(name.to_owned(), kind);
+            }
+        }
+        self.out.filter = kernel_filter::encode(&filter);
     }
 
     fn write_types(&mut self, programs: &Programs) {
@@ -530,7 +566,7 @@ impl Builder {
     }
 
     fn add_texts(&mut self, texts: &[String]) -> Span {
-        let spans: Vec<Span> = texts.iter().map(|text| self.add_text(text.as_bytes())).collect();
+        let spans: Vec<Span> = texts.iter().map(|text| self.add_note(text.as_bytes())).collect();
         let start = self.spans.len() as u32;
         self.spans.extend_from_slice(&spans);
         Span { start, len: spans.len() as u32 }

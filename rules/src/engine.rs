@@ -8,20 +8,22 @@
 //! The engine holds no state between events: sequences and durations are `state.rs`'s.
 
 use crate::{
-    FieldArgRef, FieldSource,
+    FieldSource,
     bundle::{
         Bundle, SPECIAL_PROGRAMS, codec,
         rows::{EVENT, ProgramRow, RuleRow},
     },
-    expr::{FieldArg, FieldRef, Test},
+    expr::{FieldArg, FieldRef},
     fields::Field,
+    kernel_filter::{self, KernelFilter},
     matcher::{Span, equal},
     ruleset::Priority,
+    semantics::PreparedTest,
     template::Template,
 };
 use run::{Run, Table};
 
-pub use general::general;
+pub(crate) use general::general;
 pub use run::Scratch;
 
 mod general;
@@ -56,7 +58,7 @@ pub struct Engine {
     bundle: Bundle,
     options: EngineOptions,
     tables: Vec<Table>,
-    tests: Vec<Test>,
+    tests: Vec<PreparedTest>,
     /// By rule: whether its source takes part.
     active: Vec<bool>,
 }
@@ -70,14 +72,15 @@ impl Engine {
             .iter()
             .map(|&test| {
                 let bytes = tables.blob.get(test.range()).unwrap_or_default();
-                codec::decode_test(bytes).unwrap_or_else(|| unreachable!("loading a bundle decodes every test"))
+                let test = codec::decode_test(bytes);
+                PreparedTest::new(&test.unwrap_or_else(|| unreachable!("loading a bundle decodes every test")))
             })
             .collect();
         let active = tables
             .rules
             .iter()
             .map(|rule| {
-                let source = tables.str(rule.source);
+                let source = str::from_utf8(tables.note(rule.source)).unwrap_or_default();
                 options.sources.as_ref().is_none_or(|sources| sources.iter().any(|wanted| wanted == source))
             })
             .collect();
@@ -101,26 +104,24 @@ impl Engine {
             }
         });
         if out.len() > start {
-            self.settle(out, start);
+            self.settle_by(out, start, |&rule| rule);
         }
     }
 
-    /// Orders matches, drops what a rule condition of several programs gave twice, and applies `rule_matching`.
-    fn settle(&self, out: &mut Vec<RuleId>, start: usize) {
-        out[start..].sort_unstable();
+    /// Orders matches, and applies `rule_matching`.
+    pub(crate) fn settle_by<T>(&self, matches: &mut Vec<T>, start: usize, rule: impl Fn(&T) -> RuleId) {
+        matches[start..].sort_by_key(&rule);
         if self.options.rule_matching == RuleMatching::First {
             let tables = self.bundle.tables();
+            let source = |found: &T| tables.note(tables.rules[rule(found).0 as usize].source);
             let mut kept = start;
-            for at in start..out.len() {
-                let source = tables.str(tables.rules[out[at].0 as usize].source);
-                let is_first =
-                    out[start..kept].iter().all(|earlier| tables.str(tables.rules[earlier.0 as usize].source) != source);
-                if is_first {
-                    out[kept] = out[at];
+            for at in start..matches.len() {
+                if matches[start..kept].iter().all(|earlier| source(earlier) != source(&matches[at])) {
+                    matches.swap(kept, at);
                     kept += 1;
                 }
             }
-            out.truncate(kept);
+            matches.truncate(kept);
         }
     }
 
@@ -170,6 +171,11 @@ impl Engine {
         slots.sort_unstable();
         slots.dedup();
         slots.into_iter().filter_map(|slot| self.slot_field(slot)).collect()
+    }
+
+    /// What the kernel may drop. Derived from all active rules, whatever sources were chosen. Decoded at each call: keep it.
+    pub fn kernel_filter(&self) -> KernelFilter {
+        kernel_filter::decode(self.bundle.tables().filter).unwrap_or_default()
     }
 
     /// The rules, in order of definition, disabled ones included.
@@ -237,12 +243,12 @@ impl<'e> RuleView<'e> {
     }
 
     fn text(&self, span: Span) -> &'e str {
-        self.engine.bundle.tables().str(span)
+        str::from_utf8(self.engine.bundle.tables().note(span)).unwrap_or_default()
     }
 
     fn texts(&self, span: Span) -> impl ExactSizeIterator<Item = &'e str> + use<'e> {
         let tables = self.engine.bundle.tables();
-        tables.spans.get(span.range()).unwrap_or(&[]).iter().map(|&text| tables.str(text))
+        tables.spans.get(span.range()).unwrap_or(&[]).iter().map(|&text| str::from_utf8(tables.note(text)).unwrap_or_default())
     }
 
     /// The rule's number.
@@ -324,22 +330,12 @@ impl<'e> RuleView<'e> {
 
     /// The alert's text. Decoded at each call: keep it.
     pub fn output(&self) -> Template {
-        let bytes = self.engine.bundle.tables().blob.get(self.row().output.range()).unwrap_or_default();
-        codec::decode_template(bytes).unwrap_or_default()
+        codec::decode_template(self.engine.bundle.tables().note(self.row().output)).unwrap_or_default()
     }
 }
 
 impl core::fmt::Debug for RuleView<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("RuleView").field("id", &self.id).field("name", &self.name()).finish_non_exhaustive()
-    }
-}
-
-/// A field's argument, borrowed.
-pub(crate) fn arg_ref(arg: &FieldArg) -> FieldArgRef<'_> {
-    match arg {
-        FieldArg::None => FieldArgRef::None,
-        FieldArg::Index(index) => FieldArgRef::Index(*index),
-        FieldArg::Key(key) => FieldArgRef::Key(key),
     }
 }

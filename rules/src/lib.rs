@@ -5,9 +5,12 @@ pub mod compile;
 pub mod engine;
 pub mod expr;
 pub mod fields;
+pub mod kernel_filter;
 #[doc(hidden)]
 pub mod matcher;
+pub mod packs;
 pub mod ruleset;
+pub mod state;
 pub mod template;
 pub mod value;
 mod semantics;

@@ -98,14 +98,28 @@ pub fn decode_template(bytes: &[u8]) -> Option<Template> {
     from.0.is_empty().then_some(Template { parts })
 }
 
-struct Writer(Vec<u8>);
+/// Writes bytes.
+#[derive(Default)]
+pub struct Writer(Vec<u8>);
 
 impl Writer {
-    fn count(&mut self, count: usize) {
+    /// What was written.
+    pub fn finish(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// One byte.
+    pub fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    /// A number of items.
+    pub fn count(&mut self, count: usize) {
         self.0.extend_from_slice(&(count as u32).to_le_bytes());
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    /// Bytes and their number.
+    pub fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.0.extend_from_slice(bytes);
     }
@@ -213,9 +227,20 @@ impl Writer {
     }
 }
 
-struct Reader<'b>(&'b [u8]);
+/// Reads what a [`Writer`] wrote.
+pub struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
+    /// From the first byte.
+    pub fn new(bytes: &'b [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether all is read.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn take(&mut self, len: usize) -> Option<&'b [u8]> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
@@ -226,22 +251,25 @@ impl<'b> Reader<'b> {
         self.take(LEN)?.try_into().ok()
     }
 
-    fn byte(&mut self) -> Option<u8> {
+    /// One byte.
+    pub fn byte(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
     /// A number of items, each of which takes at least one byte.
-    fn count(&mut self) -> Option<usize> {
+    pub fn count(&mut self) -> Option<usize> {
         let count = u32::from_le_bytes(self.array()?) as usize;
         (count <= self.0.len()).then_some(count)
     }
 
-    fn bytes(&mut self) -> Option<&'b [u8]> {
+    /// Bytes and their number.
+    pub fn bytes(&mut self) -> Option<&'b [u8]> {
         let len = self.count()?;
         self.take(len)
     }
 
-    fn text(&mut self) -> Option<String> {
+    /// UTF-8.
+    pub fn text(&mut self) -> Option<String> {
         String::from_utf8(self.bytes()?.to_vec()).ok()
     }
 

@@ -185,7 +185,7 @@ pub struct TypeRow {
     pub program: u32,
 }
 
-/// What is told of a rule. Spans are of `text`, and UTF-8, unless another table is named.
+/// What is told of a rule. Spans are of `notes`, and UTF-8, unless another table is named.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct RuleRow {
@@ -211,6 +211,6 @@ pub struct RuleRow {
     pub tags: Span,
     /// Texts, in `spans`.
     pub inactive: Span,
-    /// The template, encoded, in `blob`.
+    /// The template, encoded.
     pub output: Span,
 }

@@ -8,11 +8,12 @@ use super::{
     align, codec,
     rows::{
         AtomRow, ConditionRow, EVENT, HOLD, KeyRow, NO, NodeRow, PartRow, PostRow, ProgramRow, RuleRow, SetRow, SlotRow,
-        TableRow, TypeRow, UnitRow, YES, kind,
+        TableRow, TypeRow, UnitRow, kind,
     },
 };
 use crate::{
     fields::Field,
+    kernel_filter,
     matcher::{Pool, PoolRef, Span},
 };
 
@@ -55,6 +56,10 @@ macro_rules! sections {
         }
 
         impl<'a> Tables<'a> {
+            fn size(&self) -> usize {
+                0 $(+ size_of_val(self.$name))*
+            }
+
             fn read(bytes: &'a [u8]) -> Option<Self> {
                 let mut entries = bytes.as_chunks::<8>().0.iter().map(|raw| u64::from_le_bytes(*raw));
                 Some(Self { $($name: {
@@ -107,10 +112,14 @@ sections! {
     words: u32,
     /// 64-bit words of the tables of constants.
     quads: u64,
-    /// Constants, names and other texts.
+    /// Constants, and names of kinds and arguments.
     text: u8,
-    /// Encoded tests and templates.
+    /// Encoded tests.
     blob: u8,
+    /// What is told of rules: texts and encoded templates.
+    notes: u8,
+    /// The kernel's filter, encoded.
+    filter: u8,
 }
 
 /// Programs at the end of `programs` that belong to no kind.
@@ -141,30 +150,40 @@ impl<'a> Tables<'a> {
         str::from_utf8(self.bytes(span)).unwrap_or_default()
     }
 
+    /// What is told of a rule.
+    pub fn note(&self, span: Span) -> &'a [u8] {
+        self.notes.get(span.range()).unwrap_or(&[])
+    }
+
+    /// What takes part in evaluation, in bytes: all but what is told of rules.
+    pub fn index_len(&self) -> usize {
+        self.size() - size_of_val(self.notes) - size_of_val(self.rules) - size_of_val(self.spans)
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         self.check_rules()?;
         self.check_conditions()?;
         self.check_constants()?;
-        self.check_programs()
+        self.check_programs()?;
+        ensure(kernel_filter::decode(self.filter).is_some(), "the kernel's filter cannot be read")
     }
 
     fn check_rules(&self) -> Result<(), &'static str> {
         for rule in self.rules {
             for text in [rule.name, rule.desc, rule.condition, rule.source, rule.origin_file] {
-                self.check_text(text)?;
+                self.check_note(text)?;
             }
             for texts in [rule.tags, rule.inactive] {
                 for &text in self.spans.get(texts.range()).ok_or("a rule's texts are missing")? {
-                    self.check_text(text)?;
+                    self.check_note(text)?;
                 }
             }
-            let output = self.blob.get(rule.output.range()).ok_or("a rule's output is missing")?;
+            // Decoded when it is asked for; what cannot be decoded is an empty template then.
+            ensure(self.notes.get(rule.output.range()).is_some(), "a rule's output is missing")?;
             ensure(rule.priority < 8 && rule.detection < 3, "a rule has an unknown priority or detection")?;
             if rule.detection == 1 {
                 ensure((rule.by as usize) < self.slots.len() && rule.steps >= 2, "a sequence is incomplete")?;
             }
-            // Decoded when it is asked for; what cannot be decoded is an empty template then.
-            let _ = output;
         }
         for slot in self.slots {
             ensure(Field::from_index(usize::from(slot.field)).is_some(), "a field is unknown")?;
@@ -172,6 +191,11 @@ impl<'a> Tables<'a> {
             self.check_text(slot.key)?;
         }
         Ok(())
+    }
+
+    fn check_note(&self, text: Span) -> Result<(), &'static str> {
+        let text = self.notes.get(text.range()).ok_or("a text is missing")?;
+        ensure(str::from_utf8(text).is_ok(), "a text is not UTF-8")
     }
 
     fn check_text(&self, text: Span) -> Result<(), &'static str> {
@@ -209,8 +233,14 @@ impl<'a> Tables<'a> {
             let keys = self.lists.get(set.keys.range()).ok_or("a set's keys are missing")?;
             ensure(keys.iter().all(|&key| (key as usize) < self.keys.len()), "a set's key is missing")?;
         }
+        let mut shared = 0_usize;
         for (index, atom) in self.atoms.iter().enumerate() {
             self.check_atom(index, atom)?;
+            if atom.kind == kind::SUB {
+                // Each has its own nodes, which also bounds what these checks cost.
+                shared = shared.saturating_add((atom.b - atom.a) as usize);
+                ensure(shared <= self.nodes.len(), "shared conditions overlap")?;
+            }
         }
         Ok(())
     }
@@ -233,9 +263,9 @@ impl<'a> Tables<'a> {
                 ensure(self.text.get(text.range()).is_some(), "a comparison's constant is missing")
             }
             kind::SUB => {
+                ensure(atom.a < atom.b, "a shared condition is empty")?;
                 ensure(atom.op <= SUB_DEPTH_MAX, "shared conditions nest too deep")?;
                 let body = self.nodes.get(atom.a as usize..atom.b as usize).ok_or("a shared condition is missing")?;
-                ensure(!body.is_empty(), "a shared condition is empty")?;
                 for node in body {
                     for target in [node.yes, node.no] {
                         ensure(target >= NO || target < atom.b, "a shared condition leaves its nodes")?;
@@ -298,6 +328,13 @@ impl Builder {
         let start = self.text.len() as u32;
         self.text.extend_from_slice(text);
         Span { start, len: text.len() as u32 }
+    }
+
+    /// Adds what is told of a rule and says where it stands.
+    pub fn add_note(&mut self, bytes: &[u8]) -> Span {
+        let start = self.notes.len() as u32;
+        self.notes.extend_from_slice(bytes);
+        Span { start, len: bytes.len() as u32 }
     }
 
     /// Adds encoded bytes and says where they stand.

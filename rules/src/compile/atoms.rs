@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    expr::{FieldRef, Literal, Modifier, Op, Operand, Rhs, Test},
+    expr::{FieldRef, Literal, Op, Operand, Rhs, Test},
     fields::Field,
     matcher::range::{self, Bound},
 };
@@ -66,6 +66,7 @@ pub enum Method {
     EqualIp,
     StartsWith,
     EndsWith,
+    PathPrefix,
     Contains,
     ContainsNoCase,
     Net,
@@ -146,7 +147,7 @@ fn constant(literal: &Literal) -> Option<Const<'_>> {
 pub fn gate(test: &Test) -> Option<Gate> {
     let Operand::Field(field) = &test.lhs else { return None };
     let Rhs::Values(values) = &test.rhs else { return None };
-    if values.is_empty() || matches!(test.modifier, Some(Modifier::OneOf)) {
+    if values.is_empty() {
         return None;
     }
     let (method, needles) = match test.op {
@@ -161,26 +162,29 @@ pub fn gate(test: &Test) -> Option<Gate> {
             };
             (Method::ContainsNoCase, texts(values)?.into_iter().map(lower).collect())
         }
-        Op::PMatch => {
-            // A path prefix is a text prefix, without the slashes that end it.
-            let trimmed = values.iter().map(|value| match value {
-                Literal::Bytes(text) => {
-                    let end = text.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
-                    let literal = literal_start(&text[..end]);
-                    // Repeated slashes may be ignored when components are compared.
-                    let literal = literal.windows(2).position(|pair| pair == b"//").map_or(literal, |at| &literal[..=at]);
-                    (!literal.is_empty()).then(|| Needle::Bytes(literal.into()))
-                }
-                _ => None,
-            });
-            (Method::StartsWith, trimmed.collect::<Option<_>>()?)
-        }
+        Op::PMatch => (Method::PathPrefix, values.iter().map(path_start).collect::<Option<_>>()?),
         Op::Glob => glob(values)?,
         Op::Lt | Op::Le | Op::Gt | Op::Ge => bound(test.op, values)?,
         Op::Exists | Op::Ne | Op::IGlob | Op::Regex => return None,
     };
     let share = needles.iter().map(|needle| share(field.field, method, needle)).sum::<f32>().min(1.0);
     Some(Gate { field: field.clone(), method, needles, share })
+}
+
+/// What a path starts with whose components a `pmatch` pattern is a prefix of, when the path is written plainly: a slash before each component and none behind.
+fn path_start(value: &Literal) -> Option<Needle> {
+    let Literal::Bytes(pattern) = value else { return None };
+    let mut start = Vec::with_capacity(pattern.len());
+    for component in pattern.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
+        let literal = literal_start(component);
+        start.push(b'/');
+        start.extend_from_slice(literal);
+        if literal.len() < component.len() {
+            break;
+        }
+    }
+    // A slash alone tells nothing.
+    (start.len() > 1).then(|| Needle::Bytes(start.into()))
 }
 
 fn texts(values: &[Literal]) -> Option<Vec<Needle>> {
@@ -309,7 +313,7 @@ fn share(field: Field, method: Method, needle: &Needle) -> f32 {
         (Method::EqualBytes, Needle::Bytes(_)) => 0.002,
         (Method::EqualUint | Method::EqualInt, Needle::Word(word)) if *word <= 1 => 0.05,
         (Method::EqualUint | Method::EqualInt | Method::EqualIp, _) => 0.004,
-        (Method::StartsWith, Needle::Bytes(text)) => decay(text, 0.7, 0.004),
+        (Method::StartsWith | Method::PathPrefix, Needle::Bytes(text)) => decay(text, 0.7, 0.004),
         (Method::EndsWith, Needle::Bytes(text)) => decay(text, 0.55, 0.004),
         (Method::Contains | Method::ContainsNoCase, Needle::Bytes(text)) => decay(text, 0.5, 0.003),
         (Method::Net, Needle::Net(_, len)) => 0.8_f32.powi(i32::from(*len)).max(0.004),

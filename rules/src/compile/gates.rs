@@ -144,7 +144,7 @@ fn open_ns((field, method): &TableName) -> f32 {
     match method {
         Method::EqualBytes | Method::EqualUint | Method::EqualInt | Method::EqualIp => 7.0,
         Method::BoundUint | Method::BoundInt => 7.0,
-        Method::StartsWith | Method::EndsWith | Method::Net => 14.0,
+        Method::StartsWith | Method::EndsWith | Method::PathPrefix | Method::Net => 14.0,
         Method::Contains if long => 45.0,
         Method::Contains => 25.0,
         Method::ContainsNoCase if long => 80.0,

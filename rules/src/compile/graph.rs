@@ -277,7 +277,7 @@ impl Graph {
 fn is_plain_set(test: &Test) -> bool {
     let Operand::Field(field) = &test.lhs else { return false };
     let Rhs::Values(values) = &test.rhs else { return false };
-    matches!(test.op, Op::Eq | Op::In)
+    (test.op == Op::In || test.op == Op::Eq && values.len() == 1)
         && test.modifier.is_none()
         && !field.field.info().list
         && values.iter().all(|value| matches!(value, Literal::Bytes(_)))

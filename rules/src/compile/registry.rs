@@ -145,7 +145,7 @@ impl Registry {
                 Method::EqualBytes | Method::EqualUint | Method::EqualInt | Method::EqualIp => {
                     words(&equal::build(&mut pool, texts.into_iter()))
                 }
-                Method::StartsWith => words(&affix::build(&mut pool, affix::End::Front, texts.into_iter())),
+                Method::StartsWith | Method::PathPrefix => words(&affix::build(&mut pool, affix::End::Front, texts.into_iter())),
                 Method::EndsWith => words(&affix::build(&mut pool, affix::End::Back, texts.into_iter())),
                 Method::Contains | Method::ContainsNoCase => words(&gram::build(&mut pool, texts.into_iter())),
                 Method::Net => {

@@ -1,19 +1,8 @@
-//! Comparisons that have no table form, and values of unexpected type: answered by `semantics.rs`.
+//! Comparisons that have no table form: answered by `semantics.rs`.
 
-use crate::{FieldSource, expr::*, value::Value};
+use crate::{FieldSource, expr::Test, semantics::PreparedTest};
 
-/// Whether the comparison holds for the event.
-pub fn general<S: FieldSource>(test: &Test, source: &S) -> bool {
-    let Operand::Field(f) = &test.lhs else { return false };
-    let Some(v) = source.field(f.field, super::arg_ref(&f.arg)) else { return false };
-    if test.op == Op::Exists { return true }
-    let Rhs::Values(values) = &test.rhs else { return false };
-    let Value::Bytes(b) = v else { return false };
-    let any = |f: &dyn Fn(&[u8]) -> bool| values.iter().any(|l| matches!(l, Literal::Bytes(x) if f(x)));
-    match test.op {
-        Op::Eq | Op::In => any(&|x| x == b),
-        Op::Ne => !any(&|x| x == b),
-        Op::StartsWith => any(&|x| b.starts_with(x)),
-        _ => false,
-    }
+/// Whether the comparison holds for the event. For the compiler, which decides few comparisons; an engine prepares its own once.
+pub(crate) fn general<S: FieldSource>(test: &Test, source: &S) -> bool {
+    PreparedTest::new(test).holds(source)
 }

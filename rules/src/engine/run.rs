@@ -19,6 +19,7 @@ use crate::{
         net::{self, Nets},
         range::{self, Bounds},
     },
+    semantics::PreparedTest,
     value::Value,
 };
 
@@ -42,13 +43,14 @@ enum Layout {
 
 impl Table {
     pub fn parse(tables: &Tables<'_>, row: &TableRow) -> Self {
-        const METHODS: [Method; 11] = [
+        const METHODS: [Method; 12] = [
             Method::EqualBytes,
             Method::EqualUint,
             Method::EqualInt,
             Method::EqualIp,
             Method::StartsWith,
             Method::EndsWith,
+            Method::PathPrefix,
             Method::Contains,
             Method::ContainsNoCase,
             Method::Net,
@@ -59,7 +61,7 @@ impl Table {
         let method = METHODS.into_iter().find(|&method| method as u32 == row.method).unwrap_or(Method::EqualBytes);
         let layout = match method {
             Method::EqualBytes | Method::EqualUint | Method::EqualInt | Method::EqualIp => Layout::Equal(read(words)),
-            Method::StartsWith | Method::EndsWith => Layout::Affix(read(words)),
+            Method::StartsWith | Method::EndsWith | Method::PathPrefix => Layout::Affix(read(words)),
             Method::Contains | Method::ContainsNoCase => Layout::Grams(read(words)),
             Method::Net => Layout::Net(read(words)),
             Method::BoundUint | Method::BoundInt => Layout::Bounds(read(words)),
@@ -95,9 +97,10 @@ pub struct Scratch {
     looked: Vec<u32>,
     /// By constant: stamp of being contained in the value.
     keys: Vec<u32>,
+    elements: Vec<u32>,
     active: Vec<u32>,
     candidates: Vec<u32>,
-    lower: Vec<u8>,
+    text: Vec<u8>,
 }
 
 /// What a table says of the event's value.
@@ -111,9 +114,14 @@ enum Found {
     Key(u32),
     /// Searched: contained constants are stamped.
     Searched,
-    /// The value is not of the type that the constants have: comparisons go to `semantics.rs`.
+    /// The value is a list; of each element, the constant or [`NO_KEY`], in `elements`.
+    Elements(Span),
+    /// The value is of another type than the constants, or a list with such an element.
     OtherType,
 }
+
+/// An element that is no constant.
+const NO_KEY: u32 = u32::MAX;
 
 /// The stamp's highest value: `memo` needs a bit for the answer.
 const EPOCH_MAX: u32 = u32::MAX >> 1;
@@ -130,9 +138,10 @@ impl Scratch {
             tables: vec![(0, Found::Nothing); tables.tables.len()],
             looked: vec![0; tables.tables.len()],
             keys: vec![0; tables.keys.len()],
+            elements: Vec::with_capacity(64),
             active: Vec::with_capacity(16),
             candidates: Vec::with_capacity(64),
-            lower: Vec::new(),
+            text: Vec::new(),
         }
     }
 
@@ -148,6 +157,7 @@ impl Scratch {
             self.keys.fill(0);
         }
         self.epoch += 1;
+        self.elements.clear();
         self.active.clear();
         self.candidates.clear();
     }
@@ -158,7 +168,7 @@ pub(super) struct Run<'a, S> {
     rules: &'a Tables<'a>,
     pool: PoolRef<'a>,
     tables: &'a [Table],
-    tests: &'a [Test],
+    tests: &'a [PreparedTest],
     source: &'a S,
     live: Vec<Option<Value<'a>>>,
     scratch: &'a mut Scratch,
@@ -169,7 +179,7 @@ impl<'a, S: FieldSource> Run<'a, S> {
     pub fn begin(
         rules: &'a Tables<'a>,
         tables: &'a [Table],
-        tests: &'a [Test],
+        tests: &'a [PreparedTest],
         source: &'a S,
         scratch: &'a mut Scratch,
     ) -> Self {
@@ -279,6 +289,13 @@ impl<'a, S: FieldSource> Run<'a, S> {
                     self.post(key);
                 }
             }
+            (Layout::Affix(layout), Value::Bytes(bytes)) if table.method == Method::PathPrefix => {
+                let pool = self.pool;
+                let mut plain = std::mem::take(&mut self.scratch.text);
+                let path = plain_path(bytes, &mut plain);
+                affix::find(pool, layout, End::Front, path, |key| self.post(key));
+                self.scratch.text = plain;
+            }
             (Layout::Affix(layout), Value::Bytes(bytes)) => {
                 let end = if table.method == Method::StartsWith { End::Front } else { End::Back };
                 let pool = self.pool;
@@ -331,7 +348,7 @@ impl<'a, S: FieldSource> Run<'a, S> {
 
     /// Searches a text for all constants of a table, stamps them, and makes their units candidates where wanted.
     fn search(&mut self, number: u32, table: &Table, layout: &Grams, text: &[u8], posting: bool) {
-        let mut lower = std::mem::take(&mut self.scratch.lower);
+        let mut lower = std::mem::take(&mut self.scratch.text);
         let text = if table.method == Method::ContainsNoCase {
             lower.clear();
             lower.extend_from_slice(text);
@@ -351,7 +368,7 @@ impl<'a, S: FieldSource> Run<'a, S> {
             }
         });
         self.scratch.tables[number as usize] = (epoch, Found::Searched);
-        self.scratch.lower = lower;
+        self.scratch.text = lower;
     }
 
     /// What an equality table says of the field's value.
@@ -364,11 +381,36 @@ impl<'a, S: FieldSource> Run<'a, S> {
         let table = self.tables[number as usize];
         let found = match self.value(table.slot) {
             None => Found::Nothing,
+            Some(Value::List(elements)) => self.found_elements(&table, elements),
             Some(value) if !fits(table.method, value) => Found::OtherType,
             Some(value) => self.equal(&table, value).map_or(Found::Other, Found::Key),
         };
         self.scratch.tables[number as usize] = (self.epoch, found);
         found
+    }
+
+    fn found_elements(&mut self, table: &Table, elements: &[Value<'_>]) -> Found {
+        if !elements.iter().all(|&element| fits(table.method, element)) {
+            return Found::OtherType;
+        }
+        let start = self.scratch.elements.len() as u32;
+        for &element in elements {
+            let key = self.equal(table, element).unwrap_or(NO_KEY);
+            self.scratch.elements.push(key);
+        }
+        Found::Elements(Span { start, len: elements.len() as u32 })
+    }
+
+    /// Whether a list meets `=` or `in`: with one element, or where the field is a list to Falco and the operator is `in`, with all.
+    fn elements_in(&self, atom: &AtomRow, elements: Span, is_in: impl Fn(u32) -> bool) -> bool {
+        let elements = self.scratch.elements.get(elements.range()).unwrap_or_default();
+        let slot = &self.rules.slots[atom.slot as usize];
+        let is_list = Field::from_index(usize::from(slot.field)).is_some_and(|field| field.info().list);
+        if is_list && (atom.kind == kind::IN || atom.op == 1) {
+            elements.iter().all(|&key| is_in(key))
+        } else {
+            elements.iter().any(|&key| is_in(key))
+        }
     }
 
     /// Follows a condition's steps.
@@ -398,18 +440,24 @@ impl<'a, S: FieldSource> Run<'a, S> {
         match atom.kind {
             kind::SUB => self.holds(atom.a),
             kind::EQUAL => match self.found(atom.b) {
+                Found::Key(key) => key == atom.a,
+                Found::Elements(elements) => self.elements_in(&atom, elements, |key| key == atom.a),
                 Found::OtherType => self.restored(&atom),
-                found => found == Found::Key(atom.a),
+                Found::Nothing | Found::Other | Found::Searched => false,
             },
             kind::NOT_EQUAL => match self.found(atom.b) {
-                Found::OtherType => self.restored(&atom),
-                found => found != Found::Nothing && found != Found::Key(atom.a),
+                Found::Key(key) => key != atom.a,
+                Found::Other => true,
+                Found::Elements(_) | Found::OtherType => self.restored(&atom),
+                Found::Nothing | Found::Searched => false,
             },
             kind::IN => {
                 let set = self.rules.sets[atom.a as usize];
+                let keys = self.rules.list(set.keys);
                 match self.found(set.table) {
+                    Found::Key(key) => keys.binary_search(&key).is_ok(),
+                    Found::Elements(elements) => self.elements_in(&atom, elements, |key| keys.binary_search(&key).is_ok()),
                     Found::OtherType => self.restored(&atom),
-                    Found::Key(key) => self.rules.list(set.keys).binary_search(&key).is_ok(),
                     Found::Nothing | Found::Other | Found::Searched => false,
                 }
             }
@@ -455,13 +503,17 @@ impl<'a, S: FieldSource> Run<'a, S> {
                     _ => number >= operand,
                 }
             }
-            _ => super::general(&self.tests[atom.a as usize], self.source),
+            _ => self.tests[atom.a as usize].holds(self.source),
         }
     }
 
     /// A comparison whose value is of another type than its constants: rebuilt, and left to `semantics.rs`.
     #[cold]
-    fn restored(&self, atom: &AtomRow) -> bool {
+    fn restored(&mut self, atom: &AtomRow) -> bool {
+        // A single value of another type never compares.
+        if !matches!(self.value(atom.slot), Some(Value::List(_))) {
+            return false;
+        }
         restore(self.rules, self.tables, atom).is_some_and(|test| super::general(&test, self.source))
     }
 }
@@ -470,13 +522,30 @@ impl<'a, S: FieldSource> Run<'a, S> {
 #[inline]
 fn fits(method: Method, value: Value<'_>) -> bool {
     match method {
-        Method::EqualBytes | Method::StartsWith | Method::EndsWith | Method::Contains | Method::ContainsNoCase => {
-            matches!(value, Value::Bytes(_))
-        }
+        Method::EqualBytes
+        | Method::StartsWith
+        | Method::EndsWith
+        | Method::PathPrefix
+        | Method::Contains
+        | Method::ContainsNoCase => matches!(value, Value::Bytes(_)),
         Method::EqualUint | Method::BoundUint => matches!(value, Value::Uint(_)),
         Method::EqualInt | Method::BoundInt => matches!(value, Value::Int(_)),
         Method::EqualIp | Method::Net => matches!(value, Value::Ip(_)),
     }
+}
+
+/// The path with one slash before each component and none behind; as it is, where it is written so.
+fn plain_path<'p>(path: &'p [u8], room: &'p mut Vec<u8>) -> &'p [u8] {
+    let is_plain = path.starts_with(b"/") && !path.windows(2).any(|pair| pair == b"//");
+    if is_plain {
+        return path;
+    }
+    room.clear();
+    for component in path.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
+        room.push(b'/');
+        room.extend_from_slice(component);
+    }
+    room
 }
 
 fn ordered(method: Method, value: Value<'_>) -> Option<u64> {
