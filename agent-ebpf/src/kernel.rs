@@ -101,19 +101,13 @@ pub fn tid(task: Address) -> u32 {
 /// Process id of a task's real parent.
 #[inline(always)]
 pub fn ppid(task: Address) -> u32 {
-    read(
-        read(task, offset!(task_real_parent)),
-        offset!(task_tgid),
-    )
+    read(read(task, offset!(task_real_parent)), offset!(task_tgid))
 }
 
 /// When a task's process started, nanoseconds of `CLOCK_BOOTTIME`.
 #[inline(always)]
 pub fn start_ns(task: Address) -> u64 {
-    read(
-        read(task, offset!(task_group_leader)),
-        offset!(task_start),
-    )
+    read(read(task, offset!(task_group_leader)), offset!(task_start))
 }
 
 /// When the process of a task's real parent started.
@@ -159,7 +153,10 @@ pub fn audit(task: Address) -> (u32, u32) {
             wire::process::UNSET
         }
     };
-    (value(offset!(task_loginuid)), value(offset!(task_sessionid)))
+    (
+        value(offset!(task_loginuid)),
+        value(offset!(task_sessionid)),
+    )
 }
 
 /// The controlling terminal, encoded as `stat` does; 0 when there is none.

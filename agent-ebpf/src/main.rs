@@ -5,6 +5,10 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "aya's macros hand contexts over by value"
+)]
 
 mod emit;
 mod kernel;

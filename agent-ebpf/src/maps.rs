@@ -1,9 +1,9 @@
 //! Every map, and why it has its size.
 
+use crate::kernel::Walk;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
-use crate::kernel::Walk;
-use saker_ebpf::wire::{COUNTER_SLOTS, Connect, Counters, Exec, Open, PATH_BYTES_MAX};
+use saker_ebpf::wire::{COUNTER_SLOTS, Counters, Exec, Open, PATH_BYTES_MAX};
 
 /// Records on their way to the agent. The loader sets the size; this one only has to be valid.
 #[map]
@@ -68,5 +68,6 @@ const _: () = {
     assert!(size_of::<Exec>() + 3 * PATH_BYTES_MAX < EXEC_TEXT_BYTES);
     // The kernel allows no larger value in a per-CPU map.
     assert!(size_of::<ExecScratch>() <= 32 * 1024);
-    assert!(size_of::<Connect>() < 512);
+    // The path's start is compared by words.
+    assert!(core::mem::offset_of!(OpenScratch, path) % 8 == 0);
 };

@@ -212,11 +212,17 @@ fn exec_fields_and_flags() {
     assert_eq!(exec.filename.bytes, b"./x");
     assert_eq!((exec.exe.bytes, exec.exe.cut), (&b"/usr/bin/x"[..], true));
     assert_eq!((exec.cwd.bytes, exec.cwd.cut), (&b"/tmp"[..], false));
-    assert_eq!((exec.memfd, exec.deleted, exec.detached), (true, false, false));
+    assert_eq!(
+        (exec.memfd, exec.deleted, exec.detached),
+        (true, false, false)
+    );
     assert_eq!((exec.argv.cut, exec.argv.unreadable), (true, false));
     assert_eq!(exec.device, (254, 1));
     assert_eq!((exec.loginuid, exec.audit_session), (None, Some(8)));
-    assert_eq!((exec.session_leader, exec.ns_tgid, exec.pid_ns), (None, Some(1), None));
+    assert_eq!(
+        (exec.session_leader, exec.ns_tgid, exec.pid_ns),
+        (None, Some(1), None)
+    );
 }
 
 #[test]
@@ -253,8 +259,14 @@ fn opens_devices_and_connections() {
     let Body::Open(open) = decode(&record).expect("a good record").body else {
         panic!("not an open");
     };
-    assert_eq!((open.syscall, open.path.bytes), (OpenSyscall::Creat, &b"relative\xff"[..]));
-    assert_eq!((open.dfd, open.res, open.mode, open.flags), (-100, -2, 0o600, 2));
+    assert_eq!(
+        (open.syscall, open.path.bytes),
+        (OpenSyscall::Creat, &b"relative\xff"[..])
+    );
+    assert_eq!(
+        (open.dfd, open.res, open.mode, open.flags),
+        (-100, -2, 0o600, 2)
+    );
     assert!(open.path_late && !open.path.cut && !open.how_unreadable);
 
     let record = device(
@@ -264,8 +276,14 @@ fn opens_devices_and_connections() {
     let Body::DeviceOpen(device) = decode(&record).expect("a good record").body else {
         panic!("not a device");
     };
-    assert_eq!((device.major, device.minor, device.dev_type), (195, 255, DeviceType::Block));
-    assert_eq!((device.read, device.write, device.mknod), (false, true, true));
+    assert_eq!(
+        (device.major, device.minor, device.dev_type),
+        (195, 255, DeviceType::Block)
+    );
+    assert_eq!(
+        (device.read, device.write, device.mknod),
+        (false, true, true)
+    );
 
     let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1];
     let four = [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -280,8 +298,14 @@ fn opens_devices_and_connections() {
         let Body::Connect(connect) = decode(&record).expect("a good record").body else {
             panic!("not a connect");
         };
-        assert_eq!(connect.addr, expected.parse::<IpAddr>().expect("an address"));
-        assert_eq!((connect.is_inet6, connect.port, connect.res), (is_inet6, 443, -115));
+        assert_eq!(
+            connect.addr,
+            expected.parse::<IpAddr>().expect("an address")
+        );
+        assert_eq!(
+            (connect.is_inet6, connect.port, connect.res),
+            (is_inet6, 443, -115)
+        );
         assert_eq!((connect.protocol, connect.socket_type), (Some(6), None));
     }
 }
@@ -308,16 +332,25 @@ fn bad_records_are_refused_by_cause() {
     check(&patched(exit(0), 4, &0u32.to_ne_bytes()), "length");
     check(&patched(exit(0), 4, &u32::MAX.to_ne_bytes()), "length");
     // A good header of a kind whose fixed part is longer.
-    check(&patched(exit(0), 2, &(Kind::Fork as u16).to_ne_bytes()), "short");
-    // A good header of a kind whose fixed part is shorter.
-    check(&patched(fork(1, 1), 2, &(Kind::Exit as u16).to_ne_bytes()), "length");
-    // Lengths of texts that do not add up, and that overflow when added in 32 bits.
-    check(&patched(exec(b"x\0", 0), 156, &1u32.to_ne_bytes()), "length");
-    check(&patched(exec(b"x\0", 0), 156, &u32::MAX.to_ne_bytes()), "length");
     check(
-        &patched(exec(b"x\0", 0), 144, &[0xff; 16]),
+        &patched(exit(0), 2, &(Kind::Fork as u16).to_ne_bytes()),
+        "short",
+    );
+    // A good header of a kind whose fixed part is shorter.
+    check(
+        &patched(fork(1, 1), 2, &(Kind::Exit as u16).to_ne_bytes()),
         "length",
     );
+    // Lengths of texts that do not add up, and that overflow when added in 32 bits.
+    check(
+        &patched(exec(b"x\0", 0), 156, &1u32.to_ne_bytes()),
+        "length",
+    );
+    check(
+        &patched(exec(b"x\0", 0), 156, &u32::MAX.to_ne_bytes()),
+        "length",
+    );
+    check(&patched(exec(b"x\0", 0), 144, &[0xff; 16]), "length");
     check(&open(0, b"/x"), "value");
     check(&open(5, b"/x"), "value");
     check(&device(0, 0), "value");
@@ -399,7 +432,10 @@ fn damaged_records_never_panic() {
             Err(_) => refused += 1,
         }
     }
-    assert!(decoded > 10_000 && refused > 10_000, "{decoded} decoded, {refused} refused");
+    assert!(
+        decoded > 10_000 && refused > 10_000,
+        "{decoded} decoded, {refused} refused"
+    );
 }
 
 #[test]

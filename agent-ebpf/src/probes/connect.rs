@@ -6,8 +6,8 @@
 //! agent turns IPv4-mapped ones into IPv4.
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{cgroup_sock_addr, tracepoint};
 use aya_ebpf::programs::{SockAddrContext, TracePointContext};
 use saker_ebpf::wire::connect::{
@@ -182,4 +182,3 @@ pub fn saker_exit_connect(ctx: TracePointContext) -> u32 {
     let _ = CONNECT_PENDING.remove(thread);
     0
 }
-

@@ -251,6 +251,7 @@ unsafe fn finish(ctx: &TracePointContext, pending: *mut OpenScratch, res: i32) {
                 }
                 return;
             }
+            #[expect(clippy::cast_ptr_alignment, reason = "`maps` asserts the alignment")]
             let start = (&raw const (*pending).path).cast::<[u64; 4]>().read();
             if !settings::wants_path(&start) {
                 emit::count(Kind::Open, Outcome::Filtered);

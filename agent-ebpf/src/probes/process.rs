@@ -195,8 +195,7 @@ impl Text {
     unsafe fn append_user(&mut self, address: Address, length: u32) -> (u32, bool) {
         let length = black_box(length) & ARGV_BYTES_MAX as u32;
         // SAFETY: the slack behind `end` holds ARGV_BYTES_MAX bytes.
-        let status =
-            unsafe { bpf_probe_read_user(self.end().cast(), length, address as *const _) };
+        let status = unsafe { bpf_probe_read_user(self.end().cast(), length, address as *const _) };
         if status != 0 {
             return (0, true);
         }

@@ -184,7 +184,10 @@ impl Btf {
     }
 
     fn find(&self, outer: Type, name: &[u8], depth: u32) -> Option<Found> {
-        if depth == DEPTH_MAX || !matches!(outer.kind, kind::STRUCT | kind::UNION) {
+        if depth == DEPTH_MAX
+            || name.is_empty()
+            || !matches!(outer.kind, kind::STRUCT | kind::UNION)
+        {
             return None;
         }
         for at in 0..outer.members as usize {
@@ -306,4 +309,160 @@ fn string(bytes: &[u8], strings: usize, offset: u32) -> Option<&[u8]> {
     let rest = bytes.get(strings.checked_add(offset as usize)?..)?;
     let end = rest.iter().position(|byte| *byte == 0)?;
     Some(&rest[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Type information made by hand: types as words, and their names.
+    #[derive(Default)]
+    struct Builder {
+        types: Vec<u32>,
+        strings: Vec<u8>,
+    }
+
+    impl Builder {
+        fn name(&mut self, name: &str) -> u32 {
+            if self.strings.is_empty() {
+                self.strings.push(0);
+            }
+            if name.is_empty() {
+                return 0;
+            }
+            let at = self.strings.len() as u32;
+            self.strings.extend(name.as_bytes());
+            self.strings.push(0);
+            at
+        }
+
+        fn add(&mut self, name: &str, kind: u32, size_or_type: u32, tail: &[u32]) {
+            let name = self.name(name);
+            self.types.extend([name, kind << 24, size_or_type]);
+            self.types.extend(tail);
+        }
+
+        /// Members: name, type, position in bits, size in bits if it is a bit field.
+        fn add_struct(&mut self, name: &str, kind: u32, members: &[(&str, u32, u32, u32)]) {
+            let has_bit_fields = members.iter().any(|member| member.3 != 0);
+            let name = self.name(name);
+            let info = members.len() as u32 | kind << 24 | u32::from(has_bit_fields) << 31;
+            self.types.extend([name, info, 64]);
+            for (name, number, bits, width) in members {
+                let name = self.name(name);
+                self.types.extend([name, *number, bits | width << 24]);
+            }
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let types: Vec<u8> = self
+                .types
+                .iter()
+                .flat_map(|word| word.to_ne_bytes())
+                .collect();
+            let mut bytes = MAGIC.to_ne_bytes().to_vec();
+            bytes.extend([1, 0]);
+            for word in [
+                24,
+                0,
+                types.len() as u32,
+                types.len() as u32,
+                self.strings.len() as u32,
+            ] {
+                bytes.extend(word.to_ne_bytes());
+            }
+            bytes.extend(types);
+            bytes.extend(&self.strings);
+            bytes
+        }
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut builder = Builder::default();
+        builder.add("int", kind::INT, 4, &[32]); // 1
+        builder.add("", kind::PTR, 1, &[]); // 2
+        builder.add("pid_t", kind::TYPEDEF, 1, &[]); // 3
+        builder.add("", kind::CONST, 3, &[]); // 4
+        builder.add("", kind::ARRAY, 0, &[1, 1, 5]); // 5
+        builder.add_struct("inner", kind::STRUCT, &[("a", 1, 0, 0), ("b", 4, 32, 0)]); // 6
+        builder.add_struct("", kind::UNION, &[("x", 2, 0, 0), ("y", 6, 0, 0)]); // 7
+        builder.add_struct("", kind::STRUCT, &[("p", 2, 0, 0), ("", 7, 64, 0)]); // 8
+        builder.add_struct(
+            "outer",
+            kind::STRUCT,
+            &[("first", 1, 0, 0), ("", 8, 64, 0), ("words", 5, 256, 0)],
+        ); // 9
+        builder.add_struct(
+            "flags",
+            kind::STRUCT,
+            &[("one", 1, 0, 1), ("whole", 1, 32, 0)],
+        ); // 10
+        builder.add("self", kind::TYPEDEF, 11, &[]); // 11
+        builder.add_struct("loop", kind::STRUCT, &[("", 12, 0, 0), ("m", 11, 0, 0)]); // 12
+        builder.bytes()
+    }
+
+    #[test]
+    fn finds_members_by_path() {
+        let btf = Btf::parse(sample()).expect("well formed");
+        let check = |type_name: &str, path: &str, offset, size| {
+            let expected = Ok(Member { offset, size });
+            assert_eq!(btf.member(type_name, path), expected, "{type_name}.{path}");
+        };
+        check("outer", "first", 0, 4);
+        check("outer", "p", 8, 8);
+        check("outer", "x", 16, 8);
+        check("outer", "y", 16, 64);
+        check("outer", "y.b", 20, 4);
+        check("outer", "words", 32, 20);
+        check("inner", "b", 4, 4);
+        check("flags", "whole", 4, 4);
+    }
+
+    #[test]
+    fn names_what_it_does_not_find() {
+        let btf = Btf::parse(sample()).expect("well formed");
+        let check = |type_name: &str, path: &str, expected: &str| {
+            let error = btf.member(type_name, path).expect_err("is not there");
+            assert_eq!(error.to_string(), expected, "{type_name}.{path}");
+        };
+        check("nothing", "x", "no struct nothing");
+        check("int", "x", "no struct int");
+        check("outer", "z", "no member z");
+        check("outer", "first.x", "no member first.x");
+        check("outer", "", "no member ");
+        check("flags", "one", "one is a bit field");
+        // A struct that holds itself, which no compiler writes.
+        check("loop", "nowhere", "no member nowhere");
+        assert_eq!(btf.member("loop", "m"), Ok(Member { offset: 0, size: 0 }));
+    }
+
+    #[test]
+    fn damaged_files_are_refused_or_harmless() {
+        let check = |bytes: Vec<u8>, expected: BtfError| {
+            assert_eq!(Btf::parse(bytes).err(), Some(expected));
+        };
+        check(Vec::new(), BtfError::Short(0));
+        check(vec![0; 100], BtfError::Magic);
+        let mut unknown = Builder::default();
+        unknown.add("", 31, 0, &[]);
+        check(unknown.bytes(), BtfError::Kind { id: 1, kind: 31 });
+
+        let whole = sample();
+        for length in 0..whole.len() {
+            if let Ok(btf) = Btf::parse(whole[..length].to_vec()) {
+                let _ = btf.member("outer", "y.b");
+            }
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                if let Ok(btf) = Btf::parse(bytes) {
+                    let _ = btf.member("outer", "y.b");
+                    let _ = btf.member("loop", "nowhere");
+                }
+            }
+        }
+    }
 }

@@ -19,7 +19,7 @@ pub struct RootCgroup {
 
 /// Finds the mounted hierarchy, also beside v1 (`/sys/fs/cgroup/unified`), or mounts one privately.
 pub fn open_root() -> Result<RootCgroup, SensorError> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     for path in mounted_roots(&mounts) {
         if let Ok(folder) = File::open(&path) {
             return Ok(RootCgroup {
@@ -88,7 +88,13 @@ mod tests {
              32 30 0:28 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n",
             &["/sys/fs/cgroup/unified"],
         );
-        check("35 25 0:30 /kubepods/x /sys/fs/cgroup ro - cgroup2 cgroup rw\n", &[]);
-        check("35 25 0:30 / /mnt/a\\040b rw - cgroup2 none rw\n", &["/mnt/a b"]);
+        check(
+            "35 25 0:30 /kubepods/x /sys/fs/cgroup ro - cgroup2 cgroup rw\n",
+            &[],
+        );
+        check(
+            "35 25 0:30 / /mnt/a\\040b rw - cgroup2 none rw\n",
+            &["/mnt/a b"],
+        );
     }
 }

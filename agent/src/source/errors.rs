@@ -75,9 +75,7 @@ pub enum SensorError {
         first_reason: String,
     },
     /// The ring buffer was refused.
-    #[error(
-        "the kernel refused a ring buffer of {bytes} bytes: {advice}"
-    )]
+    #[error("the kernel refused a ring buffer of {bytes} bytes: {advice}")]
     RingRefused {
         /// Size asked for.
         bytes: u32,

@@ -27,7 +27,12 @@ use super::sensor::SensorConfig;
 use super::status::{HookStatus, Refusal};
 
 /// Paths that stand in for the device hook.
-const DEVICE_PREFIXES: [&[u8]; 4] = [b"/dev/nvidia", b"/dev/kfd", b"/dev/dri/render", b"/dev/accel"];
+const DEVICE_PREFIXES: [&[u8]; 4] = [
+    b"/dev/nvidia",
+    b"/dev/kfd",
+    b"/dev/dri/render",
+    b"/dev/accel",
+];
 
 /// Programs attached to the kernel, until this is dropped.
 pub enum Attachment {
@@ -384,7 +389,9 @@ impl From<ProgramError> for Failure {
                     .find(|line| !line.is_empty() && !line.starts_with("processed "));
                 Self {
                     reason: match last {
-                        Some(line) => format!("the kernel refused the program ({io_error}): {line}"),
+                        Some(line) => {
+                            format!("the kernel refused the program ({io_error}): {line}")
+                        }
                         None => format!("the kernel refused the program: {io_error}"),
                     },
                     verifier_log: (!log.trim().is_empty()).then_some(log),
@@ -467,9 +474,10 @@ pub fn check_ring_bytes(bytes: u32) -> Result<(), SensorError> {
 
 /// Takes a map out of the object.
 pub fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map, SensorError> {
-    ebpf.take_map(name).ok_or_else(|| SensorError::ObjectDamaged {
-        found: format!("it has no map {name}"),
-    })
+    ebpf.take_map(name)
+        .ok_or_else(|| SensorError::ObjectDamaged {
+            found: format!("it has no map {name}"),
+        })
 }
 
 #[cfg(test)]

@@ -38,7 +38,8 @@ pub fn mount_detached(file_system: &CStr) -> io::Result<OwnedFd> {
 /// Opens a file or folder below an open folder.
 pub fn open_below(folder: BorrowedFd<'_>, path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: openat takes a folder and a C string.
-    let opened = unsafe { libc::openat(folder.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC) };
+    let opened =
+        unsafe { libc::openat(folder.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC) };
     owned(libc::c_long::from(opened))
 }
 

@@ -55,7 +55,9 @@ pub fn raise_memlock() -> Result<(), SensorError> {
 
 /// The `CapEff` line of `/proc/PID/status`.
 fn effective_capabilities(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
@@ -99,7 +101,10 @@ mod tests {
         let check = |status: &str, expected: Option<u64>| {
             assert_eq!(effective_capabilities(status), expected, "{status:?}");
         };
-        check("Name:\tx\nCapEff:\t000001ffffffffff\n", Some(0x1ff_ffff_ffff));
+        check(
+            "Name:\tx\nCapEff:\t000001ffffffffff\n",
+            Some(0x1ff_ffff_ffff),
+        );
         check("CapEff:\t0\n", Some(0));
         check("CapEff:\tnonsense\n", None);
         check("Name:\tx\n", None);

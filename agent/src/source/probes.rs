@@ -67,14 +67,46 @@ const fn row(name: &'static str, attach: Attach, optional: &'static str) -> Prog
 
 const OPEN_PROGRAMS: &[ProgramRow] = &[
     // Ends before entries: an entry whose end nobody watches would stay in its map.
-    row("saker_exit_openat", Attach::Syscall("sys_exit_openat"), REQUIRED),
-    row("saker_enter_openat", Attach::Syscall("sys_enter_openat"), REQUIRED),
-    row("saker_exit_openat2", Attach::Syscall("sys_exit_openat2"), "opens by openat2 (Linux 5.6)"),
-    row("saker_enter_openat2", Attach::Syscall("sys_enter_openat2"), "opens by openat2 (Linux 5.6)"),
-    row("saker_exit_open", Attach::Syscall("sys_exit_open"), "opens by open, where the machine has that call"),
-    row("saker_enter_open", Attach::Syscall("sys_enter_open"), "opens by open, where the machine has that call"),
-    row("saker_exit_creat", Attach::Syscall("sys_exit_creat"), "opens by creat, where the machine has that call"),
-    row("saker_enter_creat", Attach::Syscall("sys_enter_creat"), "opens by creat, where the machine has that call"),
+    row(
+        "saker_exit_openat",
+        Attach::Syscall("sys_exit_openat"),
+        REQUIRED,
+    ),
+    row(
+        "saker_enter_openat",
+        Attach::Syscall("sys_enter_openat"),
+        REQUIRED,
+    ),
+    row(
+        "saker_exit_openat2",
+        Attach::Syscall("sys_exit_openat2"),
+        "opens by openat2 (Linux 5.6)",
+    ),
+    row(
+        "saker_enter_openat2",
+        Attach::Syscall("sys_enter_openat2"),
+        "opens by openat2 (Linux 5.6)",
+    ),
+    row(
+        "saker_exit_open",
+        Attach::Syscall("sys_exit_open"),
+        "opens by open, where the machine has that call",
+    ),
+    row(
+        "saker_enter_open",
+        Attach::Syscall("sys_enter_open"),
+        "opens by open, where the machine has that call",
+    ),
+    row(
+        "saker_exit_creat",
+        Attach::Syscall("sys_exit_creat"),
+        "opens by creat, where the machine has that call",
+    ),
+    row(
+        "saker_enter_creat",
+        Attach::Syscall("sys_enter_creat"),
+        "opens by creat, where the machine has that call",
+    ),
 ];
 
 /// The table.
@@ -161,8 +193,16 @@ pub const PROBES: &[Probe] = &[
             Hook {
                 name: "syscalls/connect",
                 programs: &[
-                    row("saker_exit_connect", Attach::Syscall("sys_exit_connect"), REQUIRED),
-                    row("saker_enter_connect", Attach::Syscall("sys_enter_connect"), REQUIRED),
+                    row(
+                        "saker_exit_connect",
+                        Attach::Syscall("sys_exit_connect"),
+                        REQUIRED,
+                    ),
+                    row(
+                        "saker_enter_connect",
+                        Attach::Syscall("sys_enter_connect"),
+                        REQUIRED,
+                    ),
                 ],
                 needs: "tracefs",
                 fields: &[Group::Header],
@@ -203,7 +243,10 @@ mod tests {
             let rows: Vec<_> = PROBES.iter().filter(|probe| probe.kind == kind).collect();
             assert_eq!(rows.len(), 1, "{kind:?}");
             assert!(!rows[0].hooks.is_empty(), "{kind:?}");
-            assert_eq!(rows[0].hooks[0].lost, "", "{kind:?}: the first hook loses nothing");
+            assert_eq!(
+                rows[0].hooks[0].lost, "",
+                "{kind:?}: the first hook loses nothing"
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,10 @@ impl Default for SensorConfig {
     fn default() -> Self {
         Self {
             ring_bytes: 4 << 20,
-            kinds: Kind::ALL.into_iter().filter(|kind| *kind != Kind::Open).collect(),
+            kinds: Kind::ALL
+                .into_iter()
+                .filter(|kind| *kind != Kind::Open)
+                .collect(),
             open_prefixes: vec![b"/dev/nvidia".to_vec()],
             btf_path: None,
             kernel_log: None,
@@ -62,6 +65,7 @@ pub struct Sensor {
     programs: Vec<LoadedProgram>,
     status: Vec<HookStatus>,
     accelerators: Accelerators,
+    cgroup: OwnedFd,
     waker: Waker,
     logger: Option<EbpfLogger<KernelLog>>,
 }
@@ -99,14 +103,12 @@ impl Sensor {
         let counters =
             PerCpuArray::try_from(loader::take_map(&mut ebpf, "COUNTERS")?).map_err(map_error)?;
         let logger = match config.kernel_log {
-            Some(_) => Some(
-                EbpfLogger::init_with_logger(&mut ebpf, KernelLog).map_err(|error| {
-                    SensorError::Kernel {
-                        attempt: "opening the kernel log",
-                        reason: error.to_string(),
-                    }
-                })?,
-            ),
+            Some(_) => Some(EbpfLogger::init_with_logger(&mut ebpf, KernelLog).map_err(
+                |error| SensorError::Kernel {
+                    attempt: "opening the kernel log",
+                    reason: error.to_string(),
+                },
+            )?),
             None => None,
         };
         Ok(Self {
@@ -116,6 +118,7 @@ impl Sensor {
             programs,
             status,
             accelerators,
+            cgroup: cgroup.folder,
             waker: Waker::new()?,
             logger,
         })
@@ -129,6 +132,11 @@ impl Sensor {
     /// The accelerators that device events are reported for.
     pub fn accelerators(&self) -> &Accelerators {
         &self.accelerators
+    }
+
+    /// The root of the cgroup v2 hierarchy that events' cgroup ids belong to.
+    pub fn cgroup_root(&self) -> BorrowedFd<'_> {
+        self.cgroup.as_fd()
     }
 
     /// Waits until a record can be drained, at most `timeout`. `false` when there is none: the time is up, a signal
@@ -169,7 +177,10 @@ impl Sensor {
             *slot = KindCounters::sum(per_cpu.iter().map(|CounterSlot(counters)| counters));
         }
         for program in &self.programs {
-            by_kind[program.kind as usize - 1].missed_runs += super::perf::missed_runs(program.fd.as_fd())?;
+            let missed = super::perf::missed_runs(program.fd.as_fd())?;
+            let counts = &mut by_kind[program.kind as usize - 1];
+            counts.missed_runs += missed;
+            counts.seen += missed;
         }
         Ok(KernelCounters { by_kind })
     }
@@ -279,8 +290,8 @@ pub struct KindCounters {
     pub lost_map_full: u64,
     /// Lost because memory could not be read.
     pub lost_read_fault: u64,
-    /// Runs that the kernel left out because the same program was running on that CPU. They are in none of the others:
-    /// no program ran to count them.
+    /// Runs that the kernel left out because the same program was running on that CPU. Whether they would have been
+    /// filtered nobody knows; they count as seen and lost.
     pub missed_runs: u64,
 }
 
