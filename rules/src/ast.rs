@@ -197,6 +197,11 @@ impl Display for Operand {
                 write_joined(f, &transform.args, ", ")?;
                 write_arg(f, transform.arg.as_ref())
             }
+            // A quoted number would otherwise come back as a number, and a bare word not at all.
+            Operand::Value(value) if value.quoted => {
+                let escaped = escape(&value.bytes);
+                if escaped.starts_with('"') { f.write_str(&escaped) } else { write!(f, "\"{escaped}\"") }
+            }
             Operand::Value(value) => write!(f, "{value}"),
             Operand::List(parts, _) => write_joined(f, parts, ", "),
         }
@@ -205,7 +210,10 @@ impl Display for Operand {
 
 impl Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&escape(&self.bytes))
+        match self.bytes.as_slice() {
+            [] => f.write_str("\"\""),
+            bytes => f.write_str(&escape(bytes)),
+        }
     }
 }
 
@@ -258,7 +266,8 @@ pub fn op_name(op: Op) -> &'static str {
     }
 }
 
-/// Writes bytes so that the grammar reads them back: bare where it can, else in double quotes.
+/// Writes bytes as Falco does: bare, or in double quotes where blanks, quotes, backslashes or bytes that
+/// cannot be shown ask for them. The grammar reads the text back unless it holds one of `( ) = ,`.
 pub fn escape(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     let mut quoted = false;

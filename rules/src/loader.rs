@@ -34,6 +34,8 @@ use resolve::Lists;
 
 const FILE_BYTES_MAX: usize = 32 << 20;
 const DIAGNOSTICS_MAX: usize = 10_000;
+/// Each level costs stack. Falco's rules nest four deep.
+const MACRO_NESTING_MAX: usize = 64;
 
 /// A rules file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +55,9 @@ pub struct LoadOptions {
     pub sources: Vec<String>,
     /// Text behind the outputs of rules.
     pub extra_outputs: Vec<ExtraOutput>,
-    /// Whether a rule hides those behind it that match the same event.
-    pub rule_matching: RuleMatching,
+    /// Whether the rules will run first match only, so that a rule may hide those behind it; then such
+    /// rules are warned of.
+    pub first_match: bool,
 }
 
 /// Text behind the outputs of some rules.
@@ -68,16 +71,6 @@ pub struct ExtraOutput {
     pub tags: Vec<String>,
     /// Only to the rule of this name; empty: to any.
     pub rule: String,
-}
-
-/// Whether a rule hides others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RuleMatching {
-    /// Every rule that matches raises an alert.
-    #[default]
-    All,
-    /// Only the first rule that matches does, in order of definition.
-    First,
 }
 
 /// What loading yields.
@@ -138,7 +131,7 @@ impl Default for LoadOptions {
         Self {
             sources: vec!["syscall".to_owned()],
             extra_outputs: Vec::new(),
-            rule_matching: RuleMatching::All,
+            first_match: false,
         }
     }
 }
@@ -287,6 +280,8 @@ struct Compiler<'a> {
     options: &'a LoadOptions,
     lists: Lists<'a>,
     macros: Vec<MacroState>,
+    /// How many macros are being checked, each for the sake of the one before.
+    nesting: usize,
     diagnostics: &'a mut Vec<Diagnostic>,
 }
 
@@ -303,8 +298,8 @@ enum Progress {
     NotYet,
     Running,
     Done(Typed),
-    /// With the errors of its condition, and whether they were reported as such.
-    Failed(Vec<Diagnostic>, bool),
+    /// With the errors of its condition; none where its syntax error was reported.
+    Failed(Vec<Diagnostic>),
 }
 
 impl<'a> Compiler<'a> {
@@ -325,7 +320,7 @@ impl<'a> Compiler<'a> {
             };
             macros.push(MacroState { text, parsed, typed: Progress::NotYet, is_used: false });
         }
-        Self { collected, options, lists, macros, diagnostics }
+        Self { collected, options, lists, macros, nesting: 0, diagnostics }
     }
 
     fn run(mut self, ruleset: &mut RuleSet, texts: &mut Vec<RuleText>, files: &[SourceFile]) {
@@ -340,7 +335,7 @@ impl<'a> Compiler<'a> {
         }
         self.mark_macros_used_by_macros();
         self.warn_unused(files);
-        if self.options.rule_matching == RuleMatching::First {
+        if self.options.first_match {
             self.warn_shadowed(ruleset);
         }
     }
@@ -419,7 +414,7 @@ impl<'a> Compiler<'a> {
                 return None;
             }
         };
-        let (typed, printed) = self.condition(&text, item, found)?;
+        let (typed, printed) = self.condition(&text, found)?;
         if item.source == "syscall" {
             self.warn_breadth(item, &typed.expr, found);
         }
@@ -445,7 +440,7 @@ impl<'a> Compiler<'a> {
         }
         let mut steps = Vec::with_capacity(sequence.steps.len());
         for step in &sequence.steps {
-            if let Some((typed, _)) = self.condition(step, item, found) {
+            if let Some((typed, _)) = self.condition(step, found) {
                 self.warn_breadth(item, &typed.expr, found);
                 steps.push(typed.expr);
             }
@@ -494,7 +489,6 @@ impl<'a> Compiler<'a> {
     fn condition(
         &mut self,
         text: &Text,
-        item: &RuleItem,
         found: &mut Vec<Diagnostic>,
     ) -> Option<(Typed, String)> {
         let (text, parsed) = match parse(&self.lists, text) {
@@ -504,10 +498,10 @@ impl<'a> Compiler<'a> {
                 return None;
             }
         };
-        let mut printed = parsed.clone();
-        let mut budget = check::NODES_MAX;
-        self.expand(&mut printed, &mut budget);
-        let typed = self.check(&text, &parsed, usize::MAX, item.place, found)?;
+        let typed = self.check(&text, &parsed, usize::MAX, found)?;
+        // The check has bounded what the macros expand to.
+        let mut printed = parsed;
+        self.expand(&mut printed);
         Some((typed, printed.to_string()))
     }
 
@@ -516,7 +510,6 @@ impl<'a> Compiler<'a> {
         text: &Text,
         parsed: &ast::Expr,
         visible_until: usize,
-        used_at: Place,
         found: &mut Vec<Diagnostic>,
     ) -> Option<Typed> {
         let mut from_macros = Vec::new();
@@ -529,7 +522,6 @@ impl<'a> Compiler<'a> {
             },
         };
         let typed = checker.expr(parsed);
-        let _ = used_at;
         found.append(&mut from_macros);
         typed
     }
@@ -560,7 +552,7 @@ impl<'a> Compiler<'a> {
         match &mut self.macros[index].typed {
             Progress::Done(typed) => Ok(typed.clone()),
             Progress::NotYet | Progress::Running => Err(MacroError::Loop),
-            Progress::Failed(diagnostics, _) => {
+            Progress::Failed(diagnostics) => {
                 let item = &collected.macros.items()[index];
                 for diagnostic in diagnostics.iter() {
                     let mut diagnostic = diagnostic.clone();
@@ -576,13 +568,18 @@ impl<'a> Compiler<'a> {
     }
 
     fn check_macro(&mut self, index: usize, item: &MacroItem) -> Progress {
-        // Deep chains of macros recurse once a macro, which the bound on depth below keeps short.
+        if self.nesting >= MACRO_NESTING_MAX {
+            let message = format!("macros refer to each other more than {MACRO_NESTING_MAX} deep");
+            return Progress::Failed(vec![Diagnostic::new(Code::TooLarge, message).at(item.place, "")]);
+        }
         let Some(parsed) = self.macros[index].parsed.take() else {
-            return Progress::Failed(Vec::new(), true);
+            return Progress::Failed(Vec::new());
         };
+        self.nesting += 1;
         let text = std::mem::take(&mut self.macros[index].text);
         let mut found = Vec::new();
-        let typed = self.check(&text, &parsed, item.changed, item.place, &mut found);
+        let typed = self.check(&text, &parsed, item.changed, &mut found);
+        self.nesting -= 1;
         self.macros[index].parsed = Some(parsed);
         self.macros[index].text = text;
         let (errors, warnings): (Vec<_>, Vec<_>) = found
@@ -595,28 +592,24 @@ impl<'a> Compiler<'a> {
         self.diagnostics.extend(warnings);
         match typed {
             Some(typed) if errors.is_empty() => Progress::Done(typed),
-            _ => Progress::Failed(errors, false),
+            _ => Progress::Failed(errors),
         }
     }
 
     /// Puts macros' syntax trees in the place of their names.
-    fn expand(&self, expr: &mut ast::Expr, budget: &mut usize) {
-        *budget = budget.saturating_sub(1);
-        if *budget == 0 {
-            return;
-        }
+    fn expand(&self, expr: &mut ast::Expr) {
         match expr {
             ast::Expr::And(parts) | ast::Expr::Or(parts) => {
                 for part in parts {
-                    self.expand(part, budget);
+                    self.expand(part);
                 }
             }
-            ast::Expr::Not(part, _) => self.expand(part, budget),
+            ast::Expr::Not(part, _) => self.expand(part),
             ast::Expr::Macro(name) => {
                 let index = self.collected.macros.index(&name.text);
                 if let Some(parsed) = index.and_then(|index| self.macros[index].parsed.as_ref()) {
                     let mut inner = parsed.clone();
-                    self.expand(&mut inner, budget);
+                    self.expand(&mut inner);
                     *expr = inner;
                 }
             }

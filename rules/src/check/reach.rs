@@ -63,11 +63,6 @@ pub(crate) fn breadth(expr: &Expr) -> Breadth {
     }
 }
 
-/// The rows of [`KINDS`] that a condition can match.
-pub(crate) fn matching_kinds(expr: &Expr) -> Vec<usize> {
-    may(expr, Knowledge::Types).hold.rows().collect()
-}
-
 /// Whether a condition is a macro's customary way to say `false`: `evt.num = 0`.
 pub(crate) fn is_deliberately_never_true(expr: &Expr) -> bool {
     match expr {

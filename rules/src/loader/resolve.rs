@@ -306,21 +306,47 @@ fn push_value(
 }
 
 fn push_quoted(out: &mut Text, text: &Text, place: Place) {
-    if needs_quotes(text.as_str()) {
-        out.push_for("\"", place);
-        out.push_text(text);
-        out.push_for("\"", place);
-    } else {
-        out.push_text(text);
+    match quoting(text.as_str()) {
+        Quoting::Bare => out.push_text(text),
+        Quoting::Verbatim => {
+            out.push_for("\"", place);
+            out.push_text(text);
+            out.push_for("\"", place);
+        }
+        Quoting::Escaped => out.push_for(&quote_escaped(text.as_str()), place),
     }
 }
 
 fn quote_item(item: &str) -> String {
-    if needs_quotes(item) { format!("\"{item}\"") } else { item.to_owned() }
+    match quoting(item) {
+        Quoting::Bare => item.to_owned(),
+        Quoting::Verbatim => format!("\"{item}\""),
+        Quoting::Escaped => quote_escaped(item),
+    }
 }
 
-fn needs_quotes(item: &str) -> bool {
-    item.is_empty() || (item.contains(' ') && !item.starts_with(['"', '\'']))
+enum Quoting {
+    Bare,
+    /// As Falco quotes a text with blanks: escapes in it are the author's.
+    Verbatim,
+    /// Falco would take the text apart.
+    Escaped,
+}
+
+fn quoting(item: &str) -> Quoting {
+    if item.starts_with(['"', '\'']) {
+        Quoting::Bare
+    } else if item.is_empty() || item.contains(' ') {
+        Quoting::Verbatim
+    } else if item.contains([',', '=']) && !item.contains('(') {
+        Quoting::Escaped
+    } else {
+        Quoting::Bare
+    }
+}
+
+fn quote_escaped(item: &str) -> String {
+    format!("\"{}\"", item.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn invalid(message: &str, place: Place) -> Box<Diagnostic> {

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+use granit_parser::{Event, Marker, Parser, ScalarStyle};
 
 use super::text::Text;
 use crate::{
@@ -55,7 +55,7 @@ impl Node {
 /// Parses all documents of a file.
 pub(crate) fn parse(text: &str, file: usize) -> Result<Vec<Rc<Node>>, Box<Diagnostic>> {
     let offsets = Offsets::new(text);
-    let mut builder = Builder { file, ..Builder::default() };
+    let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     loop {
         let (event, span) = match parser.next_event() {
@@ -103,7 +103,6 @@ impl Offsets {
 
 #[derive(Default)]
 struct Builder {
-    file: usize,
     documents: Vec<Rc<Node>>,
     open: Vec<Open>,
     /// By anchor id, which the parser counts from 1.
@@ -122,7 +121,7 @@ struct Open {
 impl Builder {
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), &'static str> {
         match event {
-            Event::DocumentStart(_) => {
+            Event::DocumentStart(..) => {
                 self.anchors.clear();
                 Ok(())
             }
@@ -138,8 +137,8 @@ impl Builder {
                     if is_null { Kind::Null } else { Kind::Scalar(text.into_owned(), style) };
                 self.add_anchored(Node { kind, span }, anchor)
             }
-            Event::SequenceStart(anchor, _) => self.open(span, anchor, false),
-            Event::MappingStart(anchor, _) => self.open(span, anchor, true),
+            Event::SequenceStart(_, anchor, _) => self.open(span, anchor, false),
+            Event::MappingStart(_, anchor, _) => self.open(span, anchor, true),
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
             _ => Ok(()),
         }

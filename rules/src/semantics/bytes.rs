@@ -113,15 +113,98 @@ fn builder(pattern: &str) -> RegexBuilder {
     builder
 }
 
+/// Rewrites what the two syntaxes read differently: bytes beyond ASCII, braces that are no repetition
+/// (RE2 takes them as they are), and brackets and operators inside classes.
 fn latin1(pattern: &[u8]) -> String {
-    let mut out = String::with_capacity(pattern.len());
-    for &byte in pattern {
+    let mut out = String::with_capacity(pattern.len() + 8);
+    let mut at = 0;
+    while let Some(&byte) = pattern.get(at) {
         match byte {
-            0x80.. => out.push_str(&format!("\\x{byte:02x}")),
-            _ => out.push(char::from(byte)),
+            b'\\' => {
+                out.push('\\');
+                at += 1;
+                if let Some(&escaped) = pattern.get(at) {
+                    push_byte(&mut out, escaped);
+                    at += 1;
+                }
+                continue;
+            }
+            b'[' => {
+                at = class(pattern, at, &mut out);
+                continue;
+            }
+            b'{' if !is_repetition(&pattern[at..]) => out.push_str("\\{"),
+            other => push_byte(&mut out, other),
         }
+        at += 1;
     }
     out
+}
+
+/// Rewrites a class that begins at a bracket; where the pattern goes on.
+fn class(pattern: &[u8], start: usize, out: &mut String) -> usize {
+    out.push('[');
+    let mut at = start + 1;
+    if pattern.get(at) == Some(&b'^') {
+        out.push('^');
+        at += 1;
+    }
+    let first = at;
+    while let Some(&byte) = pattern.get(at) {
+        let named = pattern[at..].starts_with(b"[:")
+            && pattern[at + 2..].windows(2).any(|pair| pair == b":]");
+        match byte {
+            b']' if at > first => {
+                out.push(']');
+                return at + 1;
+            }
+            b']' => out.push_str("\\]"),
+            b'[' if named => {
+                while !pattern[at..].starts_with(b":]") {
+                    push_byte(out, pattern[at]);
+                    at += 1;
+                }
+                out.push_str(":]");
+                at += 2;
+                continue;
+            }
+            b'[' | b'&' | b'~' => {
+                out.push('\\');
+                push_byte(out, byte);
+            }
+            b'-' if pattern.get(at + 1) == Some(&b'-') => out.push_str("\\-"),
+            b'\\' => {
+                out.push('\\');
+                at += 1;
+                if let Some(&escaped) = pattern.get(at) {
+                    push_byte(out, escaped);
+                }
+            }
+            other => push_byte(out, other),
+        }
+        at += 1;
+    }
+    at
+}
+
+fn push_byte(out: &mut String, byte: u8) {
+    match byte {
+        0x80.. => out.push_str(&format!("\\x{byte:02x}")),
+        _ => out.push(char::from(byte)),
+    }
+}
+
+/// `{2}`, `{2,}`, `{2,4}`.
+fn is_repetition(text: &[u8]) -> bool {
+    let Some(end) = text.iter().position(|byte| *byte == b'}') else {
+        return false;
+    };
+    let inside = &text[1..end];
+    let (low, high) = match inside.iter().position(|byte| *byte == b',') {
+        Some(comma) => (&inside[..comma], &inside[comma + 1..]),
+        None => (inside, &[][..]),
+    };
+    !low.is_empty() && low.iter().chain(high).all(u8::is_ascii_digit)
 }
 
 fn describe(error: &regex::Error) -> String {
@@ -147,4 +230,53 @@ fn contains_ignoring_case(value: &[u8], lower: &[u8]) -> bool {
         rest = &rest[at + 1..];
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regular_expressions_match_whole_values_of_bytes() {
+        let check = |pattern: &[u8], value: &[u8], expected: bool| {
+            let test = BytesTest::new(Op::Regex, &[pattern]).unwrap();
+            assert_eq!(test.holds(value), expected, "{pattern:?} on {value:?}");
+        };
+        check(b"sys.*", b"syscall", true);
+        check(b".*yscal", b"syscall", false);
+        check(b"/p./q.", b"/p\xff/q\xff", true);
+        check(b"a|ab", b"ab", true);
+        check(b"x{2", b"x{2", true);
+        check(b"x{2,3}", b"xxx", true);
+        check(b"x{,3}", b"x{,3}", true);
+        check(b"[[]x", b"[x", true);
+        check(b"[]a]+", b"]a", true);
+        check(b"[^]a]+", b"bc", true);
+        check(b"[[:digit:]]+", b"42", true);
+        check(b"[a&&b]+", b"&ab", true);
+        check(b"[a--]+", b"a-", true);
+        check(b"[\xe9]", b"\xe9", true);
+        check(b"a\\.b", b"a.b", true);
+        check(b"a.b", b"a\nb", false);
+    }
+
+    #[test]
+    fn broken_expressions_are_refused() {
+        for pattern in [&b"("[..], b"a)|(b", b"*a", b"[", b"a\\", b"x{1000000}"] {
+            assert!(check_regex(pattern).is_err(), "{pattern:?}");
+        }
+    }
+
+    #[test]
+    fn case_is_ignored_in_ascii_alone() {
+        let check = |value: &str, wanted: &str, expected: bool| {
+            let test = BytesTest::new(Op::IContains, &[wanted.as_bytes()]).unwrap();
+            assert_eq!(test.holds(value.as_bytes()), expected, "{wanted} in {value}");
+        };
+        check("O_RDWR|O_CREAT", "o_creat", true);
+        check("abc", "", true);
+        check("ab", "abc", false);
+        check("aab", "AB", true);
+        check("É", "é", false);
+    }
 }
