@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use kernel::{Watch, watch};
 use saker::event::{Body, Connect, DeviceType, Event, Exec, OpenSyscall};
-use saker::source::{Kind, Sensor, SensorConfig, SensorError, cgroup};
+use saker::source::{Kind, Sensor, SensorConfig, SensorError, cgroup, offsets};
 
 fn kinds(kinds: &[Kind]) -> SensorConfig {
     SensorConfig {
@@ -784,6 +784,101 @@ fn a_waker_ends_a_wait() {
     let thread = std::thread::spawn(move || waker.wake());
     assert!(!watch.sensor.poll(Duration::from_secs(600)).expect("poll"));
     thread.join().expect("join");
+}
+
+/// The kernel's own type information with a member called something else, as on a kernel that does not have it.
+fn without_member(folder: &Path, member: &str) -> PathBuf {
+    let mut bytes = fs::read(offsets::KERNEL_BTF).expect("the kernel's BTF");
+    let name = [b"\0", member.as_bytes(), b"\0"].concat();
+    let places: Vec<usize> = bytes
+        .windows(name.len())
+        .enumerate()
+        .filter_map(|(at, window)| (window == name).then_some(at))
+        .collect();
+    assert!(!places.is_empty(), "{member}");
+    for at in places {
+        bytes[at + 1] = b'?';
+    }
+    let path = folder.join(member);
+    fs::write(&path, bytes).expect("write");
+    path
+}
+
+#[test]
+fn a_missing_field_disables_what_needs_it_and_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let with = |member: &str| {
+        watch(SensorConfig {
+            btf_path: Some(without_member(folder.path(), member)),
+            ..kinds(&[Kind::Exec, Kind::Fork])
+        })
+    };
+    // Needed by exec records alone.
+    let Some(mut without_arguments) = with("arg_start") else {
+        return;
+    };
+    let row = |watch: &Watch, kind: &str| {
+        let rows = watch.sensor.status();
+        rows.iter()
+            .find(|row| row.kind == kind)
+            .expect("a row")
+            .clone()
+    };
+    let exec = row(&without_arguments, "exec");
+    assert_eq!(exec.hook, None);
+    assert_eq!(
+        exec.refused[0].reason,
+        "the kernel lacks mm_struct.arg_start: no member arg_start"
+    );
+    assert_eq!(row(&without_arguments, "fork").refused, []);
+    let child = run(&mut Command::new("/bin/true"));
+    without_arguments.until("fork", |event| match event.body {
+        Body::Fork(fork) if fork.child_tgid == child => Some(()),
+        _ => None,
+    });
+
+    // Needed by nothing: the record says that it does not know.
+    for (member, lost) in [
+        (
+            "loginuid",
+            "login user and audit session (task_struct.loginuid: no member loginuid)",
+        ),
+        (
+            "mnt_ns",
+            "mount namespace (nsproxy.mnt_ns: no member mnt_ns)",
+        ),
+        (
+            "thread_pid",
+            "process id in the container, session leader, pid namespace \
+             (task_struct.thread_pid: no member thread_pid)",
+        ),
+    ] {
+        let mut watch = with(member).expect("loads");
+        let exec = row(&watch, "exec");
+        assert!(exec.hook.is_some() && exec.lost == [lost], "{exec:?}");
+        let started = run(&mut Command::new("/bin/true"));
+        exec_of(&mut watch, started, |_, exec| match member {
+            "loginuid" => assert_eq!(exec.loginuid, None),
+            "mnt_ns" => assert_eq!(exec.mount_ns, None),
+            _ => assert_eq!(
+                (exec.ns_tgid, exec.session_leader, exec.pid_ns),
+                (None, None, None)
+            ),
+        });
+    }
+
+    // Needed by every header: nothing is left.
+    let error = Sensor::load(&SensorConfig {
+        btf_path: Some(without_member(folder.path(), "start_boottime")),
+        ..SensorConfig::default()
+    })
+    .err()
+    .expect("must not load");
+    assert!(matches!(error, SensorError::NoHook { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("task_struct.start_boottime"),
+        "{error}"
+    );
 }
 
 #[test]
