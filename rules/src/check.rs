@@ -187,9 +187,9 @@ impl Checker<'_> {
         let name = ast::op_name(test.op);
         let opaque = matches!(lhs, Operand::Field(field) if crate::fields::is_opaque(field));
         let group = if opaque {
-            Some("structures".to_owned())
+            Some("structure".to_owned())
         } else if ty.list && !matches!(test.op, Op::In | Op::Intersects) {
-            Some("lists".to_owned())
+            Some("list".to_owned())
         } else if !applies(test.op, ty.ty) {
             Some(group_name(ty.ty).to_owned())
         } else {

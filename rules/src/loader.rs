@@ -342,6 +342,9 @@ impl<'a> Compiler<'a> {
 
     /// A rule, or `None` after reporting what is wrong with it.
     fn rule(&mut self, item: &RuleItem, files: &[SourceFile]) -> Option<(Rule, RuleText)> {
+        if item.is_broken && item.condition.is_empty() && item.sequence.is_none() {
+            return None;
+        }
         let output_text = self.output(item);
         let mut found = Vec::new();
         let output = self.output_template(item, &output_text, &mut found);
@@ -351,7 +354,7 @@ impl<'a> Compiler<'a> {
             }
             None => self.event_detection(item, &mut found),
         };
-        if !self.settle(item, found) {
+        if !self.settle(item, found) || item.is_broken {
             return None;
         }
         let (detection, compiled_condition) = detection?;
@@ -407,7 +410,9 @@ impl<'a> Compiler<'a> {
         item: &RuleItem,
         found: &mut Vec<Diagnostic>,
     ) -> Option<(Detection, String)> {
-        let text = match resolve::with_exceptions(&item.condition, &item.exceptions) {
+        // Broken exceptions were reported and would only be reported again.
+        let exceptions = if item.is_broken { &[] } else { item.exceptions.as_slice() };
+        let text = match resolve::with_exceptions(&item.condition, exceptions) {
             Ok(text) => text,
             Err(diagnostic) => {
                 found.push(*diagnostic);

@@ -85,8 +85,8 @@ fn printing_a_condition_and_parsing_it_again_changes_nothing() {
     for case in all.iter().filter(|case| case["expect"] == "accept") {
         let filter = case["filter"].as_str().unwrap();
         let printed = parser::parse(filter).unwrap().to_string();
-        // Falco's form leaves these bare in a value.
-        if filter.contains("myproc,123") || filter.contains("'some_fake_transformer(") {
+        // Falco's form leaves these bare in a value, where the grammar does not read them back.
+        if has_quoted(filter, &['(', ')', '=', ',']) {
             continue;
         }
         printed_conditions += 1;
@@ -95,6 +95,19 @@ fn printing_a_condition_and_parsing_it_again_changes_nothing() {
         assert_eq!(again.to_string(), printed.replace("not not ", ""));
     }
     assert!(printed_conditions > 100, "{printed_conditions}");
+}
+
+/// Whether one of these characters stands inside quotes.
+fn has_quoted(filter: &str, wanted: &[char]) -> bool {
+    let mut quote = None;
+    filter.chars().any(|c| {
+        match quote {
+            None if matches!(c, '"' | '\'') => quote = Some(c),
+            Some(open) if open == c => quote = None,
+            _ => {}
+        }
+        quote.is_some() && wanted.contains(&c)
+    })
 }
 
 #[test]

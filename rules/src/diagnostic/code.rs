@@ -68,7 +68,6 @@ codes! {
     InvalidName "SK0104" Warning InvalidName "Conditions cannot refer to an item of this name.";
     ExceptionRepeated "SK0105" Warning ExceptionNameNotUnique "Two exceptions of a rule share a name.";
     ExceptionWithoutValues "SK0106" Warning AppendNoValues "An appended exception has no values.";
-    SkippedRule "SK0107" Warning UnknownFilter "The rule is skipped because it names what is not known.";
     NoEventType "SK0110" Warning NoEvttype "The rule is not restricted to few types of events.";
     NeverTrue "SK0111" Warning Condition "The condition can never be true.";
     NullComparison "SK0112" Warning UnsafeNaCheck "The comparison is always false where the field is absent.";

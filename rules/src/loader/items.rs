@@ -96,6 +96,8 @@ pub(crate) struct RuleItem {
     pub(crate) skip_if_unknown_filter: bool,
     pub(crate) capture: bool,
     pub(crate) capture_duration_ms: Option<u32>,
+    /// Whether a key of its definition was wrong, as reported. Its conditions are checked all the same.
+    pub(crate) is_broken: bool,
     /// Of the name in the first definition.
     pub(crate) place: Place,
     /// Of the name where it was last changed.

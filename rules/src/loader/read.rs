@@ -286,6 +286,7 @@ impl Reader<'_> {
             skip_if_unknown_filter: false,
             capture: false,
             capture_duration_ms: None,
+            is_broken: false,
             place,
             changed_at: place,
         };
@@ -330,18 +331,13 @@ impl Reader<'_> {
             let place = node.get("source").map_or(place, |value| self.place(value));
             self.warn(Code::UnknownSource, message, place, about);
         }
-        if broken {
-            // A later append should not complain about a missing rule as well.
-            if self.collected.rules.get(about.name).is_none() {
-                self.collected.rules.define(rule);
-            }
-            return Err(Broken);
-        }
         for exception in &mut rule.exceptions {
             if let Err(diagnostic) = complete_exception(exception) {
                 self.diagnostics.push(diagnostic.about("rule", about.name));
+                broken = true;
             }
         }
+        rule.is_broken = broken;
         self.collected.rules.define(rule);
         Ok(())
     }
