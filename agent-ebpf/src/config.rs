@@ -9,7 +9,10 @@ pub const SETTINGS_GLOBAL: &str = "SAKER_SETTINGS";
 /// Name of the global that holds [`Offsets`].
 pub const OFFSETS_GLOBAL: &str = "SAKER_OFFSETS";
 
-/// Most device ranges that [`Settings`] can hold.
+/// Name of the map that holds one [`DeviceTable`].
+pub const DEVICES_MAP: &str = "DEVICES";
+
+/// Most device ranges that [`DeviceTable`] can hold.
 pub const DEVICE_RANGES_MAX: usize = 16;
 /// Most path prefixes that [`Settings`] can hold.
 pub const OPEN_PREFIXES_MAX: usize = 8;
@@ -26,14 +29,35 @@ pub struct Settings {
     pub own_tgid: u32,
     /// Not 0: also report new threads, not only new processes.
     pub report_threads: u32,
-    /// Entries of `devices` in use.
-    pub devices_len: u32,
     /// Entries of `prefixes` in use.
     pub prefixes_len: u32,
-    /// Device numbers to report.
-    pub devices: [DeviceRange; DEVICE_RANGES_MAX],
+    /// Zero.
+    pub reserved: u32,
     /// Paths to report.
     pub prefixes: [OpenPrefix; OPEN_PREFIXES_MAX],
+}
+
+/// The device numbers to report. In a map and not among the settings: drivers are loaded and get their numbers while
+/// the agent runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceTable {
+    /// Entries in use.
+    pub len: u32,
+    /// The numbers.
+    pub ranges: [DeviceRange; DEVICE_RANGES_MAX],
+}
+
+impl DeviceTable {
+    /// Holds `ranges`, as many as fit.
+    pub fn new(ranges: &[DeviceRange]) -> Self {
+        let mut table = Self::default();
+        for (slot, range) in table.ranges.iter_mut().zip(ranges) {
+            *slot = *range;
+            table.len += 1;
+        }
+        table
+    }
 }
 
 /// Device nodes of one type and major, from one minor number to another.
@@ -94,18 +118,12 @@ impl OpenPrefix {
 }
 
 impl Settings {
-    /// Settings that report no opens and no devices, and drop nobody's events.
+    /// Settings that report no opens, and drop nobody's events.
     pub const NONE: Self = Self {
         own_tgid: 0,
         report_threads: 0,
-        devices_len: 0,
         prefixes_len: 0,
-        devices: [DeviceRange {
-            node: 0,
-            major: 0,
-            minor_first: 0,
-            minor_last: 0,
-        }; DEVICE_RANGES_MAX],
+        reserved: 0,
         prefixes: [OpenPrefix {
             mask: [0; PREFIX_WORDS],
             value: [0; PREFIX_WORDS],

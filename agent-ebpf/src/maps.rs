@@ -2,7 +2,8 @@
 
 use crate::kernel::Walk;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use saker_ebpf::config::DeviceTable;
 use saker_ebpf::wire::{COUNTER_SLOTS, Counters, Exec, Open, PATH_BYTES_MAX};
 
 /// Records on their way to the agent. The loader sets the size; this one only has to be valid.
@@ -12,6 +13,10 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 /// [`Counters`] by kind.
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+
+/// The devices to report, one entry.
+#[map]
+pub static DEVICES: Array<DeviceTable> = Array::with_max_entries(1, 0);
 
 /// Where an exec record is put together. A record is as long as its text, and `reserve` wants a constant: reserving
 /// the longest possible for each would fill the ring with air. So the record is built here and copied once, at its

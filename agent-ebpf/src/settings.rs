@@ -4,8 +4,11 @@
 //! structs are too large to copy to the stack.
 
 use aya_ebpf::Global;
-use saker_ebpf::config::{ABSENT, DEVICE_RANGES_MAX, DeviceRange, OPEN_PREFIXES_MAX, OpenPrefix};
-use saker_ebpf::config::{Offsets, Settings};
+use saker_ebpf::config::{
+    ABSENT, DEVICE_RANGES_MAX, OPEN_PREFIXES_MAX, Offsets, OpenPrefix, Settings,
+};
+
+use crate::maps::DEVICES;
 
 #[unsafe(no_mangle)]
 static SAKER_SETTINGS: Global<Settings> = Global::new(Settings::NONE);
@@ -57,27 +60,26 @@ pub fn report_threads() -> bool {
 /// Does the loader want this device?
 #[inline(always)]
 pub fn wants_device(node: u32, major: u32, minor: u32) -> bool {
-    // SAFETY: as above; `at` stays within the array.
-    unsafe {
-        let len = core::ptr::read_volatile(&raw const (*settings()).devices_len) as usize;
-        let first = (&raw const (*settings()).devices).cast::<DeviceRange>();
-        let mut at = 0;
-        while at < DEVICE_RANGES_MAX {
-            if at >= len {
-                return false;
-            }
-            let range = first.add(at);
-            if core::ptr::read_volatile(&raw const (*range).major) == major
-                && core::ptr::read_volatile(&raw const (*range).node) == node
-                && core::ptr::read_volatile(&raw const (*range).minor_first) <= minor
-                && core::ptr::read_volatile(&raw const (*range).minor_last) >= minor
-            {
-                return true;
-            }
-            at += 1;
+    let Some(table) = DEVICES.get(0) else {
+        return false;
+    };
+    let mut at = 0;
+    while at < DEVICE_RANGES_MAX {
+        if at >= table.len as usize {
+            return false;
         }
-        false
+        // SAFETY: `at` is within the array; the verifier checks the map's bound.
+        let range = unsafe { table.ranges.get_unchecked(at) };
+        if range.major == major
+            && range.node == node
+            && range.minor_first <= minor
+            && range.minor_last >= minor
+        {
+            return true;
+        }
+        at += 1;
     }
+    false
 }
 
 /// Does a path with this start match a wanted prefix?

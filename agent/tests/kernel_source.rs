@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use kernel::{Watch, watch};
 use saker::event::{Body, Connect, DeviceType, Event, Exec, OpenSyscall};
+use saker::source::devices::Accelerators;
 use saker::source::{Kind, Sensor, SensorConfig, SensorError, cgroup, offsets};
 
 fn kinds(kinds: &[Kind]) -> SensorConfig {
@@ -485,6 +486,26 @@ fn a_renamed_device_is_seen_by_its_number() {
         .expect("counters")
         .kind(Kind::DeviceOpen);
     assert!(devices.filtered > 0, "{devices:?}");
+}
+
+#[test]
+fn a_driver_loaded_later_is_watched_too() {
+    let Some(mut watch) = watch(kinds(&[Kind::DeviceOpen])) else {
+        return;
+    };
+    assert!(!watch.sensor.refresh_accelerators().expect("refresh"));
+    // No driver is loaded for a test; /dev/null's stands in for it.
+    File::open("/dev/null").expect("open");
+    let later = Accelerators::parse("Character devices:\n  1 nvidia-uvm\n");
+    watch.sensor.watch_accelerators(later).expect("watch");
+    File::options().write(true).open("/dev/null").expect("open");
+    let first = watch.until("device", |event| match event.body {
+        Body::DeviceOpen(device) if event.tgid == std::process::id() => Some(device),
+        _ => None,
+    });
+    assert_eq!((first.major, first.minor), (1, 3));
+    assert!(first.write && !first.read);
+    assert!(watch.sensor.refresh_accelerators().expect("refresh"));
 }
 
 /// Acts, and returns this process's connect event to `port`.

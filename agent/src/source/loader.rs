@@ -5,20 +5,19 @@ use std::error::Error as _;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use aya::maps::{Map, MapError};
+use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::cgroup_device::CgroupDeviceLink;
 use aya::programs::cgroup_sock_addr::CgroupSockAddrLink;
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use saker_ebpf::config::{
-    OFFSETS_GLOBAL, OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX, Offsets, OpenPrefix, SETTINGS_GLOBAL,
-    Settings,
+    DEVICES_MAP, DeviceRange, DeviceTable, OFFSETS_GLOBAL, OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX,
+    Offsets, OpenPrefix, SETTINGS_GLOBAL, Settings,
 };
 use saker_ebpf::wire::{Kind, RECORD_BYTES_MAX};
 
 use super::cgroup::RootCgroup;
-use super::devices::Accelerators;
 use super::errors::SensorError;
 use super::offsets::FoundOffsets;
 use super::perf::{self, Tracefs};
@@ -56,8 +55,10 @@ pub struct LoadedProgram {
 
 /// The outcome of loading.
 pub struct Loaded {
-    /// The object's maps.
+    /// The object's other maps.
     pub ebpf: Ebpf,
+    /// The device numbers to report.
+    pub devices: DeviceMap,
     /// What is attached. Dropping it detaches.
     pub attachments: Vec<Attachment>,
     /// The programs that are attached.
@@ -74,18 +75,39 @@ struct Global<T>(T);
 unsafe impl Pod for Global<Settings> {}
 // SAFETY: `Offsets` is repr(C), Copy, and holds integers only.
 unsafe impl Pod for Global<Offsets> {}
+// SAFETY: `DeviceTable` is repr(C), Copy, and holds integers only.
+unsafe impl Pod for Global<DeviceTable> {}
+
+/// The device numbers to report, which can change while the programs run.
+pub struct DeviceMap(Array<MapData, Global<DeviceTable>>);
+
+impl DeviceMap {
+    fn new(map: Map) -> Result<Self, SensorError> {
+        Array::try_from(map).map(Self).map_err(map_error)
+    }
+
+    /// Reports these numbers from now on, and no others.
+    pub fn set(&mut self, ranges: &[DeviceRange]) -> Result<(), SensorError> {
+        let table = Global(DeviceTable::new(ranges));
+        self.0.set(0, table, 0).map_err(map_error)
+    }
+}
+
+/// A map that is there and cannot be used.
+pub fn map_error(error: MapError) -> SensorError {
+    SensorError::Kernel {
+        attempt: "using a map",
+        reason: one_line(&error),
+    }
+}
 
 /// What the kernel programs are told to report.
-pub fn settings(config: &SensorConfig, accelerators: &Accelerators) -> Settings {
+fn settings(config: &SensorConfig) -> Settings {
     let mut settings = Settings {
         own_tgid: config.own_tgid,
         report_threads: u32::from(config.report_threads),
         ..Settings::NONE
     };
-    for (slot, range) in settings.devices.iter_mut().zip(accelerators.ranges()) {
-        *slot = range;
-        settings.devices_len += 1;
-    }
     let devices: &[&[u8]] = if config.kinds.contains(&Kind::DeviceOpen) {
         &DEVICE_PREFIXES
     } else {
@@ -135,8 +157,9 @@ pub fn load(
     config: &SensorConfig,
     offsets: &FoundOffsets,
     cgroup: &RootCgroup,
-    settings: Settings,
+    ranges: &[DeviceRange],
 ) -> Result<Loaded, SensorError> {
+    let settings = settings(config);
     let settings = Global(settings);
     let found = Global(offsets.offsets);
     // AYA_LOG_LEVEL is aya-log's own global: 0 turns every line into dead code, which the verifier removes.
@@ -162,6 +185,8 @@ pub fn load(
     let mut ebpf = loader
         .load(object)
         .map_err(|error| load_error(error, config.ring_bytes))?;
+    let mut devices = DeviceMap::new(take_map(&mut ebpf, DEVICES_MAP)?)?;
+    devices.set(ranges)?;
 
     let mut attacher = Attacher {
         ebpf: &mut ebpf,
@@ -188,6 +213,7 @@ pub fn load(
     }
     Ok(Loaded {
         ebpf,
+        devices,
         attachments,
         programs,
         status,

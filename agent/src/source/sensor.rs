@@ -14,7 +14,7 @@ use saker_ebpf::wire::{Counters, Kind};
 
 use super::devices::Accelerators;
 use super::errors::SensorError;
-use super::loader::{self, Attachment, LoadedProgram};
+use super::loader::{self, Attachment, DeviceMap, LoadedProgram, map_error};
 use super::status::HookStatus;
 use super::{cgroup, object, offsets, privileges};
 
@@ -65,6 +65,7 @@ pub struct Sensor {
     programs: Vec<LoadedProgram>,
     status: Vec<HookStatus>,
     accelerators: Accelerators,
+    devices: DeviceMap,
     cgroup: OwnedFd,
     waker: Waker,
     logger: Option<EbpfLogger<KernelLog>>,
@@ -87,18 +88,14 @@ impl Sensor {
         let cgroup = cgroup::open_root()?;
         privileges::raise_memlock()?;
         let accelerators = Accelerators::read();
-        let settings = loader::settings(config, &accelerators);
         let loader::Loaded {
             mut ebpf,
+            devices,
             attachments,
             programs,
             status,
-        } = loader::load(object, config, &offsets, &cgroup, settings)?;
+        } = loader::load(object, config, &offsets, &cgroup, &accelerators.ranges())?;
 
-        let map_error = |error: aya::maps::MapError| SensorError::Kernel {
-            attempt: "opening a map",
-            reason: error.to_string(),
-        };
         let ring = RingBuf::try_from(loader::take_map(&mut ebpf, "EVENTS")?).map_err(map_error)?;
         let counters =
             PerCpuArray::try_from(loader::take_map(&mut ebpf, "COUNTERS")?).map_err(map_error)?;
@@ -121,6 +118,7 @@ impl Sensor {
             programs,
             status,
             accelerators,
+            devices,
             cgroup: cgroup.folder,
             waker: Waker::new()?,
             logger,
@@ -140,6 +138,24 @@ impl Sensor {
     /// The root of the cgroup v2 hierarchy that events' cgroup ids belong to.
     pub fn cgroup_root(&self) -> BorrowedFd<'_> {
         self.cgroup.as_fd()
+    }
+
+    /// Looks for drivers that were loaded or unloaded since, and reports their devices too. `true` when there were any.
+    /// Cheap: one small file is read.
+    pub fn refresh_accelerators(&mut self) -> Result<bool, SensorError> {
+        let accelerators = Accelerators::read();
+        if accelerators == self.accelerators {
+            return Ok(false);
+        }
+        self.watch_accelerators(accelerators)?;
+        Ok(true)
+    }
+
+    /// Reports the devices of these drivers from now on.
+    pub fn watch_accelerators(&mut self, accelerators: Accelerators) -> Result<(), SensorError> {
+        self.devices.set(&accelerators.ranges())?;
+        self.accelerators = accelerators;
+        Ok(())
     }
 
     /// Waits until a record can be drained, at most `timeout`. `false` when there is none: the time is up, a signal
