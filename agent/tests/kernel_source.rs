@@ -157,6 +157,29 @@ fn long_arguments_are_cut_and_say_so() {
 }
 
 #[test]
+fn exec_by_another_thread_keeps_the_process() {
+    let Some(mut watch) = watch(kinds(&[Kind::Exec])) else {
+        return;
+    };
+    let script = "import os, threading\n\
+                  threading.Thread(target=lambda: os.execv('/bin/true', ['by-a-thread'])).start()\n";
+    let Ok(mut child) = Command::new("python3").args(["-c", script]).spawn() else {
+        return eprintln!("SKIP: no python3 to exec from a thread with");
+    };
+    child.wait().expect("wait");
+    let pid = child.id();
+    let (tid, old_tid) = watch.until("exec by a thread", |event| match &event.body {
+        Body::Exec(exec) if event.tgid == pid && exec.argv.iter().eq([&b"by-a-thread"[..]]) => {
+            Some((event.tid, exec.old_tid))
+        }
+        _ => None,
+    });
+    // The thread that called exec has taken the leader's place and number.
+    assert_eq!(tid, pid);
+    assert_ne!(old_tid, pid);
+}
+
+#[test]
 fn exec_of_a_script_shows_both_files() {
     let Some(mut watch) = watch(kinds(&[Kind::Exec])) else {
         return;
