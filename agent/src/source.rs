@@ -2,6 +2,7 @@
 //!
 //! Everything that knows struct offsets, hooks and maps lives under here. What the bytes mean is `decode`'s business.
 
+pub mod attach;
 pub mod btf;
 pub mod cgroup;
 pub mod devices;

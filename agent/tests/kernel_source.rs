@@ -732,7 +732,7 @@ fn ten_thousand_short_processes_are_ten_thousand_events() {
     while !spawner.is_finished() {
         watch.sensor.poll(Duration::from_millis(50)).expect("poll");
         watch.sensor.drain(4096, &mut |record| {
-            take(&saker::decode::decode(record).expect("decodes"))
+            take(&saker::decode::decode(record).expect("decodes"));
         });
     }
     spawner.join().expect("join");

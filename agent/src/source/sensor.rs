@@ -12,9 +12,10 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
 use saker_ebpf::wire::{Counters, Kind};
 
+use super::attach::{Attachment, LoadedProgram};
 use super::devices::Accelerators;
 use super::errors::SensorError;
-use super::loader::{self, Attachment, DeviceMap, LoadedProgram, map_error};
+use super::loader::{self, DeviceMap, map_error};
 use super::status::HookStatus;
 use super::{cgroup, object, offsets, privileges};
 

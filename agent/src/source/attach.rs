@@ -1,0 +1,258 @@
+//! Attaching hooks, each by itself: all programs of one or none, and the reason in one line.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::Ebpf;
+use aya::programs::cgroup_device::CgroupDeviceLink;
+use aya::programs::cgroup_sock_addr::CgroupSockAddrLink;
+use aya::programs::raw_trace_point::RawTracePointLink;
+use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd};
+use saker_ebpf::wire::Kind;
+
+use super::cgroup::RootCgroup;
+use super::loader::one_line;
+use super::offsets::FoundOffsets;
+use super::perf::{self, Tracefs};
+use super::probes::{Attach, Hook, Probe, ProgramRow};
+use super::status::{HookStatus, Refusal};
+
+/// Programs attached to the kernel, until this is dropped.
+pub enum Attachment {
+    /// At a raw tracepoint.
+    RawTracepoint(RawTracePointLink),
+    /// At a cgroup's device access.
+    CgroupDevice(CgroupDeviceLink),
+    /// At a cgroup's connect.
+    CgroupAddress(CgroupSockAddrLink),
+    /// At a tracepoint, through a perf event.
+    Perf(OwnedFd),
+}
+
+/// A loaded program: what asks the kernel how often it ran.
+pub struct LoadedProgram {
+    /// The kind that it reports.
+    pub kind: Kind,
+    /// Keeps its statistics reachable.
+    pub fd: ProgramFd,
+}
+
+/// Attaches probes, and remembers what it attached.
+pub struct Attacher<'a> {
+    ebpf: &'a mut Ebpf,
+    cgroup: &'a RootCgroup,
+    /// Opened by the first hook that needs it.
+    tracefs: Option<Result<Tracefs, String>>,
+    offsets: &'a FoundOffsets,
+    disabled: &'a [String],
+    /// What is attached so far.
+    pub attachments: Vec<Attachment>,
+    /// The programs of it.
+    pub programs: Vec<LoadedProgram>,
+    /// Programs attached so far: two hooks can share theirs.
+    used: Vec<&'static str>,
+}
+
+impl<'a> Attacher<'a> {
+    /// Nothing is attached yet. Hooks named in `disabled` never will be.
+    pub fn new(
+        ebpf: &'a mut Ebpf,
+        cgroup: &'a RootCgroup,
+        offsets: &'a FoundOffsets,
+        disabled: &'a [String],
+    ) -> Self {
+        Self {
+            ebpf,
+            cgroup,
+            tracefs: None,
+            offsets,
+            disabled,
+            attachments: Vec::new(),
+            programs: Vec::new(),
+            used: Vec::new(),
+        }
+    }
+
+    /// Attaches the first hook of `probe` that works.
+    pub fn attach_probe(&mut self, probe: &'static Probe, wanted: bool) -> HookStatus {
+        let mut status = HookStatus {
+            kind: probe.kind.name(),
+            wanted,
+            hook: None,
+            needs: probe.hooks[0].needs,
+            lost: Vec::new(),
+            refused: Vec::new(),
+        };
+        if !wanted {
+            return status;
+        }
+        for hook in probe.hooks {
+            match self.attach_hook(probe.kind, hook) {
+                Ok(lost) => {
+                    status.hook = Some(hook.name);
+                    status.needs = hook.needs;
+                    if !hook.lost.is_empty() {
+                        status.lost.push(hook.lost.to_owned());
+                    }
+                    status.lost.extend(lost);
+                    break;
+                }
+                Err(failure) => status.refused.push(Refusal {
+                    hook: hook.name,
+                    reason: failure.reason,
+                    verifier_log: failure.verifier_log,
+                }),
+            }
+        }
+        if status.hook.is_none() {
+            status.lost.push(probe.lost_without.to_owned());
+        } else if probe.kind == Kind::Exec {
+            status.lost.extend(
+                self.offsets
+                    .lost_extras()
+                    .map(|(lost, missing)| format!("{lost} ({})", missing.describe())),
+            );
+        }
+        status
+    }
+
+    /// Attaches all programs of a hook, or none. Returns what is lost because an optional one is missing.
+    fn attach_hook(&mut self, kind: Kind, hook: &'static Hook) -> Result<Vec<String>, Failure> {
+        if self.disabled.iter().any(|name| name == hook.name) {
+            return Err(Failure::new("disabled by configuration"));
+        }
+        if let Some(missing) = self.offsets.missing_in(hook.fields).next() {
+            return Err(Failure::new(format!(
+                "the kernel lacks {}",
+                missing.describe()
+            )));
+        }
+        let mut attached = Vec::new();
+        let mut lost = Vec::new();
+        for row in hook.programs {
+            if self.used.contains(&row.name) {
+                continue;
+            }
+            match self.attach_program(row) {
+                Ok((attachment, fd)) => attached.push((attachment, fd, row.name)),
+                Err(failure) if row.optional.is_empty() => return Err(failure),
+                Err(failure) => {
+                    let line = format!("{} ({})", row.optional, failure.reason);
+                    if !lost.contains(&line) {
+                        lost.push(line);
+                    }
+                }
+            }
+        }
+        for (attachment, fd, name) in attached {
+            self.attachments.push(attachment);
+            self.programs.push(LoadedProgram { kind, fd });
+            self.used.push(name);
+        }
+        Ok(lost)
+    }
+
+    fn attach_program(&mut self, row: &ProgramRow) -> Result<(Attachment, ProgramFd), Failure> {
+        let program = self
+            .ebpf
+            .program_mut(row.name)
+            .ok_or_else(|| Failure::new(format!("the object has no program {}", row.name)))?;
+        let cgroup = self.cgroup.folder.as_fd();
+        let wrong_type = || Failure::new(format!("program {} is of another type", row.name));
+        let attachment = match row.attach {
+            Attach::RawTracepoint(tracepoint) => {
+                let Program::RawTracePoint(program) = program else {
+                    return Err(wrong_type());
+                };
+                ensure_loaded(program.load())?;
+                let link = program.attach(tracepoint)?;
+                Attachment::RawTracepoint(program.take_link(link)?)
+            }
+            Attach::CgroupDevice => {
+                let Program::CgroupDevice(program) = program else {
+                    return Err(wrong_type());
+                };
+                ensure_loaded(program.load())?;
+                let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+                Attachment::CgroupDevice(program.take_link(link)?)
+            }
+            Attach::CgroupAddress => {
+                let Program::CgroupSockAddr(program) = program else {
+                    return Err(wrong_type());
+                };
+                ensure_loaded(program.load())?;
+                let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+                Attachment::CgroupAddress(program.take_link(link)?)
+            }
+            Attach::Syscall(tracepoint) => {
+                let Program::TracePoint(program) = program else {
+                    return Err(wrong_type());
+                };
+                let tracefs = self
+                    .tracefs
+                    .get_or_insert_with(|| Tracefs::open().map_err(|error| error.to_string()))
+                    .as_ref()
+                    .map_err(|error| Failure::new(format!("tracefs cannot be opened: {error}")))?;
+                ensure_loaded(program.load())?;
+                let event = perf::attach(tracefs, "syscalls", tracepoint, program.fd()?.as_fd())
+                    .map_err(|error| {
+                        Failure::new(format!("syscalls/{tracepoint} cannot be attached: {error}"))
+                    })?;
+                Attachment::Perf(event)
+            }
+        };
+        let fd = program.fd()?.try_clone().map_err(ProgramError::from)?;
+        Ok((attachment, fd))
+    }
+}
+
+/// A program stays loaded when a hook that it shares could not be attached.
+fn ensure_loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+/// Why a hook could not be attached.
+struct Failure {
+    reason: String,
+    verifier_log: Option<String>,
+}
+
+impl Failure {
+    fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            verifier_log: None,
+        }
+    }
+}
+
+impl From<ProgramError> for Failure {
+    fn from(error: ProgramError) -> Self {
+        match error {
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => {
+                let log = verifier_log.to_string();
+                // The verifier ends with statistics; the line before them says what it minded.
+                let last = log
+                    .lines()
+                    .rev()
+                    .map(str::trim)
+                    .find(|line| !line.is_empty() && !line.starts_with("processed "));
+                Self {
+                    reason: match last {
+                        Some(line) => {
+                            format!("the kernel refused the program ({io_error}): {line}")
+                        }
+                        None => format!("the kernel refused the program: {io_error}"),
+                    },
+                    verifier_log: (!log.trim().is_empty()).then_some(log),
+                }
+            }
+            other => Self::new(one_line(&other)),
+        }
+    }
+}
