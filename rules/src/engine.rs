@@ -10,7 +10,7 @@
 use crate::{
     FieldSource,
     bundle::{
-        Bundle, SPECIAL_PROGRAMS, codec,
+        Bundle, SPECIAL_PROGRAMS, Tables, codec,
         rows::{EVENT, ProgramRow, RuleRow},
     },
     expr::{FieldArg, FieldRef},
@@ -21,7 +21,7 @@ use crate::{
     semantics::PreparedTest,
     template::Template,
 };
-use run::{Run, Table};
+use run::{Parts, Run, Table};
 
 pub(crate) use general::general;
 pub use run::Scratch;
@@ -59,6 +59,7 @@ pub struct Engine {
     options: EngineOptions,
     tables: Vec<Table>,
     tests: Vec<PreparedTest>,
+    fields: Vec<FieldRef>,
     /// By rule: whether its source takes part.
     active: Vec<bool>,
 }
@@ -84,8 +85,9 @@ impl Engine {
                 options.sources.as_ref().is_none_or(|sources| sources.iter().any(|wanted| wanted == source))
             })
             .collect();
+        let fields = (0..tables.slots.len()).filter_map(|slot| slot_field(tables, slot as u32)).collect();
         let parsed = tables.tables.iter().map(|row| Table::parse(tables, row)).collect();
-        Self { tables: parsed, tests, active, options, bundle }
+        Self { tables: parsed, tests, fields, active, options, bundle }
     }
 
     /// Room for one thread's evaluations.
@@ -132,7 +134,7 @@ impl Engine {
         if own.parts.len == 0 && every.parts.len == 0 {
             return;
         }
-        let mut run = Run::begin(tables, &self.tables, &self.tests, source, scratch);
+        let mut run = Run::begin(tables, self.parts(), source, scratch);
         run.evaluate(&[own.parts, every.parts], |condition| {
             let rule = tables.conditions[condition as usize].rule;
             if self.active[rule as usize] {
@@ -170,7 +172,7 @@ impl Engine {
             self.programs(Some(kind.as_bytes())).iter().flat_map(|program| tables.list(program.slots)).copied().collect();
         slots.sort_unstable();
         slots.dedup();
-        slots.into_iter().filter_map(|slot| self.slot_field(slot)).collect()
+        slots.into_iter().filter_map(|slot| slot_field(tables, slot)).collect()
     }
 
     /// What the kernel may drop. Derived from all active rules, whatever sources were chosen. Decoded at each call: keep it.
@@ -193,16 +195,19 @@ impl Engine {
         &self.bundle
     }
 
-    pub(crate) fn slot_field(&self, slot: u32) -> Option<FieldRef> {
-        let tables = self.bundle.tables();
-        let row = tables.slots.get(slot as usize)?;
-        let arg = match row.arg_kind {
-            1 => FieldArg::Index(row.index),
-            2 => FieldArg::Key(tables.str(row.key).into()),
-            _ => FieldArg::None,
-        };
-        Some(FieldRef { field: Field::from_index(usize::from(row.field))?, arg })
+    fn parts(&self) -> Parts<'_> {
+        Parts { tables: &self.tables, tests: &self.tests, fields: &self.fields }
     }
+}
+
+fn slot_field(tables: &Tables<'_>, slot: u32) -> Option<FieldRef> {
+    let row = tables.slots.get(slot as usize)?;
+    let arg = match row.arg_kind {
+        1 => FieldArg::Index(row.index),
+        2 => FieldArg::Key(tables.str(row.key).into()),
+        _ => FieldArg::None,
+    };
+    Some(FieldRef { field: Field::from_index(usize::from(row.field))?, arg })
 }
 
 impl core::fmt::Debug for Engine {
@@ -325,7 +330,7 @@ impl<'e> RuleView<'e> {
     /// What a sequence's events share; `None` for other rules.
     pub fn sequence_by(&self) -> Option<FieldRef> {
         let row = self.row();
-        if row.detection == 1 { self.engine.slot_field(row.by) } else { None }
+        if row.detection == 1 { slot_field(self.engine.bundle.tables(), row.by) } else { None }
     }
 
     /// The alert's text. Decoded at each call: keep it.

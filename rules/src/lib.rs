@@ -12,6 +12,7 @@ pub mod packs;
 pub mod ruleset;
 pub mod state;
 pub mod template;
+pub mod unit_test;
 pub mod value;
 mod semantics;
 pub mod reference;

@@ -114,11 +114,16 @@ enum Found {
     Key(u32),
     /// Searched: contained constants are stamped.
     Searched,
+    /// So many constants were searched one by one.
+    Asked(u32),
     /// The value is a list; of each element, the constant or [`NO_KEY`], in `elements`.
     Elements(Span),
     /// The value is of another type than the constants, or a list with such an element.
     OtherType,
 }
+
+/// Searching for one constant costs about an eighth of searching for all.
+const ASKED_MAX: u32 = 8;
 
 /// An element that is no constant.
 const NO_KEY: u32 = u32::MAX;
@@ -163,12 +168,21 @@ impl Scratch {
     }
 }
 
+/// What an engine keeps beside its bundle's tables.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'e> {
+    pub tables: &'e [Table],
+    pub tests: &'e [PreparedTest],
+    pub fields: &'e [FieldRef],
+}
+
 /// One event's evaluation.
 pub(super) struct Run<'a, S> {
     rules: &'a Tables<'a>,
     pool: PoolRef<'a>,
     tables: &'a [Table],
     tests: &'a [PreparedTest],
+    fields: &'a [FieldRef],
     source: &'a S,
     live: Vec<Option<Value<'a>>>,
     scratch: &'a mut Scratch,
@@ -178,8 +192,7 @@ pub(super) struct Run<'a, S> {
 impl<'a, S: FieldSource> Run<'a, S> {
     pub fn begin(
         rules: &'a Tables<'a>,
-        tables: &'a [Table],
-        tests: &'a [PreparedTest],
+        parts: Parts<'a>,
         source: &'a S,
         scratch: &'a mut Scratch,
     ) -> Self {
@@ -190,7 +203,8 @@ impl<'a, S: FieldSource> Run<'a, S> {
         scratch.next_event();
         let live = reuse(std::mem::take(&mut scratch.live));
         let epoch = scratch.epoch;
-        Self { rules, pool: rules.pool(), tables, tests, source, live, scratch, epoch }
+        let Parts { tables, tests, fields } = parts;
+        Self { rules, pool: rules.pool(), tables, tests, fields, source, live, scratch, epoch }
     }
 
     /// Gives the memory back.
@@ -241,14 +255,10 @@ impl<'a, S: FieldSource> Run<'a, S> {
         self.extract(slot)
     }
 
+    #[inline(never)]
     fn extract(&mut self, slot: u32) -> Option<Value<'a>> {
-        let row = &self.rules.slots[slot as usize];
-        let arg = match row.arg_kind {
-            0 => FieldArgRef::None,
-            1 => FieldArgRef::Index(row.index),
-            _ => FieldArgRef::Key(self.rules.str(row.key)),
-        };
-        let value = Field::from_index(usize::from(row.field)).and_then(|field| self.source.field(field, arg));
+        let field = &self.fields[slot as usize];
+        let value = self.source.field(field.field, (&field.arg).into());
         self.scratch.slots[slot as usize] = (self.epoch, self.live.len() as u32);
         self.live.push(value);
         value
@@ -256,20 +266,21 @@ impl<'a, S: FieldSource> Run<'a, S> {
 
     /// Looks the field's value up and makes the units that its constants name candidates. Once an event for each table.
     fn look_up(&mut self, number: u32) {
-        let table = self.tables[number as usize];
+        let tables = self.tables;
+        let table = &tables[number as usize];
         let state = &mut self.scratch.looked[number as usize];
         if std::mem::replace(state, self.epoch) == self.epoch {
             return;
         }
         let Some(value) = self.value(table.slot) else { return };
         if fits(table.method, value) {
-            return self.name(number, &table, value);
+            return self.name(number, table, value);
         }
         match value {
             // A comparison that a list meets is met by one of its elements.
             Value::List(elements) if !elements.is_empty() && elements.iter().all(|&element| fits(table.method, element)) => {
                 for &element in elements {
-                    self.name(number, &table, element);
+                    self.name(number, table, element);
                 }
             }
             // Nothing is known of other values, so everything is looked at.
@@ -283,7 +294,7 @@ impl<'a, S: FieldSource> Run<'a, S> {
 
     /// Makes the units candidates that a value of the table's type names.
     fn name(&mut self, number: u32, table: &Table, value: Value<'a>) {
-        match (table.layout, value) {
+        match (&table.layout, value) {
             (Layout::Equal(_), value) => {
                 if let Some(key) = self.equal(table, value) {
                     self.post(key);
@@ -293,19 +304,19 @@ impl<'a, S: FieldSource> Run<'a, S> {
                 let pool = self.pool;
                 let mut plain = std::mem::take(&mut self.scratch.text);
                 let path = plain_path(bytes, &mut plain);
-                affix::find(pool, layout, End::Front, path, |key| self.post(key));
+                affix::find(pool, *layout, End::Front, path, |key| self.post(key));
                 self.scratch.text = plain;
             }
             (Layout::Affix(layout), Value::Bytes(bytes)) => {
                 let end = if table.method == Method::StartsWith { End::Front } else { End::Back };
                 let pool = self.pool;
-                affix::find(pool, layout, end, bytes, |key| self.post(key));
+                affix::find(pool, *layout, end, bytes, |key| self.post(key));
             }
-            (Layout::Grams(layout), Value::Bytes(bytes)) => self.search(number, table, &layout, bytes, true),
-            (Layout::Net(layout), Value::Ip(address)) => net::find(self.pool, layout, address, |key| self.post(key)),
+            (Layout::Grams(layout), Value::Bytes(bytes)) => self.search(number, table, layout, bytes, true),
+            (Layout::Net(layout), Value::Ip(address)) => net::find(self.pool, *layout, address, |key| self.post(key)),
             (Layout::Bounds(layout), value) => {
                 if let Some(number) = ordered(table.method, value) {
-                    range::find(self.pool, layout, number, |key| self.post(key));
+                    range::find(self.pool, *layout, number, |key| self.post(key));
                 }
             }
             _ => {}
@@ -371,6 +382,27 @@ impl<'a, S: FieldSource> Run<'a, S> {
         self.scratch.text = lower;
     }
 
+    /// Whether a text contains a constant. The first few that are asked for are searched one by one; then all are searched at once.
+    fn contains(&mut self, atom: &AtomRow, text: &[u8]) -> bool {
+        let tables = self.tables;
+        let table = &tables[atom.b as usize];
+        let (stamp, found) = self.scratch.tables[atom.b as usize];
+        let asked = match found {
+            _ if stamp != self.epoch => 0,
+            Found::Asked(asked) => asked,
+            _ => return self.scratch.keys[atom.a as usize] == self.epoch,
+        };
+        if asked < ASKED_MAX {
+            self.scratch.tables[atom.b as usize] = (self.epoch, Found::Asked(asked + 1));
+            let wanted = self.rules.keys.get(atom.a as usize).map_or(&b""[..], |row| self.rules.bytes(row.text));
+            return gram::contains(text, wanted);
+        }
+        if let Layout::Grams(layout) = &table.layout {
+            self.search(atom.b, table, layout, text, false);
+        }
+        self.scratch.keys[atom.a as usize] == self.epoch
+    }
+
     /// What an equality table says of the field's value.
     #[inline]
     fn found(&mut self, number: u32) -> Found {
@@ -378,12 +410,13 @@ impl<'a, S: FieldSource> Run<'a, S> {
         if stamp == self.epoch {
             return found;
         }
-        let table = self.tables[number as usize];
+        let tables = self.tables;
+        let table = &tables[number as usize];
         let found = match self.value(table.slot) {
             None => Found::Nothing,
-            Some(Value::List(elements)) => self.found_elements(&table, elements),
+            Some(Value::List(elements)) => self.found_elements(table, elements),
             Some(value) if !fits(table.method, value) => Found::OtherType,
-            Some(value) => self.equal(&table, value).map_or(Found::Other, Found::Key),
+            Some(value) => self.equal(table, value).map_or(Found::Other, Found::Key),
         };
         self.scratch.tables[number as usize] = (self.epoch, found);
         found
@@ -443,13 +476,13 @@ impl<'a, S: FieldSource> Run<'a, S> {
                 Found::Key(key) => key == atom.a,
                 Found::Elements(elements) => self.elements_in(&atom, elements, |key| key == atom.a),
                 Found::OtherType => self.restored(&atom),
-                Found::Nothing | Found::Other | Found::Searched => false,
+                Found::Nothing | Found::Other | Found::Searched | Found::Asked(_) => false,
             },
             kind::NOT_EQUAL => match self.found(atom.b) {
                 Found::Key(key) => key != atom.a,
                 Found::Other => true,
                 Found::Elements(_) | Found::OtherType => self.restored(&atom),
-                Found::Nothing | Found::Searched => false,
+                Found::Nothing | Found::Searched | Found::Asked(_) => false,
             },
             kind::IN => {
                 let set = self.rules.sets[atom.a as usize];
@@ -458,7 +491,7 @@ impl<'a, S: FieldSource> Run<'a, S> {
                     Found::Key(key) => keys.binary_search(&key).is_ok(),
                     Found::Elements(elements) => self.elements_in(&atom, elements, |key| keys.binary_search(&key).is_ok()),
                     Found::OtherType => self.restored(&atom),
-                    Found::Nothing | Found::Other | Found::Searched => false,
+                    Found::Nothing | Found::Other | Found::Searched | Found::Asked(_) => false,
                 }
             }
             kind::EXISTS => self.value(atom.slot).is_some(),
@@ -473,16 +506,7 @@ impl<'a, S: FieldSource> Run<'a, S> {
             }
             kind::CONTAINS => match self.value(atom.slot) {
                 None => false,
-                Some(Value::Bytes(text)) => {
-                    let (stamp, found) = self.scratch.tables[atom.b as usize];
-                    let table = self.tables[atom.b as usize];
-                    if let Layout::Grams(layout) = table.layout
-                        && (stamp, found) != (self.epoch, Found::Searched)
-                    {
-                        self.search(atom.b, &table, &layout, text, false);
-                    }
-                    self.scratch.keys[atom.a as usize] == self.epoch
-                }
+                Some(Value::Bytes(text)) => self.contains(&atom, text),
                 Some(_) => self.restored(&atom),
             },
             kind::WORD | kind::COMPARE => {

@@ -106,16 +106,18 @@ fn build_class(pool: &mut Pool, constants: &[(&[u8], u32)], (gram_len, stride): 
 /// and command lines.
 fn commonness(gram: &[u8], shared: &FxHashMap<u32, u32>) -> u32 {
     let count = shared.get(&gram_of(gram)).copied().unwrap_or(1);
-    let bytes: u32 = gram
-        .iter()
-        .map(|byte| match byte {
-            b'e' | b't' | b'a' | b'o' | b'i' | b'n' | b's' | b'r' | b'/' | b' ' => 4,
-            b'a'..=b'z' | b'.' | b'-' => 3,
-            b'0'..=b'9' | b'_' => 2,
-            _ => 1,
-        })
-        .sum();
+    let bytes: u32 = gram.iter().map(|&byte| byte_commonness(byte)).sum();
     bytes + 2 * count.ilog2()
+}
+
+/// How common a byte is in paths and command lines, in the same steps.
+fn byte_commonness(byte: u8) -> u32 {
+    match byte {
+        b'e' | b't' | b'a' | b'o' | b'i' | b'n' | b's' | b'r' | b'/' | b' ' => 4,
+        b'a'..=b'z' | b'.' | b'-' => 3,
+        b'0'..=b'9' | b'_' => 2,
+        _ => 1,
+    }
 }
 
 /// Whether there is any constant to look for.
@@ -133,6 +135,20 @@ pub fn find(pool: PoolRef<'_>, table: &Grams, value: &[u8], mut candidate: impl 
     scan::<3, 1>(pool, &table.classes[2], value, &mut candidate);
     scan::<2, 1>(pool, &table.classes[3], value, &mut candidate);
     scan::<1, 1>(pool, &table.classes[4], value, &mut candidate);
+}
+
+/// Whether a value contains one constant: looks for its rarest byte, then compares.
+#[inline]
+pub fn contains(value: &[u8], wanted: &[u8]) -> bool {
+    if wanted.len() > value.len() {
+        return false;
+    }
+    let Some((offset, &byte)) = wanted.iter().enumerate().min_by_key(|&(_, &byte)| byte_commonness(byte)) else {
+        return true;
+    };
+    // Where that byte can stand, if the whole constant is to fit.
+    let room = &value[offset..value.len() - (wanted.len() - 1 - offset)];
+    memchr::memchr_iter(byte, room).any(|at| &value[at..at + wanted.len()] == wanted)
 }
 
 #[inline]
@@ -223,6 +239,11 @@ mod tests {
         check(&constants, "/etc/shado", &[]);
         check(&constants, "x=1;nc -e sh -c", &[2, 3, 4]);
         check(&constants, "xmrig -o stratum+tcp://pool", &[5]);
+        for (constant, value, expected) in
+            [("", "", true), ("a", "", false), ("ab", "xab", true), ("ab", "xa", false), ("bab", "abbab", true), ("=x", "==x", true)]
+        {
+            assert_eq!(contains(value.as_bytes(), constant.as_bytes()), expected, "{constant:?} in {value:?}");
+        }
         check(&constants, "passwd", &[1]);
         check(&constants, "exec /etc/shadow;passwd", &[0, 1, 3, 6]);
         check(&constants, "", &[]);
@@ -246,6 +267,9 @@ mod tests {
                 .filter(|&k| value.windows(constants[k as usize].len()).any(|window| window == constants[k as usize]))
                 .collect();
             assert_eq!(found(&constants, &value), expected);
+            for (key, constant) in constants.iter().enumerate() {
+                assert_eq!(contains(&value, constant), expected.contains(&(key as u32)));
+            }
         }
     }
 }
