@@ -200,7 +200,11 @@ impl Display for Operand {
             // A quoted number would otherwise come back as a number, and a bare word not at all.
             Operand::Value(value) if value.quoted => {
                 let escaped = escape(&value.bytes);
-                if escaped.starts_with('"') { f.write_str(&escaped) } else { write!(f, "\"{escaped}\"") }
+                if escaped.starts_with('"') {
+                    f.write_str(&escaped)
+                } else {
+                    write!(f, "\"{escaped}\"")
+                }
             }
             Operand::Value(value) => write!(f, "{value}"),
             Operand::List(parts, _) => write_joined(f, parts, ", "),

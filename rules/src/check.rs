@@ -67,7 +67,11 @@ impl Checker<'_> {
                     _ => 0,
                 };
                 let test = self.test(test)?;
-                Some(Typed { expr: Expr::Test(test), nodes, depth: 1 })
+                Some(Typed {
+                    expr: Expr::Test(test),
+                    nodes,
+                    depth: 1,
+                })
             }
         }?;
         if typed.depth > DEPTH_MAX || typed.nodes > NODES_MAX {
@@ -97,7 +101,11 @@ impl Checker<'_> {
                 other => typed.push(other),
             }
         }
-        let expr = if is_and { Expr::And(typed) } else { Expr::Or(typed) };
+        let expr = if is_and {
+            Expr::And(typed)
+        } else {
+            Expr::Or(typed)
+        };
         complete.then_some(Typed { expr, nodes, depth })
     }
 
@@ -111,7 +119,8 @@ impl Checker<'_> {
             MacroError::Broken => {}
             MacroError::Loop => {
                 let message = format!("reference loop in macro '{}'", name.text);
-                self.diagnostics.push(Diagnostic::new(Code::UndefinedMacro, message).at(place, ""));
+                self.diagnostics
+                    .push(Diagnostic::new(Code::UndefinedMacro, message).at(place, ""));
             }
             MacroError::Undefined(near) => {
                 let message = format!("Undefined macro '{}' used in filter.", name.text);
@@ -142,12 +151,12 @@ impl Checker<'_> {
                 self.right_side(test, &lhs, ty, &operand, right_ty)?;
                 Rhs::Operand(operand)
             }
-            (ast::Rhs::Value(value), _) => {
-                Rhs::Values(vec![self.literal(test, &lhs, ty, value)?])
-            }
+            (ast::Rhs::Value(value), _) => Rhs::Values(vec![self.literal(test, &lhs, ty, value)?]),
             (ast::Rhs::List(values), _) => {
-                let read: Vec<_> =
-                    values.iter().map(|value| self.literal(test, &lhs, ty, value)).collect();
+                let read: Vec<_> = values
+                    .iter()
+                    .map(|value| self.literal(test, &lhs, ty, value))
+                    .collect();
                 Rhs::Values(without_duplicates(
                     read.into_iter().collect::<Option<_>>()?,
                     test.modifier,
@@ -155,7 +164,12 @@ impl Checker<'_> {
             }
             (ast::Rhs::Operand(_), None) => unreachable!("an operand on the right was checked"),
         };
-        Some(Test { lhs, op: test.op, modifier: test.modifier, rhs })
+        Some(Test {
+            lhs,
+            op: test.op,
+            modifier: test.modifier,
+            rhs,
+        })
     }
 
     fn literal(
@@ -211,7 +225,11 @@ impl Checker<'_> {
             .collect();
         let diagnostic = Diagnostic::new(Code::OperatorType, message)
             .at(self.text.place(test.op_span), "")
-            .help(format!("`{}` can be compared by {}", test.lhs, usable.join(", ")));
+            .help(format!(
+                "`{}` can be compared by {}",
+                test.lhs,
+                usable.join(", ")
+            ));
         self.diagnostics.push(diagnostic);
         None
     }
@@ -231,7 +249,10 @@ impl Checker<'_> {
         } else if left.ty == FieldType::Net {
             "field type 'IPNET' doesn't support right-hand side fields".to_owned()
         } else if operand::is_bound_to_constants(lhs) {
-            format!("field '{}' doesn't support right-hand side fields", test.lhs)
+            format!(
+                "field '{}' doesn't support right-hand side fields",
+                test.lhs
+            )
         } else if operand::is_bound_to_constants(rhs) {
             "this field can't be used as a right-hand side field".to_owned()
         } else if left.list != right.list || !same_type(left.ty, right.ty) {
@@ -252,7 +273,8 @@ impl Checker<'_> {
 
     pub(crate) fn report(&mut self, code: Code, message: String, span: ast::Span) {
         let place = self.text.place(span);
-        self.diagnostics.push(Diagnostic::new(code, message).at(place, ""));
+        self.diagnostics
+            .push(Diagnostic::new(code, message).at(place, ""));
     }
 }
 
@@ -331,5 +353,8 @@ fn without_duplicates(values: Vec<Literal>, modifier: Option<Modifier>) -> Vec<L
         return values;
     }
     let mut seen = std::collections::HashSet::with_capacity(values.len());
-    values.into_iter().filter(|value| seen.insert(value.clone())).collect()
+    values
+        .into_iter()
+        .filter(|value| seen.insert(value.clone()))
+        .collect()
 }

@@ -86,14 +86,20 @@ impl Diagnostic {
     /// Sets the place.
     #[must_use]
     pub fn at(mut self, place: Place, label: impl Into<String>) -> Self {
-        self.primary = Some(Label { place, text: label.into() });
+        self.primary = Some(Label {
+            place,
+            text: label.into(),
+        });
         self
     }
 
     /// Adds an explaining place.
     #[must_use]
     pub fn also(mut self, place: Place, label: impl Into<String>) -> Self {
-        self.secondary.push(Label { place, text: label.into() });
+        self.secondary.push(Label {
+            place,
+            text: label.into(),
+        });
         self
     }
 
@@ -107,7 +113,10 @@ impl Diagnostic {
     /// Names the list, macro or rule that it is about.
     #[must_use]
     pub fn about(mut self, kind: &'static str, name: &str) -> Self {
-        self.item = Some(Item { kind, name: name.to_owned() });
+        self.item = Some(Item {
+            kind,
+            name: name.to_owned(),
+        });
         self
     }
 
@@ -124,30 +133,49 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = level.primary_title(self.message.as_str()).id(self.code.id());
+        let title = level
+            .primary_title(self.message.as_str())
+            .id(self.code.id());
         let mut group = Group::with_title(title);
         for (file_index, file) in files.iter().enumerate() {
-            let mut snippet = Snippet::source(file.text.as_str()).path(file.name.as_str());
-            let mut used = false;
-            for (label, kind) in self.labels() {
-                if label.place.file == file_index {
-                    used = true;
-                    let span = clip(label.place.span, &file.text);
-                    let mut annotation = kind.span(span.start..span.end);
-                    if !label.text.is_empty() {
-                        annotation = annotation.label(label.text.as_str());
-                    }
-                    snippet = snippet.annotation(annotation);
+            let labels: Vec<_> = self
+                .labels()
+                .filter(|(label, _)| label.place.file == file_index)
+                .collect();
+            let spans: Vec<_> = labels
+                .iter()
+                .map(|(label, _)| clip(label.place.span, &file.text))
+                .collect();
+            let Some(first) = spans.iter().map(|span| span.start).min() else {
+                continue;
+            };
+            let last = spans.iter().map(|span| span.end).max().unwrap_or(first);
+            // Only the lines in question: the renderer walks all that it is given.
+            let start = file.text[..first].rfind('\n').map_or(0, |at| at + 1);
+            let end = file.text[last..]
+                .find('\n')
+                .map_or(file.text.len(), |at| last + at + 1);
+            let line = line_column(&file.text, start).0 as usize;
+            let mut snippet = Snippet::source(&file.text[start..end])
+                .line_start(line)
+                .path(file.name.as_str());
+            for ((label, kind), span) in labels.into_iter().zip(spans) {
+                let mut annotation = kind.span(span.start - start..span.end - start);
+                if !label.text.is_empty() {
+                    annotation = annotation.label(label.text.as_str());
                 }
+                snippet = snippet.annotation(annotation);
             }
-            if used {
-                group = group.element(snippet);
-            }
+            group = group.element(snippet);
         }
         for help in &self.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
-        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
         let mut text = renderer.render(&[group]);
         text.push('\n');
         text
@@ -155,15 +183,20 @@ impl Diagnostic {
 
     /// In the shape of Falco's validation results. Lines and columns count from 0, as Falco's do.
     pub fn to_falco_json(&self, files: &[SourceFile]) -> Value {
-        let place = self.primary.as_ref().map(|label| label.place).unwrap_or_default();
+        let place = self
+            .primary
+            .as_ref()
+            .map(|label| label.place)
+            .unwrap_or_default();
         let file = files.get(place.file);
         let (line, column) = file.map_or((1, 1), |file| line_column(&file.text, place.span.start));
         let snippet = file.map_or("", |file| line_at(&file.text, place.span.start));
         let name = file.map_or("", |file| file.name.as_str());
-        let position =
-            json!({"name": name, "line": line - 1, "column": column - 1, "offset": place.span.start});
-        let (kind, item) =
-            self.item.as_ref().map_or(("rules content", ""), |item| (item.kind, &item.name));
+        let position = json!({"name": name, "line": line - 1, "column": column - 1, "offset": place.span.start});
+        let (kind, item) = self
+            .item
+            .as_ref()
+            .map_or(("rules content", ""), |item| (item.kind, &item.name));
         let mut message = self.message.clone();
         for help in &self.help {
             let _ = write!(message, " ({help})");
@@ -184,7 +217,11 @@ impl Diagnostic {
         self.primary
             .iter()
             .map(|label| (label, AnnotationKind::Primary))
-            .chain(self.secondary.iter().map(|label| (label, AnnotationKind::Context)))
+            .chain(
+                self.secondary
+                    .iter()
+                    .map(|label| (label, AnnotationKind::Context)),
+            )
     }
 }
 

@@ -114,8 +114,11 @@ impl JsonEvent {
     }
 
     fn scalar(&self, field: Field, arg: FieldArgRef<'_>) -> Option<Scalar> {
-        let (_, stored) =
-            self.values.get(&field)?.iter().find(|(own, _)| FieldArgRef::from(own) == arg)?;
+        let (_, stored) = self
+            .values
+            .get(&field)?
+            .iter()
+            .find(|(own, _)| FieldArgRef::from(own) == arg)?;
         match stored {
             Stored::One(scalar) => Some(scalar.clone()),
             Stored::Many(_) => None,
@@ -125,8 +128,10 @@ impl JsonEvent {
     /// Adds what other keys imply, where it is not written itself.
     fn derive(&mut self) {
         for (field, ends) in ENDS {
-            let scalars: Vec<_> =
-                ends.iter().filter_map(|end| self.scalar(*end, FieldArgRef::None)).collect();
+            let scalars: Vec<_> = ends
+                .iter()
+                .filter_map(|end| self.scalar(*end, FieldArgRef::None))
+                .collect();
             self.derive_list(*field, scalars);
         }
         for (field, own, parent) in ANCESTORS {
@@ -134,7 +139,10 @@ impl JsonEvent {
                 if let Some(scalar) = self.scalar(*of, FieldArgRef::None)
                     && self.scalar(*field, FieldArgRef::Index(index)).is_none()
                 {
-                    let field = FieldRef { field: *field, arg: FieldArg::Index(index) };
+                    let field = FieldRef {
+                        field: *field,
+                        arg: FieldArg::Index(index),
+                    };
                     self.insert(field, Stored::One(scalar));
                 }
             }
@@ -145,14 +153,22 @@ impl JsonEvent {
                 }
             }
             ancestors.sort_by_key(|(index, _)| *index);
-            self.derive_list(*field, ancestors.into_iter().map(|(_, scalar)| scalar).collect());
+            self.derive_list(
+                *field,
+                ancestors.into_iter().map(|(_, scalar)| scalar).collect(),
+            );
         }
     }
 
     fn derive_list(&mut self, field: Field, scalars: Vec<Scalar>) {
-        let reference = FieldRef { field, arg: FieldArg::None };
-        let is_written =
-            self.values.get(&field).is_some_and(|all| all.iter().any(|(arg, _)| *arg == FieldArg::None));
+        let reference = FieldRef {
+            field,
+            arg: FieldArg::None,
+        };
+        let is_written = self
+            .values
+            .get(&field)
+            .is_some_and(|all| all.iter().any(|(arg, _)| *arg == FieldArg::None));
         if !is_written && !scalars.is_empty() {
             self.insert(reference, many(scalars));
         }
@@ -168,8 +184,11 @@ impl FieldSource for JsonEvent {
     }
 
     fn field<'a>(&'a self, field: Field, arg: FieldArgRef<'a>) -> Option<Value<'a>> {
-        let (_, stored) =
-            self.values.get(&field)?.iter().find(|(own, _)| FieldArgRef::from(own) == arg)?;
+        let (_, stored) = self
+            .values
+            .get(&field)?
+            .iter()
+            .find(|(own, _)| FieldArgRef::from(own) == arg)?;
         Some(match stored {
             Stored::One(scalar) => scalar.value(),
             Stored::Many(list) => Value::List(list.borrow_dependent()),
@@ -179,14 +198,36 @@ impl FieldSource for JsonEvent {
 
 /// Fields that stand for several others.
 const ENDS: &[(Field, &[Field])] = &[
-    (Field::FdIp, &[Field::FdCip, Field::FdSip, Field::FdLip, Field::FdRip]),
-    (Field::FdNet, &[Field::FdCip, Field::FdSip, Field::FdLip, Field::FdRip]),
+    (
+        Field::FdIp,
+        &[Field::FdCip, Field::FdSip, Field::FdLip, Field::FdRip],
+    ),
+    (
+        Field::FdNet,
+        &[Field::FdCip, Field::FdSip, Field::FdLip, Field::FdRip],
+    ),
     (Field::FdCnet, &[Field::FdCip]),
     (Field::FdSnet, &[Field::FdSip]),
     (Field::FdLnet, &[Field::FdLip]),
     (Field::FdRnet, &[Field::FdRip]),
-    (Field::FdPort, &[Field::FdCport, Field::FdSport, Field::FdLport, Field::FdRport]),
-    (Field::FdProto, &[Field::FdCport, Field::FdSport, Field::FdLport, Field::FdRport]),
+    (
+        Field::FdPort,
+        &[
+            Field::FdCport,
+            Field::FdSport,
+            Field::FdLport,
+            Field::FdRport,
+        ],
+    ),
+    (
+        Field::FdProto,
+        &[
+            Field::FdCport,
+            Field::FdSport,
+            Field::FdLport,
+            Field::FdRport,
+        ],
+    ),
 ];
 
 /// Fields of ancestors, with those of the process itself and its parent.
@@ -212,7 +253,9 @@ impl Scalar {
 }
 
 fn many(scalars: Vec<Scalar>) -> Stored {
-    Stored::Many(StoredList::new(scalars, |scalars| scalars.iter().map(Scalar::value).collect()))
+    Stored::Many(StoredList::new(scalars, |scalars| {
+        scalars.iter().map(Scalar::value).collect()
+    }))
 }
 
 /// `proc.name`, `proc.aname[2]`, `evt.arg.flags`, `evt.arg[flags]`.
@@ -231,8 +274,10 @@ fn read(key: &str, field: &FieldRef, raw: &RawValue) -> Result<Option<Stored>, J
     let text = raw.get();
     let ty = fields::field_type(field);
     let scalar = |text: &str| {
-        read_scalar(ty, text)
-            .ok_or_else(|| JsonEventError::WrongType { key: key.to_owned(), expected: expected(ty) })
+        read_scalar(ty, text).ok_or_else(|| JsonEventError::WrongType {
+            key: key.to_owned(),
+            expected: expected(ty),
+        })
     };
     if text == "null" {
         return Ok(None);
@@ -240,14 +285,21 @@ fn read(key: &str, field: &FieldRef, raw: &RawValue) -> Result<Option<Stored>, J
     if text.starts_with('[') {
         if !field.field.info().list && !stands_for_several(field) {
             let expected = "a single value";
-            return Err(JsonEventError::WrongType { key: key.to_owned(), expected });
+            return Err(JsonEventError::WrongType {
+                key: key.to_owned(),
+                expected,
+            });
         }
         let items: Vec<&RawValue> = serde_json::from_str(text).map_err(JsonEventError::Json)?;
         let scalars: Result<Vec<_>, _> = items.into_iter().map(|item| scalar(item.get())).collect();
         return scalars.map(|scalars| Some(many(scalars)));
     }
     let scalar = scalar(text)?;
-    Ok(Some(if field.field.info().list { many(vec![scalar]) } else { Stored::One(scalar) }))
+    Ok(Some(if field.field.info().list {
+        many(vec![scalar])
+    } else {
+        Stored::One(scalar)
+    }))
 }
 
 fn stands_for_several(field: &FieldRef) -> bool {
@@ -289,11 +341,16 @@ fn read_scalar(ty: FieldType, text: &str) -> Option<Scalar> {
             Err(_) if word == "-1" => Some(Scalar::Uint(u32::MAX.into())),
             Err(_) => None,
         },
-        FieldType::Port => word.parse::<u16>().ok().map(|port| Scalar::Uint(port.into())),
+        FieldType::Port => word
+            .parse::<u16>()
+            .ok()
+            .map(|port| Scalar::Uint(port.into())),
         FieldType::Int => word.parse().ok().map(Scalar::Int),
-        FieldType::Double => {
-            word.parse::<f64>().ok().filter(|number| number.is_finite()).map(Scalar::Double)
-        }
+        FieldType::Double => word
+            .parse::<f64>()
+            .ok()
+            .filter(|number| number.is_finite())
+            .map(Scalar::Double),
         FieldType::Bool => word.parse().ok().map(Scalar::Bool),
         FieldType::Ip | FieldType::Net if unquoted.is_some() => word.parse().ok().map(Scalar::Ip),
         _ => None,

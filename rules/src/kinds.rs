@@ -44,9 +44,15 @@ impl KindInfo {
 /// The row of a kind in [`KINDS`], by name.
 pub fn index_of(name: &str) -> Option<usize> {
     static MAP: OnceLock<HashMap<&'static str, usize>> = OnceLock::new();
-    MAP.get_or_init(|| KINDS.iter().enumerate().map(|(index, kind)| (kind.name, index)).collect())
-        .get(name)
-        .copied()
+    MAP.get_or_init(|| {
+        KINDS
+            .iter()
+            .enumerate()
+            .map(|(index, kind)| (kind.name, index))
+            .collect()
+    })
+    .get(name)
+    .copied()
 }
 
 /// The kind whose name is nearest to an unknown one, if any is near.
@@ -57,7 +63,11 @@ pub fn suggest(name: &str) -> Option<&'static str> {
 const UNTRACED: Supply = Supply::Untraced("this kind of event is not traced");
 
 const fn row(name: &'static str, origin: Origin, supply: Supply) -> KindInfo {
-    KindInfo { name, origin, supply }
+    KindInfo {
+        name,
+        origin,
+        supply,
+    }
 }
 
 /// Every kind, sorted by name.
@@ -95,7 +105,11 @@ pub const KINDS: &[KindInfo] = &[
     row("clock_nanosleep", Origin::Syscall, UNTRACED),
     row("clock_settime", Origin::Syscall, UNTRACED),
     row("clone", Origin::Syscall, Supply::Traced),
-    row("clone3", Origin::Syscall, Supply::Untraced("new processes arrive as clone")),
+    row(
+        "clone3",
+        Origin::Syscall,
+        Supply::Untraced("new processes arrive as clone"),
+    ),
     row("close", Origin::Syscall, UNTRACED),
     row("close_range", Origin::Syscall, UNTRACED),
     row("connect", Origin::Syscall, Supply::Traced),
@@ -106,7 +120,11 @@ pub const KINDS: &[KindInfo] = &[
     row("create_module", Origin::Syscall, UNTRACED),
     row("delete_module", Origin::Syscall, UNTRACED),
     row("device_open", Origin::Saker, Supply::Traced),
-    row("dns", Origin::Saker, Supply::Untraced("DNS answers are not traced yet")),
+    row(
+        "dns",
+        Origin::Saker,
+        Supply::Untraced("DNS answers are not traced yet"),
+    ),
     row("drop", Origin::Falco, UNTRACED),
     row("dup", Origin::Syscall, UNTRACED),
     row("dup2", Origin::Syscall, UNTRACED),
@@ -122,7 +140,11 @@ pub const KINDS: &[KindInfo] = &[
     row("eventfd", Origin::Syscall, UNTRACED),
     row("eventfd2", Origin::Syscall, UNTRACED),
     row("execve", Origin::Syscall, Supply::Traced),
-    row("execveat", Origin::Syscall, Supply::Untraced("executions through execveat arrive as execve")),
+    row(
+        "execveat",
+        Origin::Syscall,
+        Supply::Untraced("executions through execveat arrive as execve"),
+    ),
     row("exit", Origin::Syscall, UNTRACED),
     row("exit_group", Origin::Syscall, UNTRACED),
     row("faccessat", Origin::Syscall, UNTRACED),
@@ -148,7 +170,11 @@ pub const KINDS: &[KindInfo] = &[
     row("finit_module", Origin::Syscall, UNTRACED),
     row("flistxattr", Origin::Syscall, UNTRACED),
     row("flock", Origin::Syscall, UNTRACED),
-    row("fork", Origin::Syscall, Supply::Untraced("new processes arrive as clone")),
+    row(
+        "fork",
+        Origin::Syscall,
+        Supply::Untraced("new processes arrive as clone"),
+    ),
     row("fremovexattr", Origin::Syscall, UNTRACED),
     row("fsconfig", Origin::Syscall, UNTRACED),
     row("fsetxattr", Origin::Syscall, UNTRACED),
@@ -211,7 +237,11 @@ pub const KINDS: &[KindInfo] = &[
     row("getuid32", Origin::Syscall, UNTRACED),
     row("getxattr", Origin::Syscall, UNTRACED),
     row("getxattrat", Origin::Syscall, UNTRACED),
-    row("gpu", Origin::Saker, Supply::Untraced("GPUs are not sampled yet")),
+    row(
+        "gpu",
+        Origin::Saker,
+        Supply::Untraced("GPUs are not sampled yet"),
+    ),
     row("group_added", Origin::Falco, UNTRACED),
     row("group_deleted", Origin::Falco, UNTRACED),
     row("gtty", Origin::Syscall, UNTRACED),
@@ -223,7 +253,11 @@ pub const KINDS: &[KindInfo] = &[
     row("inotify_init", Origin::Syscall, UNTRACED),
     row("inotify_init1", Origin::Syscall, UNTRACED),
     row("inotify_rm_watch", Origin::Syscall, UNTRACED),
-    row("internal", Origin::Saker, Supply::Untraced("the agent's own events are not raised yet")),
+    row(
+        "internal",
+        Origin::Saker,
+        Supply::Untraced("the agent's own events are not raised yet"),
+    ),
     row("io_cancel", Origin::Syscall, UNTRACED),
     row("io_destroy", Origin::Syscall, UNTRACED),
     row("io_getevents", Origin::Syscall, UNTRACED),
@@ -261,7 +295,7 @@ pub const KINDS: &[KindInfo] = &[
     row("llistxattr", Origin::Syscall, UNTRACED),
     row("lock", Origin::Syscall, UNTRACED),
     row("lookup_dcookie", Origin::Syscall, UNTRACED),
-    row("lost", Origin::Saker, Supply::Untraced("losses are counted and not yet raised as events")),
+    row("lost", Origin::Saker, Supply::Traced),
     row("lremovexattr", Origin::Syscall, UNTRACED),
     row("lseek", Origin::Syscall, UNTRACED),
     row("lsetxattr", Origin::Syscall, UNTRACED),
@@ -336,7 +370,11 @@ pub const KINDS: &[KindInfo] = &[
     row("pause", Origin::Syscall, UNTRACED),
     row("perf_event_open", Origin::Syscall, UNTRACED),
     row("personality", Origin::Syscall, UNTRACED),
-    row("pickle", Origin::Saker, Supply::Untraced("unpickling is not traced yet")),
+    row(
+        "pickle",
+        Origin::Saker,
+        Supply::Untraced("unpickling is not traced yet"),
+    ),
     row("pidfd_getfd", Origin::Syscall, UNTRACED),
     row("pidfd_open", Origin::Syscall, UNTRACED),
     row("pidfd_send_signal", Origin::Syscall, UNTRACED),
@@ -521,7 +559,11 @@ pub const KINDS: &[KindInfo] = &[
     row("timerfd_settime", Origin::Syscall, UNTRACED),
     row("times", Origin::Syscall, UNTRACED),
     row("tkill", Origin::Syscall, UNTRACED),
-    row("tls", Origin::Saker, Supply::Untraced("TLS handshakes are not traced yet")),
+    row(
+        "tls",
+        Origin::Saker,
+        Supply::Untraced("TLS handshakes are not traced yet"),
+    ),
     row("tracer", Origin::Falco, UNTRACED),
     row("truncate", Origin::Syscall, UNTRACED),
     row("truncate64", Origin::Syscall, UNTRACED),
@@ -545,7 +587,11 @@ pub const KINDS: &[KindInfo] = &[
     row("utime", Origin::Syscall, UNTRACED),
     row("utimensat", Origin::Syscall, UNTRACED),
     row("utimes", Origin::Syscall, UNTRACED),
-    row("vfork", Origin::Syscall, Supply::Untraced("new processes arrive as clone")),
+    row(
+        "vfork",
+        Origin::Syscall,
+        Supply::Untraced("new processes arrive as clone"),
+    ),
     row("vhangup", Origin::Syscall, UNTRACED),
     row("vm86", Origin::Syscall, UNTRACED),
     row("vm86old", Origin::Syscall, UNTRACED),

@@ -39,7 +39,8 @@ impl<'a> Lexer<'a> {
 
     /// Skips blanks; whether there were any.
     pub(crate) fn blank(&mut self) -> bool {
-        self.take(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x8)).is_some()
+        self.take(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x8))
+            .is_some()
     }
 
     /// Skips exactly this text.
@@ -155,7 +156,11 @@ impl<'a> Lexer<'a> {
         let span = Span::new(start, end + 1);
         let value = unescape(&bytes[start + 1..end], quote, start + 1)?;
         self.pos = end + 1;
-        Ok(Some(Value { bytes: value, span, quoted: true }))
+        Ok(Some(Value {
+            bytes: value,
+            span,
+            quoted: true,
+        }))
     }
 
     fn rest(&self) -> &'a str {
@@ -170,7 +175,10 @@ impl<'a> Lexer<'a> {
     /// bytes from 0x80 alike, which keeps the position on a character's border.
     fn take(&mut self, fits: impl Fn(u8) -> bool) -> Option<&'a str> {
         let rest = self.rest();
-        let len = rest.bytes().position(|byte| byte == 0 || !fits(byte)).unwrap_or(rest.len());
+        let len = rest
+            .bytes()
+            .position(|byte| byte == 0 || !fits(byte))
+            .unwrap_or(rest.len());
         self.pos += len;
         (len > 0).then(|| &rest[..len])
     }
@@ -205,8 +213,18 @@ pub(crate) fn unescape(inside: &[u8], quote: u8, offset: usize) -> Result<Vec<u8
             b'\\' | b' ' => b'\\',
             b'/' => b'/',
             b'"' | b'\'' if escaped == quote => quote,
-            b'"' => return Err(error("invalid \\\" escape in '-quoted string".to_owned(), 2)),
-            b'\'' => return Err(error("invalid \\' escape in \"-quoted string".to_owned(), 2)),
+            b'"' => {
+                return Err(error(
+                    "invalid \\\" escape in '-quoted string".to_owned(),
+                    2,
+                ));
+            }
+            b'\'' => {
+                return Err(error(
+                    "invalid \\' escape in \"-quoted string".to_owned(),
+                    2,
+                ));
+            }
             b'x' => {
                 let digit = |at: usize| inside.get(at).and_then(|&c| char::from(c).to_digit(16));
                 let (Some(high), Some(low)) = (digit(index), digit(index + 1)) else {

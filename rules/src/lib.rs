@@ -1,30 +1,42 @@
 //! Falco's rule language: loaded, checked, compiled and evaluated.
+//!
+//! The library needs no agent. Rules files are loaded by [`loader::load`], which reports everything that is
+//! wrong with them; conditions alone are checked by [`loader::check_condition`]. Events are whatever
+//! implements [`FieldSource`]; [`json_event::JsonEvent`] reads recorded ones.
+//!
+//! ```
+//! use saker_rules::{json_event::JsonEvent, loader, reference::Prepared};
+//!
+//! let condition = loader::check_condition("evt.type = execve and proc.name in (bash, sh)").unwrap();
+//! let event = JsonEvent::parse(r#"{"evt.type": "execve", "proc.name": "sh"}"#).unwrap();
+//! assert!(Prepared::new(&condition).evaluate(&event));
+//! ```
 
+pub mod ast;
 pub mod bundle;
+mod check;
 pub mod compile;
+pub mod diagnostic;
 pub mod engine;
 pub mod expr;
 pub mod fields;
+pub mod json_event;
 pub mod kernel_filter;
+pub mod kinds;
+mod lexer;
+pub mod loader;
 #[doc(hidden)]
 pub mod matcher;
 pub mod packs;
+pub mod parser;
+pub mod prelude;
+pub mod reference;
 pub mod ruleset;
+mod semantics;
 pub mod state;
 pub mod template;
 pub mod unit_test;
 pub mod value;
-mod semantics;
-pub mod reference;
-pub mod prelude;
-pub mod parser;
-pub mod loader;
-mod lexer;
-pub mod kinds;
-pub mod json_event;
-pub mod diagnostic;
-mod check;
-pub mod ast;
 
 use fields::Field;
 use value::Value;

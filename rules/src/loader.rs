@@ -10,7 +10,7 @@ mod messages;
 mod read;
 mod resolve;
 mod text;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -22,7 +22,7 @@ pub(crate) use text::Text;
 use crate::{
     ast::{self, Span},
     check::{self, Checker, MacroError, Typed, lint, reach},
-    diagnostic::{Code, Diagnostic, Place, Severity, line_column, nearest},
+    diagnostic::{Code, Diagnostic, Place, Severity, nearest},
     expr::{Expr, FieldRef, Operand},
     parser,
     ruleset::{Detection, Rule, RuleSet},
@@ -36,6 +36,8 @@ const FILE_BYTES_MAX: usize = 32 << 20;
 const DIAGNOSTICS_MAX: usize = 10_000;
 /// Each level costs stack. Falco's rules nest four deep.
 const MACRO_NESTING_MAX: usize = 64;
+/// Errors of macros that are shown with one condition.
+const MACRO_ERRORS_MAX: usize = 32;
 
 /// A rules file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,12 +119,19 @@ pub struct ListText {
 impl SourceFile {
     /// A file of the user's.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into(), is_library: false }
+        Self {
+            name: name.into(),
+            text: text.into(),
+            is_library: false,
+        }
     }
 
     /// A file whose lists and macros are there to be used by others.
     pub fn library(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { is_library: true, ..Self::new(name, text) }
+        Self {
+            is_library: true,
+            ..Self::new(name, text)
+        }
     }
 }
 
@@ -139,7 +148,9 @@ impl Default for LoadOptions {
 impl LoadReport {
     /// Whether any file is wrong.
     pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.diagnostics
+            .iter()
+            .any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     /// All diagnostics for people, errors and warnings in order.
@@ -182,13 +193,21 @@ impl LoadReport {
 
 /// Loads rules files in order.
 pub fn load(files: &[SourceFile], options: &LoadOptions) -> LoadReport {
-    let mut report = LoadReport { files: files.to_vec(), ..LoadReport::default() };
+    let mut report = LoadReport {
+        files: files.to_vec(),
+        ..LoadReport::default()
+    };
     let mut collected = Collected::default();
     for (index, file) in files.iter().enumerate() {
         if file.text.len() > FILE_BYTES_MAX {
             let message = format!("file has more than {FILE_BYTES_MAX} bytes");
-            let place = Place { file: index, span: Span::default() };
-            report.diagnostics.push(Diagnostic::new(Code::TooLarge, message).at(place, ""));
+            let place = Place {
+                file: index,
+                span: Span::default(),
+            };
+            report
+                .diagnostics
+                .push(Diagnostic::new(Code::TooLarge, message).at(place, ""));
             continue;
         }
         match yaml::parse(&file.text, index) {
@@ -212,16 +231,28 @@ pub fn load(files: &[SourceFile], options: &LoadOptions) -> LoadReport {
         &mut report.rules,
         &report.files,
     );
-    report.macros = collected.macros.items().iter().map(|item| item.name.clone()).collect();
+    report.macros = collected
+        .macros
+        .items()
+        .iter()
+        .map(|item| item.name.clone())
+        .collect();
     let lists = Lists::new(&collected.lists, &mut Vec::new());
     report.lists = collected
         .lists
         .items()
         .iter()
-        .map(|list| ListText { name: list.name.clone(), items: lists.items(&list.name).to_vec() })
+        .map(|list| ListText {
+            name: list.name.clone(),
+            items: lists.items(&list.name).to_vec(),
+        })
         .collect();
     let key = |diagnostic: &Diagnostic| {
-        let place = diagnostic.primary.as_ref().map(|label| label.place).unwrap_or_default();
+        let place = diagnostic
+            .primary
+            .as_ref()
+            .map(|label| label.place)
+            .unwrap_or_default();
         (place.file, place.span.start)
     };
     report.diagnostics.sort_by_key(key);
@@ -263,15 +294,14 @@ pub fn check_condition_with_warnings(text: &str) -> (Option<Expr>, Vec<Diagnosti
 }
 
 /// Checks a condition's grammar alone: names are not looked up.
-pub fn check_condition_syntax(text: &str) -> Result<ast::Expr, Diagnostic> {
+pub fn check_condition_syntax(text: &str) -> Result<ast::Expr, Box<Diagnostic>> {
     let mut written = Text::default();
     written.push_copy(text, 0, 0);
-    parser::parse(text).map_err(|error| syntax_diagnostic(&error, &written))
+    parser::parse(text).map_err(|error| Box::new(syntax_diagnostic(&error, &written)))
 }
 
 fn syntax_diagnostic(error: &parser::SyntaxError, text: &Text) -> Diagnostic {
-    Diagnostic::new(Code::ConditionSyntax, error.message.clone())
-        .at(text.place(error.span), "here")
+    Diagnostic::new(Code::ConditionSyntax, error.message.clone()).at(text.place(error.span), "here")
 }
 
 /// Turns what was collected into checked rules.
@@ -318,17 +348,30 @@ impl<'a> Compiler<'a> {
                     (Text::default(), None)
                 }
             };
-            macros.push(MacroState { text, parsed, typed: Progress::NotYet, is_used: false });
+            macros.push(MacroState {
+                text,
+                parsed,
+                typed: Progress::NotYet,
+                is_used: false,
+            });
         }
-        Self { collected, options, lists, macros, nesting: 0, diagnostics }
+        Self {
+            collected,
+            options,
+            lists,
+            macros,
+            nesting: 0,
+            diagnostics,
+        }
     }
 
     fn run(mut self, ruleset: &mut RuleSet, texts: &mut Vec<RuleText>, files: &[SourceFile]) {
+        let lines = Lines::new(files);
         for item in self.collected.rules.items() {
             if !self.options.sources.contains(&item.source) {
                 continue;
             }
-            if let Some((rule, text)) = self.rule(item, files) {
+            if let Some((rule, text)) = self.rule(item, files, &lines) {
                 ruleset.rules.push(rule);
                 texts.push(text);
             }
@@ -341,7 +384,12 @@ impl<'a> Compiler<'a> {
     }
 
     /// A rule, or `None` after reporting what is wrong with it.
-    fn rule(&mut self, item: &RuleItem, files: &[SourceFile]) -> Option<(Rule, RuleText)> {
+    fn rule(
+        &mut self,
+        item: &RuleItem,
+        files: &[SourceFile],
+        lines: &Lines,
+    ) -> Option<(Rule, RuleText)> {
         if item.is_broken && item.condition.is_empty() && item.sequence.is_none() {
             return None;
         }
@@ -349,9 +397,9 @@ impl<'a> Compiler<'a> {
         let mut found = Vec::new();
         let output = self.output_template(item, &output_text, &mut found);
         let detection = match &item.sequence {
-            Some(sequence) => {
-                self.sequence(item, sequence, &mut found).map(|found| (found, String::new()))
-            }
+            Some(sequence) => self
+                .sequence(item, sequence, &mut found)
+                .map(|found| (found, String::new())),
             None => self.event_detection(item, &mut found),
         };
         if !self.settle(item, found) || item.is_broken {
@@ -360,7 +408,7 @@ impl<'a> Compiler<'a> {
         let (detection, compiled_condition) = detection?;
         let output = output?;
         let origin = item.changed_at;
-        let (line, _) = line_column(&files[origin.file].text, origin.span.start);
+        let line = lines.line(origin);
         let rule = Rule {
             name: item.name.clone(),
             desc: item.desc.clone(),
@@ -390,17 +438,23 @@ impl<'a> Compiler<'a> {
         let has_errors = found.iter().any(is_error);
         let is_skipped = has_errors
             && item.skip_if_unknown_filter
-            && found.iter().filter(|diagnostic| is_error(diagnostic)).all(is_unknown_name);
+            && found
+                .iter()
+                .filter(|diagnostic| is_error(diagnostic))
+                .all(is_unknown_name);
         for diagnostic in found {
             let diagnostic = match diagnostic.item {
                 None => diagnostic.about("rule", &item.name),
                 Some(_) => diagnostic,
             };
-            self.diagnostics.push(if is_skipped && is_error(&diagnostic) {
-                diagnostic.as_warning().help("the rule is skipped, as skip-if-unknown-filter asks")
-            } else {
-                diagnostic
-            });
+            self.diagnostics
+                .push(if is_skipped && is_error(&diagnostic) {
+                    diagnostic
+                        .as_warning()
+                        .help("the rule is skipped, as skip-if-unknown-filter asks")
+                } else {
+                    diagnostic
+                });
         }
         !has_errors
     }
@@ -411,7 +465,11 @@ impl<'a> Compiler<'a> {
         found: &mut Vec<Diagnostic>,
     ) -> Option<(Detection, String)> {
         // Broken exceptions were reported and would only be reported again.
-        let exceptions = if item.is_broken { &[] } else { item.exceptions.as_slice() };
+        let exceptions = if item.is_broken {
+            &[]
+        } else {
+            item.exceptions.as_slice()
+        };
         let text = match resolve::with_exceptions(&item.condition, exceptions) {
             Ok(text) => text,
             Err(diagnostic) => {
@@ -425,9 +483,10 @@ impl<'a> Compiler<'a> {
         }
         let detection = match item.hold_ns {
             None => Detection::Event(typed.expr),
-            Some(ns) => {
-                Detection::For { condition: typed.expr, hold: Duration::from_nanos(ns) }
-            }
+            Some(ns) => Detection::For {
+                condition: typed.expr,
+                hold: Duration::from_nanos(ns),
+            },
         };
         Some((detection, printed))
     }
@@ -491,11 +550,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// A condition typed, and printed with macros and lists resolved.
-    fn condition(
-        &mut self,
-        text: &Text,
-        found: &mut Vec<Diagnostic>,
-    ) -> Option<(Typed, String)> {
+    fn condition(&mut self, text: &Text, found: &mut Vec<Diagnostic>) -> Option<(Typed, String)> {
         let (text, parsed) = match parse(&self.lists, text) {
             Ok(parsed) => parsed,
             Err(diagnostic) => {
@@ -545,8 +600,14 @@ impl<'a> Compiler<'a> {
             .index(&name.text)
             .filter(|&index| collected.macros.items()[index].defined < visible_until);
         let Some(index) = index else {
-            let names = collected.macros.items().iter().map(|item| item.name.as_str());
-            return Err(MacroError::Undefined(nearest(&name.text, names).map(str::to_owned)));
+            let names = collected
+                .macros
+                .items()
+                .iter()
+                .map(|item| item.name.as_str());
+            return Err(MacroError::Undefined(
+                nearest(&name.text, names).map(str::to_owned),
+            ));
         };
         self.macros[index].is_used = true;
         if matches!(self.macros[index].typed, Progress::NotYet) {
@@ -560,6 +621,13 @@ impl<'a> Compiler<'a> {
             Progress::Failed(diagnostics) => {
                 let item = &collected.macros.items()[index];
                 for diagnostic in diagnostics.iter() {
+                    // Macros that use a broken one twice must not double its errors at every step.
+                    let is_known = found.iter().any(|other: &Diagnostic| {
+                        other.code == diagnostic.code && other.primary == diagnostic.primary
+                    });
+                    if is_known || found.len() >= MACRO_ERRORS_MAX {
+                        continue;
+                    }
                     let mut diagnostic = diagnostic.clone();
                     if diagnostic.secondary.is_empty() {
                         let label = format!("in macro `{}`, used here", item.name);
@@ -575,7 +643,9 @@ impl<'a> Compiler<'a> {
     fn check_macro(&mut self, index: usize, item: &MacroItem) -> Progress {
         if self.nesting >= MACRO_NESTING_MAX {
             let message = format!("macros refer to each other more than {MACRO_NESTING_MAX} deep");
-            return Progress::Failed(vec![Diagnostic::new(Code::TooLarge, message).at(item.place, "")]);
+            return Progress::Failed(vec![
+                Diagnostic::new(Code::TooLarge, message).at(item.place, ""),
+            ]);
         }
         let Some(parsed) = self.macros[index].parsed.take() else {
             return Progress::Failed(Vec::new());
@@ -661,7 +731,8 @@ impl<'a> Compiler<'a> {
         found: &mut Vec<Diagnostic>,
     ) -> Option<Template> {
         if item.output.as_str().contains("%container.info") {
-            let message = "%container.info is deprecated and no longer useful; it is removed from the output";
+            let message =
+                "%container.info is deprecated and no longer useful; it is removed from the output";
             let place = item.output.place(Span::new(0, item.output.as_str().len()));
             found.push(Diagnostic::new(Code::DeprecatedField, message).at(place, ""));
         }
@@ -675,8 +746,8 @@ impl<'a> Compiler<'a> {
                     } else {
                         Span::new(0, item.output.as_str().len())
                     };
-                    let mut diagnostic = Diagnostic::new(error.code, error.message)
-                        .at(item.output.place(span), "");
+                    let mut diagnostic =
+                        Diagnostic::new(error.code, error.message).at(item.output.place(span), "");
                     diagnostic.help = error.help.into_iter().collect();
                     found.push(diagnostic);
                 }
@@ -686,11 +757,16 @@ impl<'a> Compiler<'a> {
         for field in template.fields() {
             if let Some(help) = lint::deprecated(field.field) {
                 let name = field.field.info().name;
-                let message =
-                    format!("usage of deprecated field '{name}' has been detected in the rule output");
+                let message = format!(
+                    "usage of deprecated field '{name}' has been detected in the rule output"
+                );
                 let at = item.output.as_str().find(name).unwrap_or(0);
                 let place = item.output.place(Span::new(at, at + name.len()));
-                found.push(Diagnostic::new(Code::DeprecatedField, message).at(place, "").help(help));
+                found.push(
+                    Diagnostic::new(Code::DeprecatedField, message)
+                        .at(place, "")
+                        .help(help),
+                );
             }
         }
         Some(template)
@@ -763,6 +839,31 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Where the lines of the files begin. Counting them anew for every rule would cost the square of the file.
+struct Lines {
+    starts: Vec<Vec<usize>>,
+}
+
+impl Lines {
+    fn new(files: &[SourceFile]) -> Self {
+        let starts = |file: &SourceFile| {
+            memchr::memchr_iter(b'\n', file.text.as_bytes())
+                .map(|at| at + 1)
+                .collect()
+        };
+        Self {
+            starts: files.iter().map(starts).collect(),
+        }
+    }
+
+    /// The line of a place, from 1.
+    fn line(&self, place: Place) -> u32 {
+        let starts = &self.starts[place.file];
+        let line = 1 + starts.partition_point(|start| *start <= place.span.start);
+        u32::try_from(line).unwrap_or(u32::MAX)
+    }
+}
+
 fn conjuncts(expr: &Expr) -> &[Expr] {
     match expr {
         Expr::And(parts) => parts,
@@ -805,8 +906,11 @@ fn condition_text(item: &RuleItem) -> String {
             Err(_) => item.condition.as_str().trim_end().to_owned(),
         },
         Some(sequence) => {
-            let steps: Vec<_> =
-                sequence.steps.iter().map(|step| step.as_str().trim().to_owned()).collect();
+            let steps: Vec<_> = sequence
+                .steps
+                .iter()
+                .map(|step| step.as_str().trim().to_owned())
+                .collect();
             steps.join(" then ")
         }
     }
@@ -814,12 +918,12 @@ fn condition_text(item: &RuleItem) -> String {
 
 fn inactive(detection: &Detection) -> Vec<String> {
     match detection {
-        Detection::Event(expr) | Detection::For { condition: expr, .. } => {
-            reach::inactive_reasons(expr)
-        }
+        Detection::Event(expr)
+        | Detection::For {
+            condition: expr, ..
+        } => reach::inactive_reasons(expr),
         Detection::Sequence { steps, .. } => {
-            let mut reasons: Vec<String> =
-                steps.iter().flat_map(reach::inactive_reasons).collect();
+            let mut reasons: Vec<String> = steps.iter().flat_map(reach::inactive_reasons).collect();
             reasons.sort();
             reasons.dedup();
             reasons

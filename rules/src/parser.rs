@@ -28,23 +28,33 @@ pub struct SyntaxError {
 
 /// Parses a condition. Names are not looked up.
 pub fn parse(text: &str) -> Result<Expr, SyntaxError> {
-    let mut parser = Parser { lexer: Lexer::new(text), text, depth: 0, last: Span::default() };
+    let mut parser = Parser {
+        lexer: Lexer::new(text),
+        text,
+        depth: 0,
+        last: Span::default(),
+    };
     if text.is_empty() {
         return Err(parser.error("filter input string is empty"));
     }
     let expr = parser.or_expr()?;
     if !parser.lexer.is_at_end() {
         let last = &text[parser.last.start..parser.last.end];
-        return Err(
-            parser.error(format!("unexpected token after '{last}', expecting 'or', 'and'"))
-        );
+        return Err(parser.error(format!(
+            "unexpected token after '{last}', expecting 'or', 'and'"
+        )));
     }
     Ok(expr)
 }
 
 /// Parses a single field or transformer, as exceptions and outputs name them.
 pub fn parse_operand(text: &str) -> Result<Operand, SyntaxError> {
-    let mut parser = Parser { lexer: Lexer::new(text), text, depth: 0, last: Span::default() };
+    let mut parser = Parser {
+        lexer: Lexer::new(text),
+        text,
+        depth: 0,
+        last: Span::default(),
+    };
     parser.lexer.blank();
     let operand = match parser.left_operand()? {
         Some(operand) => operand,
@@ -195,7 +205,10 @@ impl Parser<'_> {
         if !negated {
             return Ok(part);
         }
-        Ok(Expr::Not(Box::new(part), Span::new(start, self.lexer.pos())))
+        Ok(Expr::Not(
+            Box::new(part),
+            Span::new(start, self.lexer.pos()),
+        ))
     }
 
     /// The inside of a parenthesis and its end; the opening was read.
@@ -236,9 +249,14 @@ impl Parser<'_> {
         self.lexer.blank();
         let op_start = self.lexer.pos();
         let Some(row) = self.operator() else {
-            let names: Vec<_> = OPERATORS.iter().map(|row| format!("'{}'", row.text)).collect();
-            let message =
-                format!("expected a valid check operator: one of {}", names.join(", "));
+            let names: Vec<_> = OPERATORS
+                .iter()
+                .map(|row| format!("'{}'", row.text))
+                .collect();
+            let message = format!(
+                "expected a valid check operator: one of {}",
+                names.join(", ")
+            );
             return Err(self.error(message));
         };
         let op_span = Span::new(op_start, op_start + row.text.len());
@@ -405,7 +423,9 @@ impl Parser<'_> {
 
     fn transformer(&mut self) -> Parsed<Option<Operand>> {
         let start = self.lexer.pos();
-        let Some(&(_, kind)) = TRANSFORMERS.iter().find(|(text, _)| self.lexer.literal(text))
+        let Some(&(_, kind)) = TRANSFORMERS
+            .iter()
+            .find(|(text, _)| self.lexer.literal(text))
         else {
             return Ok(None);
         };
@@ -414,7 +434,12 @@ impl Parser<'_> {
             let args = parser.operands("expected a ')' token closing the transformer", false)?;
             let arg = parser.arg()?;
             let span = Span::new(start, parser.lexer.pos());
-            Ok(Some(Operand::Transform(Transform { kind, args, arg, span })))
+            Ok(Some(Operand::Transform(Transform {
+                kind,
+                args,
+                arg,
+                span,
+            })))
         })
     }
 
@@ -449,7 +474,10 @@ impl Parser<'_> {
         if !is_list && self.word("(") {
             return self.nested(|parser| {
                 let operands = parser.operands("expected ')'", true)?;
-                Ok(Operand::List(operands, Span::new(start, parser.lexer.pos())))
+                Ok(Operand::List(
+                    operands,
+                    Span::new(start, parser.lexer.pos()),
+                ))
             });
         }
         if let Some(operand) = self.transformer()? {
@@ -472,9 +500,16 @@ impl Parser<'_> {
         };
         let span = Span::new(start, self.lexer.pos());
         self.last = span;
-        let name = Name { text: text.to_owned(), span };
+        let name = Name {
+            text: text.to_owned(),
+            span,
+        };
         let arg = self.arg()?;
-        Ok(Some(Field { name, arg, span: Span::new(start, self.lexer.pos()) }))
+        Ok(Some(Field {
+            name,
+            arg,
+            span: Span::new(start, self.lexer.pos()),
+        }))
     }
 
     /// Brackets behind a field or transformer.
@@ -491,8 +526,9 @@ impl Parser<'_> {
         };
         let Some(value) = value else {
             self.lexer.reset(start);
-            return Err(self
-                .error("expected a valid field argument: a quoted string or a bare string"));
+            return Err(
+                self.error("expected a valid field argument: a quoted string or a bare string")
+            );
         };
         if !self.word("]") {
             return Err(self.error("expected a ']' token"));
@@ -504,7 +540,10 @@ impl Parser<'_> {
         let start = self.lexer.pos();
         let text = self.lexer.identifier()?.to_owned();
         self.last = Span::new(start, self.lexer.pos());
-        Some(Name { text, span: self.last })
+        Some(Name {
+            text,
+            span: self.last,
+        })
     }
 
     fn value(&mut self) -> Parsed<Option<Value>> {
@@ -512,7 +551,10 @@ impl Parser<'_> {
             return Ok(Some(value));
         }
         let start = self.lexer.pos();
-        Ok(self.lexer.bare_string().map(|text| self.value_at(start, text)))
+        Ok(self
+            .lexer
+            .bare_string()
+            .map(|text| self.value_at(start, text)))
     }
 
     fn quoted(&mut self) -> Parsed<Option<Value>> {
@@ -534,7 +576,11 @@ impl Parser<'_> {
 
     fn value_at(&mut self, start: usize, text: &str) -> Value {
         self.last = Span::new(start, start + text.len());
-        Value { bytes: text.as_bytes().to_vec(), span: self.last, quoted: false }
+        Value {
+            bytes: text.as_bytes().to_vec(),
+            span: self.last,
+            quoted: false,
+        }
     }
 
     fn word(&mut self, text: &str) -> bool {
@@ -571,7 +617,10 @@ impl Parser<'_> {
         } else {
             Span::new(lexer.pos(), lexer.pos() + word)
         };
-        SyntaxError { message: message.into(), span }
+        SyntaxError {
+            message: message.into(),
+            span,
+        }
     }
 }
 

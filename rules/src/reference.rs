@@ -23,7 +23,9 @@ enum Node {
 impl Prepared {
     /// Compiles patterns and hashes sets.
     pub fn new(expr: &Expr) -> Self {
-        Self { root: Node::new(expr) }
+        Self {
+            root: Node::new(expr),
+        }
     }
 
     /// Whether an event meets the condition.

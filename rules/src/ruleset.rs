@@ -55,7 +55,9 @@ impl Priority {
         if name.eq_ignore_ascii_case("info") {
             return Some(Priority::Informational);
         }
-        Self::ALL.into_iter().find(|priority| priority.name().eq_ignore_ascii_case(name))
+        Self::ALL
+            .into_iter()
+            .find(|priority| priority.name().eq_ignore_ascii_case(name))
     }
 }
 

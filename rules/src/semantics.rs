@@ -22,7 +22,7 @@ use std::{cmp::Ordering, net::IpAddr};
 
 use rustc_hash::FxHashSet;
 
-pub(crate) use bytes::{check_regex, regex_pattern};
+pub(crate) use bytes::check_regex;
 pub(crate) use glob::Glob;
 pub(crate) use path::PathSet;
 pub(crate) use transform::{Computed, evaluate};
@@ -89,7 +89,10 @@ impl PreparedTest {
             (Rhs::Values(values), None) => Right::Constant(Leaf::new(test.op, values)),
             (Rhs::Values(values), Some(modifier)) => Right::Counted(
                 modifier,
-                values.iter().map(|value| Leaf::new(test.op, std::slice::from_ref(value))).collect(),
+                values
+                    .iter()
+                    .map(|value| Leaf::new(test.op, std::slice::from_ref(value)))
+                    .collect(),
             ),
         };
         let is_ne = test.op == Op::Ne;
@@ -110,9 +113,7 @@ impl PreparedTest {
             operand => match evaluate(operand, source) {
                 None => false,
                 Some(Computed::Value(value)) => self.holds_for(Some(value), source),
-                Some(Computed::Bytes(bytes)) => {
-                    self.holds_for(Some(Value::Bytes(&bytes)), source)
-                }
+                Some(Computed::Bytes(bytes)) => self.holds_for(Some(Value::Bytes(&bytes)), source),
                 Some(Computed::List(parts)) => {
                     let values: Vec<_> = parts.iter().map(Computed::as_value).collect();
                     self.holds_for(Some(Value::List(&values)), source)
@@ -176,7 +177,10 @@ impl PreparedTest {
 
 impl Leaf {
     fn new(op: Op, values: &[Literal]) -> Self {
-        Self { kind: LeafKind::new(op, values), is_in: op == Op::In }
+        Self {
+            kind: LeafKind::new(op, values),
+            is_in: op == Op::In,
+        }
     }
 
     fn holds(&self, value: Value<'_>) -> bool {
@@ -201,9 +205,9 @@ impl LeafKind {
                     .collect();
                 BytesTest::new(op, &strings).map_or(LeafKind::Never, LeafKind::Bytes)
             }
-            Literal::Uint(_) if is_set => LeafKind::UintSet(
-                values.iter().filter_map(|value| uint(value)).collect(),
-            ),
+            Literal::Uint(_) if is_set => {
+                LeafKind::UintSet(values.iter().filter_map(uint).collect())
+            }
             Literal::Uint(number) => LeafKind::Uint(op, *number),
             Literal::Int(_) if is_set => LeafKind::IntSet(
                 values
@@ -264,17 +268,27 @@ impl LeafKind {
             (LeafKind::Double(op, wanted), Value::Double(number)) => ordered(*op, &number, wanted),
             (LeafKind::DoubleSet(set), Value::Double(number)) => set.contains(&number),
             (LeafKind::Bool(op, wanted), Value::Bool(is)) => ordered(*op, &is, wanted),
-            (LeafKind::BoolSet { with_true, with_false }, Value::Bool(is)) => {
-                if is { *with_true } else { *with_false }
+            (
+                LeafKind::BoolSet {
+                    with_true,
+                    with_false,
+                },
+                Value::Bool(is),
+            ) => {
+                if is {
+                    *with_true
+                } else {
+                    *with_false
+                }
             }
             (LeafKind::Ip(op, wanted), Value::Ip(address)) => ordered(*op, &address, wanted),
             (LeafKind::IpSet(set), Value::Ip(address)) => set.contains(&address),
             (LeafKind::Net(op, net, len), Value::Ip(address)) => {
                 net_contains(*net, *len, address) == (*op != Op::Ne)
             }
-            (LeafKind::NetSet(nets), Value::Ip(address)) => {
-                nets.iter().any(|(net, len)| net_contains(*net, *len, address))
-            }
+            (LeafKind::NetSet(nets), Value::Ip(address)) => nets
+                .iter()
+                .any(|(net, len)| net_contains(*net, *len, address)),
             _ => false,
         }
     }
@@ -305,11 +319,15 @@ fn ordered<T: PartialOrd>(op: Op, left: &T, right: &T) -> bool {
 pub(crate) fn net_contains(net: IpAddr, len: u8, address: IpAddr) -> bool {
     match (net, address) {
         (IpAddr::V4(net), IpAddr::V4(address)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
+            let mask = u32::MAX
+                .checked_shl(32 - u32::from(len.min(32)))
+                .unwrap_or(0);
             net.to_bits() & mask == address.to_bits() & mask
         }
         (IpAddr::V6(net), IpAddr::V6(address)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0);
+            let mask = u128::MAX
+                .checked_shl(128 - u32::from(len.min(128)))
+                .unwrap_or(0);
             net.to_bits() & mask == address.to_bits() & mask
         }
         _ => false,

@@ -85,7 +85,11 @@ impl Template {
         if !literal.is_empty() {
             parts.push(Part::Text(literal));
         }
-        if errors.is_empty() { Ok(Self { parts }) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Self { parts })
+        } else {
+            Err(errors)
+        }
     }
 
     /// The text for an event.
@@ -168,7 +172,8 @@ fn placeholder(text: &str, start: usize) -> Result<(Operand, usize), TemplateErr
         };
         match resolved {
             Resolved::Field(field) if is_filter_only(field.field) => {
-                let message = format!("{name} is filter only and cannot be used as a display field");
+                let message =
+                    format!("{name} is filter only and cannot be used as a display field");
                 let help = "print fd.sip, fd.cip, fd.sport or fd.cport".to_owned();
                 return Err(error(Code::OutputField, message, len, Some(help)));
             }
@@ -183,7 +188,12 @@ fn placeholder(text: &str, start: usize) -> Result<(Operand, usize), TemplateErr
     }
     let name = rest[..word].trim_end_matches('.');
     let help = fields::suggest(name).map(|near| format!("did you mean `%{near}`?"));
-    Err(error(Code::OutputField, format!("invalid formatting token {name}"), name.len(), help))
+    Err(error(
+        Code::OutputField,
+        format!("invalid formatting token {name}"),
+        name.len(),
+        help,
+    ))
 }
 
 /// Length of a transformer's call, its brackets included.
@@ -233,7 +243,10 @@ fn collect_fields<'a>(operand: &'a Operand, found: &mut Vec<&'a FieldRef>) {
     match operand {
         Operand::Field(field) => found.push(field),
         Operand::Transform(transform) => {
-            transform.args.iter().for_each(|arg| collect_fields(arg, found));
+            transform
+                .args
+                .iter()
+                .for_each(|arg| collect_fields(arg, found));
         }
         Operand::List(parts) => parts.iter().for_each(|part| collect_fields(part, found)),
         Operand::Literal(_) => {}
@@ -291,7 +304,10 @@ pub(crate) fn write_value(value: Value<'_>, out: &mut Vec<u8>) {
 fn to_json<S: FieldSource + ?Sized>(operand: &Operand, source: &S) -> Json {
     // Falco gives these as text in the output and as numbers among the fields.
     if let Operand::Field(field) = operand
-        && matches!(field.field, Field::EvtTime | Field::EvtTimeIso8601 | Field::EvtDatetime)
+        && matches!(
+            field.field,
+            Field::EvtTime | Field::EvtTimeIso8601 | Field::EvtDatetime
+        )
         && let Some(value) = source.field(Field::EvtRawtime, FieldArgRef::None)
     {
         return value_to_json(value);

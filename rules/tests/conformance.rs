@@ -3,8 +3,10 @@
 //! The cases lie outside the repository; a machine without them reports a skip. What is decided differently
 //! is listed in `EXEMPT`, and explained in `docs/falco-compatibility.md`.
 
+mod falco;
 mod support;
 
+use falco::{cases, falco_folder};
 use saker_rules::{
     ast,
     diagnostic::Severity,
@@ -13,45 +15,65 @@ use saker_rules::{
     parser,
 };
 use serde_json::{Value, json};
-use support::{EVALUATORS, Evaluate, cases, falco_folder};
+use support::{EVALUATORS, Evaluate};
 
 /// Cases that are not to agree, by test and text, and why.
 const EXEMPT: &[(&str, &str, &str)] = &[
-    ("sinsp_with_test_input.filter_cache_corner_cases", "sample.", "a plugin's field"),
+    (
+        "sinsp_with_test_input.filter_cache_corner_cases",
+        "sample.",
+        "a plugin's field",
+    ),
     (
         "sinsp_with_test_input.filter_cache_unary_check_plugin_ptr_instability",
         "sample.",
         "a plugin's field",
     ),
-    ("sinsp_with_test_input.plugin_syscall_extract", "sample.", "a plugin's field"),
+    (
+        "sinsp_with_test_input.plugin_syscall_extract",
+        "sample.",
+        "a plugin's field",
+    ),
 ];
 
 fn is_exempt(case: &Value) -> bool {
-    let (test, filter) = (case["test"].as_str().unwrap(), case["filter"].as_str().unwrap_or(""));
-    EXEMPT.iter().any(|(of, text, _)| *of == test && filter.contains(text))
+    let (test, filter) = (
+        case["test"].as_str().unwrap(),
+        case["filter"].as_str().unwrap_or(""),
+    );
+    EXEMPT
+        .iter()
+        .any(|(of, text, _)| *of == test && filter.contains(text))
 }
 
 #[test]
 fn every_exemption_exempts_a_case() {
-    let Some(all) = cases("eval_cases.json") else { return };
+    let Some(all) = cases("eval_cases.json") else {
+        return;
+    };
     for (test, text, _) in EXEMPT {
-        let used = all.iter().any(|case| {
-            case["test"] == *test && case["filter"].as_str().unwrap().contains(text)
-        });
+        let used = all
+            .iter()
+            .any(|case| case["test"] == *test && case["filter"].as_str().unwrap().contains(text));
         assert!(used, "no case of {test} contains {text}");
     }
 }
 
 #[test]
 fn the_grammar_accepts_and_rejects_what_falcos_does() {
-    let Some(all) = cases("parser_cases.json") else { return };
+    let Some(all) = cases("parser_cases.json") else {
+        return;
+    };
     let mut wrong = Vec::new();
     for case in &all {
         let filter = match case["filter"].as_str() {
             Some(filter) => filter.to_owned(),
             None => {
                 let repeat = &case["filter_repeat"];
-                repeat[0].as_str().unwrap().repeat(repeat[1].as_u64().unwrap() as usize)
+                repeat[0]
+                    .as_str()
+                    .unwrap()
+                    .repeat(repeat[1].as_u64().unwrap() as usize)
             }
         };
         let mut forms = vec![filter.clone()];
@@ -75,12 +97,20 @@ fn the_grammar_accepts_and_rejects_what_falcos_does() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {} disagree:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} disagree:\n{}",
+        wrong.len(),
+        all.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn printing_a_condition_and_parsing_it_again_changes_nothing() {
-    let Some(all) = cases("parser_cases.json") else { return };
+    let Some(all) = cases("parser_cases.json") else {
+        return;
+    };
     let mut printed_conditions = 0;
     for case in all.iter().filter(|case| case["expect"] == "accept") {
         let filter = case["filter"].as_str().unwrap();
@@ -112,7 +142,9 @@ fn has_quoted(filter: &str, wanted: &[char]) -> bool {
 
 #[test]
 fn escapes_are_falcos() {
-    let Some(all) = cases("escaping_cases.json") else { return };
+    let Some(all) = cases("escaping_cases.json") else {
+        return;
+    };
     for case in &all {
         // The cases write bytes as Latin-1.
         let latin1 = |text: &str| -> Vec<u8> { text.chars().map(|c| c as u8).collect() };
@@ -154,7 +186,9 @@ fn unmock(filter: &str) -> String {
 
 #[test]
 fn the_compiler_accepts_rejects_and_warns_as_falcos_does() {
-    let Some(all) = cases("compiler_cases.json") else { return };
+    let Some(all) = cases("compiler_cases.json") else {
+        return;
+    };
     let event = JsonEvent::parse(
         &json!({
             "evt.count": 1,
@@ -186,20 +220,29 @@ fn the_compiler_accepts_rejects_and_warns_as_falcos_does() {
                     .iter()
                     .filter(|diagnostic| diagnostic.severity == Severity::Warning)
                     .count();
-                if case["warnings"].as_u64().is_some_and(|wanted| {
-                    case["expect"] == "accept" && wanted as usize != warnings
-                }) {
+                if case["warnings"]
+                    .as_u64()
+                    .is_some_and(|wanted| case["expect"] == "accept" && wanted as usize != warnings)
+                {
                     wrong.push(format!("{filter}: {warnings} warnings"));
                 }
                 if let Some(message) = case["error"].as_str()
-                    && !diagnostics.iter().any(|diagnostic| diagnostic.message.contains(message))
+                    && !diagnostics
+                        .iter()
+                        .any(|diagnostic| diagnostic.message.contains(message))
                 {
                     wrong.push(format!("{filter}: {diagnostics:?} instead of {message}"));
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {} disagree:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} disagree:\n{}",
+        wrong.len(),
+        all.len(),
+        wrong.join("\n")
+    );
 }
 
 /// The event of a test that builds one in code. Falco's test inputs differ from case to case where one
@@ -211,7 +254,11 @@ fn built_event(case: &Value) -> Value {
         "signed_int_compare" if filter.contains("evt.cpu") => json!({"evt.cpu": 1}),
         "signed_int_compare" => json!({"evt.cpu": 1, "evt.rawarg.res": -22, "fd.num": -22}),
         "basename_transformer" => {
-            let path = if filter.contains("file_to_run") { "/tmp/file_to_run" } else { "/tmp/.." };
+            let path = if filter.contains("file_to_run") {
+                "/tmp/file_to_run"
+            } else {
+                "/tmp/.."
+            };
             json!({"fd.name": path})
         }
         "len_transformer" if filter.contains("= 1") => json!({"fd.types": ["file"]}),
@@ -242,7 +289,9 @@ fn built_event(case: &Value) -> Value {
 
 #[test]
 fn conditions_mean_what_they_mean_in_falco() {
-    let Some(all) = cases("eval_cases.json") else { return };
+    let Some(all) = cases("eval_cases.json") else {
+        return;
+    };
     let mut wrong = Vec::new();
     for case in all.iter().filter(|case| !is_exempt(case)) {
         let filter = case["filter"].as_str().unwrap();
@@ -266,7 +315,13 @@ fn conditions_mean_what_they_mean_in_falco() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {} disagree:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} disagree:\n{}",
+        wrong.len(),
+        all.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -291,19 +346,30 @@ fn filters_match_the_recorded_events_that_they_match_in_falco() {
             }
         };
         for (name, evaluate) in EVALUATORS {
-            let matched: Vec<_> =
-                (0..events.len()).filter(|&index| evaluate(&expr, &events[index])).collect();
+            let matched: Vec<_> = (0..events.len())
+                .filter(|&index| evaluate(&expr, &events[index]))
+                .collect();
             if json!(matched) != case["match"] {
-                wrong.push(format!("{name}: {filter}: {matched:?} instead of {}", case["match"]));
+                wrong.push(format!(
+                    "{name}: {filter}: {matched:?} instead of {}",
+                    case["match"]
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} disagree:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} disagree:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn rules_files_load_as_falco_loads_them() {
-    let Some(all) = cases("rule_loader_cases.json") else { return };
+    let Some(all) = cases("rule_loader_cases.json") else {
+        return;
+    };
     let mut wrong = Vec::new();
     for case in &all {
         let mut options = LoadOptions::default();
@@ -319,7 +385,11 @@ fn rules_files_load_as_falco_loads_them() {
         let file = SourceFile::new("rules.yaml", case["rules_yaml"].as_str().unwrap());
         let report = loader::load(&[file], &options);
         let mut complain = |what: String| {
-            wrong.push(format!("{}: {what}\n{}", case["test"], report.render(false)));
+            wrong.push(format!(
+                "{}: {what}\n{}",
+                case["test"],
+                report.render(false)
+            ));
         };
         if report.has_errors() == (case["load_ok"] == true) {
             complain(format!("loaded: {}", !report.has_errors()));
@@ -334,20 +404,34 @@ fn rules_files_load_as_falco_loads_them() {
                 .collect()
         };
         let texts = |key: &str| -> Vec<&str> {
-            case[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+            case[key]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|text| text.as_str().unwrap())
+                .collect()
         };
         for wanted in texts("errors_contain") {
-            if !messages(Severity::Error).iter().any(|message| message.contains(wanted)) {
+            if !messages(Severity::Error)
+                .iter()
+                .any(|message| message.contains(wanted))
+            {
                 complain(format!("no error {wanted:?}"));
             }
         }
         for wanted in texts("warnings_contain") {
-            if !messages(Severity::Warning).iter().any(|message| message.contains(wanted)) {
+            if !messages(Severity::Warning)
+                .iter()
+                .any(|message| message.contains(wanted))
+            {
                 complain(format!("no warning {wanted:?}"));
             }
         }
         for unwanted in texts("warnings_absent") {
-            if messages(Severity::Warning).iter().any(|message| message.contains(unwanted)) {
+            if messages(Severity::Warning)
+                .iter()
+                .any(|message| message.contains(unwanted))
+            {
                 complain(format!("warning {unwanted:?}"));
             }
         }
@@ -362,7 +446,13 @@ fn rules_files_load_as_falco_loads_them() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {} disagree:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} disagree:\n{}",
+        wrong.len(),
+        all.len(),
+        wrong.join("\n")
+    );
 }
 
 /// How a report differs from what a case asserts of it.
@@ -372,17 +462,32 @@ fn check_assertion(report: &LoadReport, assert: &Value) -> Option<String> {
     };
     let rule = |name: &Value| report.rules.iter().find(|rule| *name == rule.name);
     if let Some(pair) = assert["compiled_rule_condition"].as_array() {
-        return differs(json!(rule(&pair[0]).map(|rule| &rule.compiled_condition)), &pair[1]);
+        return differs(
+            json!(rule(&pair[0]).map(|rule| &rule.compiled_condition)),
+            &pair[1],
+        );
     }
     if let Some(pair) = assert["compiled_rule_output"].as_array() {
-        return differs(json!(rule(&pair[0]).map(|rule| &rule.compiled_output)), &pair[1]);
+        return differs(
+            json!(rule(&pair[0]).map(|rule| &rule.compiled_output)),
+            &pair[1],
+        );
     }
     if !assert["enabled_rule_count"].is_null() {
-        let enabled = report.ruleset.rules.iter().filter(|rule| rule.enabled).count();
+        let enabled = report
+            .ruleset
+            .rules
+            .iter()
+            .filter(|rule| rule.enabled)
+            .count();
         return differs(json!(enabled), &assert["enabled_rule_count"]);
     }
-    let path: Vec<_> =
-        assert["describe"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+    let path: Vec<_> = assert["describe"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| key.as_str().unwrap())
+        .collect();
     let description = json!({
         "rules": report.ruleset.rules.iter().zip(&report.rules).map(|(rule, text)| json!({"info": {
             "condition": rule.condition_text,
@@ -422,7 +527,10 @@ fn falcos_rules_and_the_seeds_load_without_error() {
     let check = |names: &[&str], with_prelude: bool, expected: usize| {
         let mut files = Vec::new();
         if with_prelude {
-            files.push(SourceFile::library("prelude.yaml", saker_rules::prelude::PRELUDE));
+            files.push(SourceFile::library(
+                "prelude.yaml",
+                saker_rules::prelude::PRELUDE,
+            ));
         }
         files.extend(names.iter().map(|name| read(name)));
         let report = loader::load(&files, &LoadOptions::default());

@@ -16,7 +16,10 @@ fn inputs() -> Vec<PathBuf> {
     let mut paths: Vec<_> = fs::read_dir(folder())
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
         .collect();
     paths.sort();
     assert!(!paths.is_empty());
@@ -28,7 +31,13 @@ fn report(path: &PathBuf) -> loader::LoadReport {
     let file = SourceFile::new(name, fs::read_to_string(path).unwrap());
     // The file whose name says so is loaded for first match.
     let first_match = name.starts_with("first_match");
-    loader::load(&[file], &LoadOptions { first_match, ..LoadOptions::default() })
+    loader::load(
+        &[file],
+        &LoadOptions {
+            first_match,
+            ..LoadOptions::default()
+        },
+    )
 }
 
 #[test]
@@ -60,7 +69,12 @@ const ELSEWHERE: &[Code] = &[
 fn every_code_has_an_example() {
     let shown: BTreeSet<_> = inputs()
         .iter()
-        .flat_map(|path| report(path).diagnostics.into_iter().map(|diagnostic| diagnostic.code))
+        .flat_map(|path| {
+            report(path)
+                .diagnostics
+                .into_iter()
+                .map(|diagnostic| diagnostic.code)
+        })
         .collect();
     let missing: Vec<_> = Code::ALL
         .iter()
@@ -97,6 +111,16 @@ fn falcos_shape_holds_one_result_a_file() {
     assert_eq!(error["codedesc"], "Error compiling condition");
     assert_eq!(error["context"]["locations"][0]["item_type"], "rule");
     assert_eq!(error["context"]["locations"][0]["position"]["line"], 2);
-    assert!(error["context"]["snippet"].as_str().unwrap().contains("proc.nme"));
-    assert!(report.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error));
+    assert!(
+        error["context"]["snippet"]
+            .as_str()
+            .unwrap()
+            .contains("proc.nme")
+    );
+    assert!(
+        report
+            .diagnostics
+            .iter()
+            .any(|diagnostic| diagnostic.severity == Severity::Error)
+    );
 }

@@ -19,7 +19,9 @@ pub(super) fn value(checker: &mut Checker<'_>, op: Op, value: &ast::Value) {
     }
     let place = checker.text.place(value.span);
     let mut warn = |code, message: String, help: &str| {
-        checker.diagnostics.push(Diagnostic::new(code, message).at(place, "").help(help));
+        checker
+            .diagnostics
+            .push(Diagnostic::new(code, message).at(place, "").help(help));
     };
     if op == Op::Regex && is_needless_regex(text) {
         warn(
@@ -65,14 +67,18 @@ pub(super) fn field(checker: &mut Checker<'_>, reference: &FieldRef, written: &a
         let name = reference.field.info().name;
         let message =
             format!("usage of deprecated field '{name}' has been detected in the rule condition");
-        let diagnostic = Diagnostic::new(Code::DeprecatedField, message).at(place, "").help(help);
+        let diagnostic = Diagnostic::new(Code::DeprecatedField, message)
+            .at(place, "")
+            .help(help);
         checker.diagnostics.push(diagnostic);
     }
     if let (Field::EvtArg, FieldArg::Key(key)) = (reference.field, &reference.arg)
         && !fields::is_event_argument(key)
     {
         let message = format!("no event of Falco has an argument '{key}'");
-        checker.diagnostics.push(Diagnostic::new(Code::UnknownArgument, message).at(place, ""));
+        checker
+            .diagnostics
+            .push(Diagnostic::new(Code::UnknownArgument, message).at(place, ""));
     }
 }
 
@@ -99,10 +105,13 @@ fn is_field(text: &str) -> bool {
 }
 
 fn is_transformer(text: &str) -> bool {
-    const NAMES: [&str; 9] =
-        ["val", "tolower", "toupper", "b64", "basename", "len", "join", "concat", "getopt"];
+    const NAMES: [&str; 9] = [
+        "val", "tolower", "toupper", "b64", "basename", "len", "join", "concat", "getopt",
+    ];
     text.ends_with(')')
-        && text.split_once('(').is_some_and(|(name, _)| NAMES.contains(&name))
+        && text
+            .split_once('(')
+            .is_some_and(|(name, _)| NAMES.contains(&name))
 }
 
 /// Whether nothing in a pattern needs a regular expression: anchors and any-characters at its ends aside,

@@ -57,7 +57,11 @@ pub(super) fn read(op: Op, lhs: &Operand, ty: FieldType, bytes: &[u8]) -> Read {
 }
 
 fn invalid<T>(message: String, help: Option<&str>) -> Result<T, LiteralError> {
-    Err(LiteralError { code: Code::InvalidValue, message, help: help.map(str::to_owned) })
+    Err(LiteralError {
+        code: Code::InvalidValue,
+        message,
+        help: help.map(str::to_owned),
+    })
 }
 
 fn string(op: Op, lhs: &Operand, bytes: &[u8]) -> Read {
@@ -73,7 +77,11 @@ fn string(op: Op, lhs: &Operand, bytes: &[u8]) -> Read {
         if kinds::index_of(&name).is_none() {
             let help = kinds::suggest(&name).map(|near| format!("did you mean `{near}`?"));
             let message = format!("unknown event type {name}");
-            return Err(LiteralError { code: Code::UnknownEventType, message, help });
+            return Err(LiteralError {
+                code: Code::UnknownEventType,
+                message,
+                help,
+            });
         }
     }
     if op == Op::Regex
@@ -116,9 +124,9 @@ fn unsigned(lhs: &Operand, text: &str) -> Read {
 
 fn signed(text: &str) -> Read {
     let number = match text.strip_prefix('-') {
-        Some(digits) => decimal(digits).map(|number| {
-            i64::try_from(number).map_or(i64::MIN, |number| -number)
-        }),
+        Some(digits) => {
+            decimal(digits).map(|number| i64::try_from(number).map_or(i64::MIN, |number| -number))
+        }
         None => decimal(text.strip_prefix('+').unwrap_or(text))
             .map(|number| i64::try_from(number).unwrap_or(i64::MAX)),
     };

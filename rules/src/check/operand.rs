@@ -20,22 +20,31 @@ pub(crate) struct OperandType {
 
 impl fmt::Display for OperandType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{:?}'{}", self.ty, if self.list { " (list)" } else { "" })
+        write!(
+            f,
+            "'{:?}'{}",
+            self.ty,
+            if self.list { " (list)" } else { "" }
+        )
     }
 }
 
 type Checked = Option<(Operand, OperandType)>;
 
-const TEXT: OperandType = OperandType { ty: FieldType::Str, list: false };
+const TEXT: OperandType = OperandType {
+    ty: FieldType::Str,
+    list: false,
+};
 
 impl Checker<'_> {
     pub(super) fn operand(&mut self, operand: &ast::Operand) -> Checked {
         match operand {
             ast::Operand::Field(field) => self.field(field),
             ast::Operand::Transform(transform) => self.transform(transform),
-            ast::Operand::Value(value) => {
-                Some((Operand::Literal(Literal::Bytes(value.bytes.clone().into())), TEXT))
-            }
+            ast::Operand::Value(value) => Some((
+                Operand::Literal(Literal::Bytes(value.bytes.clone().into())),
+                TEXT,
+            )),
             ast::Operand::List(parts, span) => {
                 let checked: Vec<_> = parts.iter().map(|part| self.operand(part)).collect();
                 let mut operands = Vec::with_capacity(checked.len());
@@ -49,7 +58,13 @@ impl Checker<'_> {
                     operands.push(operand);
                 }
                 // Numbers and addresses are joined as outputs print them.
-                Some((Operand::List(operands), OperandType { ty: FieldType::Str, list: true }))
+                Some((
+                    Operand::List(operands),
+                    OperandType {
+                        ty: FieldType::Str,
+                        list: true,
+                    },
+                ))
             }
         }
     }
@@ -68,10 +83,10 @@ impl Checker<'_> {
 
     fn field(&mut self, field: &ast::Field) -> Checked {
         let name = field.name.text.as_str();
-        let arg = match &field.arg {
-            None => None,
-            Some(arg) => Some(String::from_utf8_lossy(&arg.bytes).into_owned()),
-        };
+        let arg = field
+            .arg
+            .as_ref()
+            .map(|arg| String::from_utf8_lossy(&arg.bytes).into_owned());
         // An empty argument is as good as none.
         let arg = arg.as_deref().filter(|arg| !arg.is_empty());
         match fields::resolve(name, arg) {
@@ -120,7 +135,10 @@ impl Checker<'_> {
             return None;
         }
         match result_type(kind, &args, &types, &arg) {
-            Ok(ty) => Some((Operand::Transform(Box::new(Transform { kind, args, arg })), ty)),
+            Ok(ty) => Some((
+                Operand::Transform(Box::new(Transform { kind, args, arg })),
+                ty,
+            )),
             Err(message) => {
                 self.report(Code::TransformerArgument, message, transform.span);
                 None
@@ -165,7 +183,10 @@ pub(crate) fn check_output_operand(operand: &ast::Operand) -> Result<Operand, Ve
 
 fn field_type(reference: &FieldRef) -> OperandType {
     let info = reference.field.info();
-    OperandType { ty: fields::field_type(reference), list: info.list }
+    OperandType {
+        ty: fields::field_type(reference),
+        list: info.list,
+    }
 }
 
 /// Fields that Falco compares with constants only, because they yield several values at once, have no
@@ -211,7 +232,9 @@ fn describe(field: Field, error: ArgError, name: &str) -> (String, String) {
     let known = field.info().name;
     match error {
         ArgError::NotAllowed => (
-            format!("filter_check called with nonexistent field {name}: '{known}' takes no argument"),
+            format!(
+                "filter_check called with nonexistent field {name}: '{known}' takes no argument"
+            ),
             format!("write `{known}`"),
         ),
         ArgError::Missing => {
@@ -271,9 +294,10 @@ fn result_type(
             [_, options] if options.list => {
                 Err("getopt() second argument (optstring) must be a single value".to_owned())
             }
-            [words, options] if is_text(words) && is_text(options) => {
-                Ok(OperandType { ty: FieldType::Str, list: *arg == FieldArg::None })
-            }
+            [words, options] if is_text(words) && is_text(options) => Ok(OperandType {
+                ty: FieldType::Str,
+                list: *arg == FieldArg::None,
+            }),
             [_, _] => Err("getopt() arguments must be strings".to_owned()),
             _ => Err("getopt() requires exactly 2 arguments: args list and optstring".to_owned()),
         },
@@ -285,11 +309,12 @@ fn result_type(
                 TransformKind::ToLower | TransformKind::ToUpper | TransformKind::Basename => {
                     is_text(ty).then_some(*ty)
                 }
-                TransformKind::B64 => {
-                    (is_text(ty) || ty.ty == FieldType::Bytes).then_some(*ty)
-                }
+                TransformKind::B64 => (is_text(ty) || ty.ty == FieldType::Bytes).then_some(*ty),
                 TransformKind::Len => (ty.list || is_text(ty) || ty.ty == FieldType::Bytes)
-                    .then_some(OperandType { ty: FieldType::Uint, list: false }),
+                    .then_some(OperandType {
+                        ty: FieldType::Uint,
+                        list: false,
+                    }),
                 _ => Some(*ty),
             };
             result.ok_or_else(|| {

@@ -125,28 +125,48 @@ fn untraced(matching: &[usize]) -> Vec<String> {
 
 fn may(expr: &Expr, knowledge: Knowledge) -> May {
     match expr {
-        Expr::And(parts) => {
-            parts.iter().fold(May { hold: KindSet::ALL, fail: KindSet::NONE }, |all, part| {
+        Expr::And(parts) => parts.iter().fold(
+            May {
+                hold: KindSet::ALL,
+                fail: KindSet::NONE,
+            },
+            |all, part| {
                 let part = may(part, knowledge);
-                May { hold: all.hold.and(part.hold), fail: all.fail.or(part.fail) }
-            })
-        }
-        Expr::Or(parts) => {
-            parts.iter().fold(May { hold: KindSet::NONE, fail: KindSet::ALL }, |all, part| {
+                May {
+                    hold: all.hold.and(part.hold),
+                    fail: all.fail.or(part.fail),
+                }
+            },
+        ),
+        Expr::Or(parts) => parts.iter().fold(
+            May {
+                hold: KindSet::NONE,
+                fail: KindSet::ALL,
+            },
+            |all, part| {
                 let part = may(part, knowledge);
-                May { hold: all.hold.or(part.hold), fail: all.fail.and(part.fail) }
-            })
-        }
+                May {
+                    hold: all.hold.or(part.hold),
+                    fail: all.fail.and(part.fail),
+                }
+            },
+        ),
         Expr::Not(part) => {
             let part = may(part, knowledge);
-            May { hold: part.fail, fail: part.hold }
+            May {
+                hold: part.fail,
+                fail: part.hold,
+            }
         }
         Expr::Test(test) => may_test(test, knowledge),
     }
 }
 
 fn may_test(test: &Test, knowledge: Knowledge) -> May {
-    const NEVER: May = May { hold: KindSet::NONE, fail: KindSet::ALL };
+    const NEVER: May = May {
+        hold: KindSet::NONE,
+        fail: KindSet::ALL,
+    };
     if is_event_number_zero(test) {
         return NEVER;
     }
@@ -155,7 +175,10 @@ fn may_test(test: &Test, knowledge: Knowledge) -> May {
         && matches!(test.rhs, Rhs::None | Rhs::Values(_))
     {
         let hold = kinds_of(test);
-        return May { hold, fail: hold.not() };
+        return May {
+            hold,
+            fail: hold.not(),
+        };
     }
     if let Rhs::Values(values) = &test.rhs
         && values.is_empty()
@@ -165,9 +188,14 @@ fn may_test(test: &Test, knowledge: Knowledge) -> May {
     }
     let mut hold = KindSet::ALL;
     if knowledge != Knowledge::Types {
-        visit_fields(test, &mut |field| hold = hold.and(supplied(field, knowledge)));
+        visit_fields(test, &mut |field| {
+            hold = hold.and(supplied(field, knowledge));
+        });
     }
-    May { hold, fail: KindSet::ALL }
+    May {
+        hold,
+        fail: KindSet::ALL,
+    }
 }
 
 /// The kinds that a comparison of the event's type accepts.
@@ -187,7 +215,11 @@ fn kinds_of(test: &Test) -> KindSet {
             named.0[row / 64] |= 1 << (row % 64);
         }
     }
-    if test.op == Op::Ne { named.not() } else { named }
+    if test.op == Op::Ne {
+        named.not()
+    } else {
+        named
+    }
 }
 
 /// The kinds of events for which a live agent supplies a field.
@@ -306,6 +338,8 @@ fn is_event_number_zero(test: &Test) -> bool {
     };
     field.field == Field::EvtNum
         && matches!(test.op, Op::Eq | Op::In)
-        && test.modifier.is_none_or(|modifier| modifier == Modifier::AnyOf)
+        && test
+            .modifier
+            .is_none_or(|modifier| modifier == Modifier::AnyOf)
         && values.iter().all(|value| *value == Literal::Uint(0))
 }

@@ -121,29 +121,34 @@ impl FalcoCode {
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::YamlParse => ("LOAD_ERR_YAML_PARSE", "YAML parse error"),
-            Self::YamlValidate => {
-                ("LOAD_ERR_YAML_VALIDATE", "Error validating internal structure of YAML file")
-            }
-            Self::Validate => {
-                ("LOAD_ERR_VALIDATE", "Error validating rule/macro/list/exception objects")
-            }
+            Self::YamlValidate => (
+                "LOAD_ERR_YAML_VALIDATE",
+                "Error validating internal structure of YAML file",
+            ),
+            Self::Validate => (
+                "LOAD_ERR_VALIDATE",
+                "Error validating rule/macro/list/exception objects",
+            ),
             Self::CompileCondition => ("LOAD_ERR_COMPILE_CONDITION", "Error compiling condition"),
             Self::CompileOutput => ("LOAD_ERR_COMPILE_OUTPUT", "Error compiling output"),
             Self::UnknownSource => ("LOAD_UNKNOWN_SOURCE", "Unknown event source"),
-            Self::UnsafeNaCheck => {
-                ("LOAD_UNSAFE_NA_CHECK", "Unsafe <NA> comparison in condition")
-            }
+            Self::UnsafeNaCheck => (
+                "LOAD_UNSAFE_NA_CHECK",
+                "Unsafe <NA> comparison in condition",
+            ),
             Self::NoEvttype => ("LOAD_NO_EVTTYPE", "Condition has no event-type restriction"),
-            Self::UnknownFilter => {
-                ("LOAD_UNKNOWN_FILTER", "Unknown field or event-type in condition or output")
-            }
+            Self::UnknownFilter => (
+                "LOAD_UNKNOWN_FILTER",
+                "Unknown field or event-type in condition or output",
+            ),
             Self::UnusedMacro => ("LOAD_UNUSED_MACRO", "Unused macro"),
             Self::UnusedList => ("LOAD_UNUSED_LIST", "Unused list"),
             Self::UnknownItem => ("LOAD_UNKNOWN_ITEM", "Unknown rules file item"),
             Self::DeprecatedItem => ("LOAD_DEPRECATED_ITEM", "Used deprecated item"),
-            Self::AppendNoValues => {
-                ("LOAD_APPEND_NO_VALUES", "Overriding/appending with no values")
-            }
+            Self::AppendNoValues => (
+                "LOAD_APPEND_NO_VALUES",
+                "Overriding/appending with no values",
+            ),
             Self::ExceptionNameNotUnique => (
                 "LOAD_EXCEPTION_NAME_NOT_UNIQUE",
                 "Multiple exceptions defined with the same name",

@@ -151,7 +151,9 @@ fn parse_index(text: &str) -> Option<u32> {
 fn is_dotted_name(key: &str) -> bool {
     key.split('.').all(|part| {
         part.starts_with(|c: char| c.is_ascii_alphabetic())
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     })
 }
 

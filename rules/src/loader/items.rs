@@ -25,7 +25,10 @@ pub(crate) struct Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), by_name: HashMap::new() }
+        Self {
+            items: Vec::new(),
+            by_name: HashMap::new(),
+        }
     }
 }
 
@@ -34,7 +37,8 @@ impl<T: Named> Table<T> {
         match self.by_name.get(item.name()) {
             Some(&index) => self.items[index] = item,
             None => {
-                self.by_name.insert(item.name().to_owned(), self.items.len());
+                self.by_name
+                    .insert(item.name().to_owned(), self.items.len());
                 self.items.push(item);
             }
         }
@@ -213,7 +217,10 @@ pub(crate) fn complete_exception(
             });
             let place = comps.place();
             let Entry::One(comp, _) = comps else {
-                return Err(error("Fields and comps must both be strings".to_owned(), place));
+                return Err(error(
+                    "Fields and comps must both be strings".to_owned(),
+                    place,
+                ));
             };
             match crate::parser::parse_operator(comp.as_str()) {
                 Some((op @ (Op::In | Op::PMatch | Op::Intersects), None)) => Ok(vec![(op, None)]),

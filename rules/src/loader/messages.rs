@@ -9,7 +9,8 @@ pub(super) const NO_PREVIOUS_LIST: &str =
     "List uses 'append' or 'override.items: append' but no list by that name already exists";
 pub(super) const NO_PREVIOUS_RULE_APPEND: &str =
     "Rule uses 'append' or 'override.<key>: append' but no rule by that name already exists";
-pub(super) const NO_PREVIOUS_RULE_REPLACE: &str = "An 'override.<key>: replace' to a rule was requested but no rule by that name already exists";
+pub(super) const NO_PREVIOUS_RULE_REPLACE: &str =
+    "An 'override.<key>: replace' to a rule was requested but no rule by that name already exists";
 pub(super) const NO_PREVIOUS_RULE_ENABLE: &str =
     "Rule has 'enabled' key but no rule by that name already exists";
 pub(super) const SOURCE_CHANGED: &str = "Rule has been re-defined with a different source";

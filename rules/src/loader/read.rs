@@ -117,7 +117,11 @@ impl Reader<'_> {
                 return;
             }
             Kind::Scalar(..) => {
-                self.report(Code::YamlStructure, "Rules content is not yaml", self.head(document));
+                self.report(
+                    Code::YamlStructure,
+                    "Rules content is not yaml",
+                    self.head(document),
+                );
                 return;
             }
         };
@@ -141,13 +145,29 @@ impl Reader<'_> {
         if let Some(value) = node.get("required_plugin_versions") {
             return self.plugin_versions(value);
         }
-        for (kind, keys) in [("list", LIST_KEYS), ("macro", MACRO_KEYS), ("rule", RULE_KEYS)] {
+        for (kind, keys) in [
+            ("list", LIST_KEYS),
+            ("macro", MACRO_KEYS),
+            ("rule", RULE_KEYS),
+        ] {
             let Some(name_node) = node.get(kind) else {
                 continue;
             };
-            let name = self.text_value(name_node, kind, About { kind, name: "", node })?;
+            let name = self.text_value(
+                name_node,
+                kind,
+                About {
+                    kind,
+                    name: "",
+                    node,
+                },
+            )?;
             let name = name.as_str().to_owned();
-            let about = About { kind, name: &name, node };
+            let about = About {
+                kind,
+                name: &name,
+                node,
+            };
             self.unknown_keys(node, keys, about);
             return match kind {
                 "list" => self.list(about),
@@ -155,13 +175,25 @@ impl Reader<'_> {
                 _ => self.rule(about),
             };
         }
-        let place = entries.first().map_or(self.head(node), |(key, _)| self.place(key));
-        let name = entries.first().and_then(|(key, _)| key.scalar()).unwrap_or("");
-        let mut diagnostic =
-            Diagnostic::new(Code::UnknownItem, format!("Unknown top level item '{name}'"))
-                .at(place, "");
-        let known =
-            ["list", "macro", "rule", "required_engine_version", "required_plugin_versions"];
+        let place = entries
+            .first()
+            .map_or(self.head(node), |(key, _)| self.place(key));
+        let name = entries
+            .first()
+            .and_then(|(key, _)| key.scalar())
+            .unwrap_or("");
+        let mut diagnostic = Diagnostic::new(
+            Code::UnknownItem,
+            format!("Unknown top level item '{name}'"),
+        )
+        .at(place, "");
+        let known = [
+            "list",
+            "macro",
+            "rule",
+            "required_engine_version",
+            "required_plugin_versions",
+        ];
         if let Some(near) = nearest(name, known.into_iter()) {
             diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
         }
@@ -238,7 +270,11 @@ impl Reader<'_> {
                 None => self.no_previous(messages::NO_PREVIOUS_MACRO, place, about),
             };
         }
-        let defined = self.collected.macros.get(about.name).map_or(now, |old| old.defined);
+        let defined = self
+            .collected
+            .macros
+            .get(about.name)
+            .map_or(now, |old| old.defined);
         self.collected.macros.define(MacroItem {
             name: about.name.to_owned(),
             condition,
@@ -261,9 +297,14 @@ impl Reader<'_> {
         if append_flag {
             return self.rule_append(place, about);
         }
-        let defines =
-            ["condition", "output", "desc", "priority", "sequence"].iter().any(|key| node.get(key).is_some());
-        if defines { self.rule_definition(place, about) } else { self.rule_enable(place, about) }
+        let defines = ["condition", "output", "desc", "priority", "sequence"]
+            .iter()
+            .any(|key| node.get(key).is_some());
+        if defines {
+            self.rule_definition(place, about)
+        } else {
+            self.rule_enable(place, about)
+        }
     }
 
     fn rule_definition(&mut self, place: Place, about: About<'_>) -> Read<()> {
@@ -296,7 +337,10 @@ impl Reader<'_> {
                     let message = "a rule has either a condition or a sequence";
                     keep(self.broken(Code::InvalidSequence, message, self.place(other)));
                 }
-                keep(self.sequence(sequence, about).map(|read| rule.sequence = Some(read)));
+                keep(
+                    self.sequence(sequence, about)
+                        .map(|read| rule.sequence = Some(read)),
+                );
             }
             None => keep(self.rule_key(&mut rule, "condition", true, about)),
         }
@@ -320,9 +364,10 @@ impl Reader<'_> {
         if let Some(previous) = self.collected.rules.get(about.name)
             && previous.source != rule.source
         {
-            let diagnostic =
-                Diagnostic::new(Code::SourceChanged, messages::SOURCE_CHANGED).at(place, "")
-                    .also(previous.place, "defined here").about("rule", about.name);
+            let diagnostic = Diagnostic::new(Code::SourceChanged, messages::SOURCE_CHANGED)
+                .at(place, "")
+                .also(previous.place, "defined here")
+                .about("rule", about.name);
             self.diagnostics.push(diagnostic);
             broken = true;
         }
@@ -396,7 +441,10 @@ impl Reader<'_> {
     ) -> Read<()> {
         let node = about.node;
         let mut broken = false;
-        for (keys, operation) in [(&overrides.append, "append"), (&overrides.replace, "replace")] {
+        for (keys, operation) in [
+            (&overrides.append, "append"),
+            (&overrides.replace, "replace"),
+        ] {
             for key in keys.iter().filter(|key| node.get(key).is_none()) {
                 let message = format!(
                     "An {operation} override for '{key}' was specified but '{key}' is not defined"
@@ -502,7 +550,10 @@ impl Reader<'_> {
         about: About<'_>,
     ) -> Read<()> {
         let place = exception.place;
-        let previous = rule.exceptions.iter_mut().find(|old| old.name == exception.name);
+        let previous = rule
+            .exceptions
+            .iter_mut()
+            .find(|old| old.name == exception.name);
         let Some(previous) = previous else {
             if exception.fields.is_some() && exception.values.is_empty() {
                 let message = "Rule exception must have values property with a list of values";
@@ -515,13 +566,13 @@ impl Reader<'_> {
             rule.exceptions.push(exception);
             return Ok(());
         };
-        for (present, key) in
-            [(exception.fields.is_some(), "fields"), (exception.comps.is_some(), "comps")]
-        {
+        for (present, key) in [
+            (exception.fields.is_some(), "fields"),
+            (exception.comps.is_some(), "comps"),
+        ] {
             if present {
-                let message = format!(
-                    "Can not append exception {key} to existing exception, only values"
-                );
+                let message =
+                    format!("Can not append exception {key} to existing exception, only values");
                 return self.broken(Code::InvalidException, &message, place);
             }
         }
@@ -533,7 +584,12 @@ impl Reader<'_> {
         let value = self.required(about.node, "enabled", about)?;
         let enabled = self.bool_value(value, "enabled", about)?;
         let key_place = self.place_of_key_itself(about.node, "enabled");
-        self.warn(Code::DeprecatedKey, messages::ENABLED_ALONE.to_owned(), key_place, about);
+        self.warn(
+            Code::DeprecatedKey,
+            messages::ENABLED_ALONE.to_owned(),
+            key_place,
+            about,
+        );
         match self.collected.rules.get_mut(about.name) {
             Some(rule) => {
                 rule.enabled = enabled;
@@ -610,15 +666,22 @@ impl Reader<'_> {
             return self.wrong(steps_node, "Value is not a sequence", about);
         };
         if !(2..=SEQUENCE_STEPS_MAX).contains(&nodes.len()) {
-            let message =
-                format!("a sequence has 2 to {SEQUENCE_STEPS_MAX} steps, not {}", nodes.len());
+            let message = format!(
+                "a sequence has 2 to {SEQUENCE_STEPS_MAX} steps, not {}",
+                nodes.len()
+            );
             return self.broken(Code::InvalidSequence, &message, self.head(steps_node));
         }
         let mut steps = Vec::with_capacity(nodes.len());
         for step in nodes {
             steps.push(self.text_value(step, "steps", about)?);
         }
-        Ok(SequenceItem { by, within_ns, steps, place })
+        Ok(SequenceItem {
+            by,
+            within_ns,
+            steps,
+            place,
+        })
     }
 
     fn duration(&mut self, node: &Node, about: About<'_>) -> Read<u64> {
@@ -630,7 +693,9 @@ impl Reader<'_> {
                 let diagnostic = Diagnostic::new(Code::InvalidSequence, message)
                     .at(self.place(node), "")
                     .about(about.kind, about.name)
-                    .help("write a number and a unit, such as `10s`, `5m` or `1h30m`; at most 7 days");
+                    .help(
+                        "write a number and a unit, such as `10s`, `5m` or `1h30m`; at most 7 days",
+                    );
                 self.diagnostics.push(diagnostic);
                 Err(Broken)
             }
@@ -669,10 +734,14 @@ impl Reader<'_> {
             }
             self.unknown_keys(exception, EXCEPTION_KEYS, about);
             let name_node = self.required(exception, "name", about)?;
-            let name = self.text_value(name_node, "name", about)?.as_str().to_owned();
+            let name = self
+                .text_value(name_node, "name", about)?
+                .as_str()
+                .to_owned();
             let place = self.place(name_node);
             if exceptions.iter().any(|other| other.name == name) {
-                let message = format!("Multiple definitions of exception '{name}' in the same rule");
+                let message =
+                    format!("Multiple definitions of exception '{name}' in the same rule");
                 self.warn(Code::ExceptionRepeated, message, place, about);
             }
             let fields = match exception.get("fields") {
@@ -702,7 +771,13 @@ impl Reader<'_> {
                 }
                 None => {}
             }
-            exceptions.push(ExceptionItem { name, fields, comps, values, place });
+            exceptions.push(ExceptionItem {
+                name,
+                fields,
+                comps,
+                values,
+                place,
+            });
         }
         Ok(exceptions)
     }
@@ -724,7 +799,11 @@ impl Reader<'_> {
     }
 
     fn engine_version(&mut self, node: &Node) -> Read<()> {
-        let about = About { kind: "required_engine_version", name: "", node };
+        let about = About {
+            kind: "required_engine_version",
+            name: "",
+            node,
+        };
         let text = self.text_value(node, "required_engine_version", about)?;
         let place = self.place(node);
         let Some(wanted) = parse_version(text.as_str()) else {
@@ -748,9 +827,17 @@ impl Reader<'_> {
     }
 
     fn plugin_versions(&mut self, node: &Node) -> Read<()> {
-        let about = About { kind: "required_plugin_versions", name: "", node };
+        let about = About {
+            kind: "required_plugin_versions",
+            name: "",
+            node,
+        };
         let Kind::Sequence(plugins) = &node.kind else {
-            return self.wrong(node, "Value of required_plugin_versions must be a sequence", about);
+            return self.wrong(
+                node,
+                "Value of required_plugin_versions must be a sequence",
+                about,
+            );
         };
         for plugin in plugins {
             if !matches!(plugin.kind, Kind::Mapping(_)) {
@@ -779,7 +866,10 @@ impl Reader<'_> {
             }
             // Saker supplies the container plugin's fields itself.
             if !names.iter().any(|name| name == "container") {
-                let message = format!("plugin '{}' is not available; Saker has no plugins", names[0]);
+                let message = format!(
+                    "plugin '{}' is not available; Saker has no plugins",
+                    names[0]
+                );
                 self.warn(Code::PluginRequired, message, self.head(plugin), about);
             }
         }
@@ -792,8 +882,10 @@ impl Reader<'_> {
         let version_node = self.required(node, "version", about)?;
         let version = self.text_value(version_node, "version", about)?;
         if parse_version(version.as_str()).is_none() {
-            let message =
-                format!("Invalid required version '{}' for plugin '{name}'", version.as_str());
+            let message = format!(
+                "Invalid required version '{}' for plugin '{name}'",
+                version.as_str()
+            );
             return self.broken(Code::EngineVersion, &message, self.place(version_node));
         }
         Ok(name)
@@ -812,7 +904,12 @@ impl Reader<'_> {
             append_flag = self.bool_value(value, "append", about)?;
             if append_flag {
                 let place = self.place_of_key_itself(node, "append");
-                self.warn(Code::DeprecatedKey, messages::APPEND.to_owned(), place, about);
+                self.warn(
+                    Code::DeprecatedKey,
+                    messages::APPEND.to_owned(),
+                    place,
+                    about,
+                );
             }
         }
         let mut overrides = Overrides::default();
@@ -825,7 +922,10 @@ impl Reader<'_> {
             _ => return self.wrong(value, "Value of override must be a mapping", about),
         };
         for (key_node, operation_node) in entries {
-            let key = self.text_value(key_node, "override", about)?.as_str().to_owned();
+            let key = self
+                .text_value(key_node, "override", about)?
+                .as_str()
+                .to_owned();
             let operation = self.text_value(operation_node, &key, about)?;
             let may_append = appendable.contains(&key.as_str());
             let may_replace = replaceable.contains(&key.as_str());
@@ -833,7 +933,8 @@ impl Reader<'_> {
             match operation.as_str() {
                 "append" if may_append => overrides.append.insert(key),
                 "append" => {
-                    let message = format!("Key '{key}' cannot be appended to, use 'replace' instead");
+                    let message =
+                        format!("Key '{key}' cannot be appended to, use 'replace' instead");
                     return self.broken(Code::InvalidOverride, &message, place);
                 }
                 "replace" if may_replace => overrides.replace.insert(key),
@@ -910,7 +1011,10 @@ impl Reader<'_> {
         for (index, (key_node, _)) in entries.iter().enumerate() {
             let key = key_node.scalar().unwrap_or("");
             let place = self.place(key_node);
-            if entries[..index].iter().any(|(other, _)| other.scalar() == Some(key)) {
+            if entries[..index]
+                .iter()
+                .any(|(other, _)| other.scalar() == Some(key))
+            {
                 let message = format!("Key '{key}' is repeated; its first value is used");
                 self.warn(Code::UnknownKey, message, place, about);
             } else if !known.contains(&key) {
@@ -927,7 +1031,10 @@ impl Reader<'_> {
     }
 
     fn place(&self, node: &Node) -> Place {
-        Place { file: self.file, span: node.span }
+        Place {
+            file: self.file,
+            span: node.span,
+        }
     }
 
     /// The beginning of a node, where the whole would cover many lines.
@@ -937,14 +1044,22 @@ impl Reader<'_> {
         {
             return self.place(key);
         }
-        let text = self.source.text.get(node.span.start..node.span.end).unwrap_or("");
+        let text = self
+            .source
+            .text
+            .get(node.span.start..node.span.end)
+            .unwrap_or("");
         let len = text.find('\n').unwrap_or(text.len());
         let span = crate::ast::Span::new(node.span.start, node.span.start + len);
-        Place { file: self.file, span }
+        Place {
+            file: self.file,
+            span,
+        }
     }
 
     fn place_of_key(&self, node: &Node, key: &str) -> Place {
-        node.get(key).map_or(self.head(node), |value| self.head(value))
+        node.get(key)
+            .map_or(self.head(node), |value| self.head(value))
     }
 
     fn place_of_key_itself(&self, node: &Node, key: &str) -> Place {
@@ -958,11 +1073,14 @@ impl Reader<'_> {
     }
 
     fn report(&mut self, code: Code, message: &str, place: Place) {
-        self.diagnostics.push(Diagnostic::new(code, message).at(place, ""));
+        self.diagnostics
+            .push(Diagnostic::new(code, message).at(place, ""));
     }
 
     fn report_about(&mut self, code: Code, message: String, place: Place, about: About<'_>) {
-        let diagnostic = Diagnostic::new(code, message).at(place, "").about(about.kind, about.name);
+        let diagnostic = Diagnostic::new(code, message)
+            .at(place, "")
+            .about(about.kind, about.name);
         self.diagnostics.push(diagnostic);
     }
 
@@ -993,8 +1111,16 @@ struct Overrides {
     replace: BTreeSet<String>,
 }
 
-const LOWER_PRIORITIES: [&str; 8] =
-    ["emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug"];
+const LOWER_PRIORITIES: [&str; 8] = [
+    "emergency",
+    "alert",
+    "critical",
+    "error",
+    "warning",
+    "notice",
+    "informational",
+    "debug",
+];
 
 fn append(text: &mut Text, more: &Text, place: Place) {
     text.push_for(" ", place);
@@ -1011,7 +1137,9 @@ fn trim(text: &Text) -> Text {
 
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn is_bare_string(name: &str) -> bool {

@@ -37,14 +37,18 @@ struct Expanded {
 
 impl<'a> Lists<'a> {
     pub(crate) fn new(table: &'a Table<ListItem>, diagnostics: &mut Vec<Diagnostic>) -> Self {
-        let mut lists = Self { by_name: HashMap::new(), odd_names: Vec::new() };
+        let mut lists = Self {
+            by_name: HashMap::new(),
+            odd_names: Vec::new(),
+        };
         let mut budget = EXPANDED_ITEMS_MAX;
         let mut used = HashSet::new();
         for list in table.items() {
             let mut open = vec![list.name.as_str()];
             let mut items = Vec::new();
             if let Err(name) = expand(table, list, &mut open, &mut items, &mut budget, &mut used) {
-                let message = format!("list '{name}' has too many items once its lists are resolved");
+                let message =
+                    format!("list '{name}' has too many items once its lists are resolved");
                 diagnostics.push(Diagnostic::new(Code::TooLarge, message).at(list.place, ""));
             }
             let quoted: Vec<_> = items.iter().map(|item| quote_item(item)).collect();
@@ -53,7 +57,14 @@ impl<'a> Lists<'a> {
                 lists.odd_names.push(&list.name);
             }
             let is_used = Cell::new(false);
-            lists.by_name.insert(&list.name, Expanded { items, text, is_used });
+            lists.by_name.insert(
+                &list.name,
+                Expanded {
+                    items,
+                    text,
+                    is_used,
+                },
+            );
         }
         for name in used {
             if let Some(list) = lists.by_name.get(name) {
@@ -96,7 +107,11 @@ impl<'a> Lists<'a> {
             let place = text.place(crate::ast::Span::new(at, at + name.len()));
             let end = at + name.len();
             let blanks = |range: &[u8]| range.iter().take_while(|byte| is_blank(**byte)).count();
-            let before = bytes[copied..at].iter().rev().take_while(|byte| is_blank(**byte)).count();
+            let before = bytes[copied..at]
+                .iter()
+                .rev()
+                .take_while(|byte| is_blank(**byte))
+                .count();
             let mut head_end = at - before;
             let mut tail_start = end + blanks(&bytes[end..]);
             if list.text.is_empty() {
@@ -114,9 +129,12 @@ impl<'a> Lists<'a> {
             copied = tail_start;
             at = tail_start;
             if out.as_str().len() > TEXT_BYTES_MAX {
-                let message =
-                    format!("condition has more than {TEXT_BYTES_MAX} bytes once lists are resolved");
-                return Err(Box::new(Diagnostic::new(Code::TooLarge, message).at(place, "")));
+                let message = format!(
+                    "condition has more than {TEXT_BYTES_MAX} bytes once lists are resolved"
+                );
+                return Err(Box::new(
+                    Diagnostic::new(Code::TooLarge, message).at(place, ""),
+                ));
             }
         }
         if copied == 0 {
@@ -129,8 +147,11 @@ impl<'a> Lists<'a> {
     fn name_at<'s>(&self, source: &'s str, at: usize) -> Option<(&'s str, &Expanded)> {
         let rest = &source[at..];
         let odd = self.odd_names.iter().find(|name| {
-            rest.strip_prefix(**name)
-                .is_some_and(|rest| rest.bytes().next().is_none_or(|byte| is_delimiter(byte.into())))
+            rest.strip_prefix(**name).is_some_and(|rest| {
+                rest.bytes()
+                    .next()
+                    .is_none_or(|byte| is_delimiter(byte.into()))
+            })
         });
         let len = match odd {
             Some(name) => name.len(),
@@ -209,7 +230,10 @@ fn one_field(
     };
     for (index, value) in exception.values.iter().enumerate() {
         let Entry::One(value, place) = value else {
-            return Err(invalid("Expected values array to contain a list of strings", value.place()));
+            return Err(invalid(
+                "Expected values array to contain a list of strings",
+                value.place(),
+            ));
         };
         if index == 0 {
             out.push_for("(", *place);
@@ -248,7 +272,10 @@ fn many_fields(
         out.push_for(if index == 0 { "((" } else { " or (" }, place);
         for (nth, ((field, comp), value)) in fields.iter().zip(comps).zip(values).enumerate() {
             let (Entry::One(field, _), Entry::One(comp, comp_place)) = (field, comp) else {
-                return Err(invalid("Fields and comps must hold strings", exception.place));
+                return Err(invalid(
+                    "Fields and comps must hold strings",
+                    exception.place,
+                ));
             };
             if nth > 0 {
                 out.push_for(" and ", place);

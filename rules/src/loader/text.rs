@@ -34,7 +34,10 @@ impl Text {
 
     /// Adds bytes that stand in the file from `start` on.
     pub(crate) fn push_copy(&mut self, text: &str, file: usize, start: usize) {
-        let place = Place { file, span: Span::new(start, start + text.len()) };
+        let place = Place {
+            file,
+            span: Span::new(start, start + text.len()),
+        };
         if let Some(last) = self.pieces.last_mut()
             && last.is_copy
             && last.place.file == file
@@ -43,7 +46,11 @@ impl Text {
         {
             last.place.span.end += text.len();
         } else if !text.is_empty() {
-            self.pieces.push(Piece { start: self.text.len(), place, is_copy: true });
+            self.pieces.push(Piece {
+                start: self.text.len(),
+                place,
+                is_copy: true,
+            });
         }
         self.text.push_str(text);
     }
@@ -51,7 +58,11 @@ impl Text {
     /// Adds text that stands for a place.
     pub(crate) fn push_for(&mut self, text: &str, place: Place) {
         if !text.is_empty() {
-            self.pieces.push(Piece { start: self.text.len(), place, is_copy: false });
+            self.pieces.push(Piece {
+                start: self.text.len(),
+                place,
+                is_copy: false,
+            });
         }
         self.text.push_str(text);
     }
@@ -62,7 +73,11 @@ impl Text {
             return;
         }
         let shift = self.text.len();
-        let first = other.pieces.partition_point(|piece| piece.start <= range.start).max(1) - 1;
+        let first = other
+            .pieces
+            .partition_point(|piece| piece.start <= range.start)
+            .max(1)
+            - 1;
         for piece in &other.pieces[first.min(other.pieces.len())..] {
             if piece.start >= range.end {
                 break;
@@ -93,7 +108,9 @@ impl Text {
         } else {
             first.place.span.start
         };
-        let last = self.piece_at(span.end.saturating_sub(1).max(span.start)).unwrap_or(first);
+        let last = self
+            .piece_at(span.end.saturating_sub(1).max(span.start))
+            .unwrap_or(first);
         let end = if last.place.file != first.place.file {
             first.place.span.end
         } else if last.is_copy && span.end > span.start {
@@ -101,8 +118,15 @@ impl Text {
         } else {
             last.place.span.end
         };
-        let end = if span.end <= span.start { start } else { end.max(start) };
-        Place { file: first.place.file, span: Span::new(start, end) }
+        let end = if span.end <= span.start {
+            start
+        } else {
+            end.max(start)
+        };
+        Place {
+            file: first.place.file,
+            span: Span::new(start, end),
+        }
     }
 
     fn piece_at(&self, offset: usize) -> Option<&Piece> {

@@ -37,7 +37,10 @@ impl Node {
         let Kind::Mapping(entries) = &self.kind else {
             return None;
         };
-        entries.iter().find(|(name, _)| name.scalar() == Some(key)).map(|(_, value)| value)
+        entries
+            .iter()
+            .find(|(name, _)| name.scalar() == Some(key))
+            .map(|(_, value)| value)
     }
 
     pub(crate) fn scalar(&self) -> Option<&str> {
@@ -63,9 +66,14 @@ pub(crate) fn parse(text: &str, file: usize) -> Result<Vec<Rc<Node>>, Box<Diagno
             Some(Ok(event)) => event,
             Some(Err(error)) => {
                 let start = offsets.byte(error.marker());
-                let place = Place { file, span: Span::new(start, start + 1) };
+                let place = Place {
+                    file,
+                    span: Span::new(start, start + 1),
+                };
                 let message = format!("not valid YAML: {}", error.info());
-                return Err(Box::new(Diagnostic::new(Code::YamlSyntax, message).at(place, "")));
+                return Err(Box::new(
+                    Diagnostic::new(Code::YamlSyntax, message).at(place, ""),
+                ));
             }
         };
         let span = Span::new(offsets.byte(&span.start), offsets.byte(&span.end));
@@ -90,7 +98,10 @@ struct Offsets {
 impl Offsets {
     fn new(text: &str) -> Self {
         let bytes = (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect());
-        Self { bytes, len: text.len() }
+        Self {
+            bytes,
+            len: text.len(),
+        }
     }
 
     fn byte(&self, marker: &Marker) -> usize {
@@ -127,14 +138,22 @@ impl Builder {
             }
             Event::Alias(anchor) => {
                 let node = self.anchors.get(anchor).cloned().flatten();
-                self.add(node.unwrap_or_else(|| Rc::new(Node { kind: Kind::Null, span })))
+                self.add(node.unwrap_or_else(|| {
+                    Rc::new(Node {
+                        kind: Kind::Null,
+                        span,
+                    })
+                }))
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let is_null = style == ScalarStyle::Plain
                     && tag.is_none()
                     && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-                let kind =
-                    if is_null { Kind::Null } else { Kind::Scalar(text.into_owned(), style) };
+                let kind = if is_null {
+                    Kind::Null
+                } else {
+                    Kind::Scalar(text.into_owned(), style)
+                };
                 self.add_anchored(Node { kind, span }, anchor)
             }
             Event::SequenceStart(_, anchor, _) => self.open(span, anchor, false),
@@ -148,7 +167,12 @@ impl Builder {
         if self.open.len() >= DEPTH_MAX {
             return Err("YAML is nested too deeply");
         }
-        self.open.push(Open { span, anchor, is_mapping, children: Vec::new() });
+        self.open.push(Open {
+            span,
+            anchor,
+            is_mapping,
+            children: Vec::new(),
+        });
         Ok(())
     }
 
@@ -203,7 +227,10 @@ pub(crate) fn scalar_text(node: &Node, source: &str, file: usize) -> Text {
     let Kind::Scalar(value, style) = &node.kind else {
         return Text::default();
     };
-    let whole = Place { file, span: node.span };
+    let whole = Place {
+        file,
+        span: node.span,
+    };
     let mut text = Text::default();
     let mut at = content_start(node, source, *style);
     for (index, c) in value.char_indices() {
@@ -215,7 +242,13 @@ pub(crate) fn scalar_text(node: &Node, source: &str, file: usize) -> Text {
         if source[start..].starts_with(c) && len == c.len_utf8() {
             text.push_copy(shown, file, start);
         } else {
-            text.push_for(shown, Place { file, span: Span::new(start, start + len) });
+            text.push_for(
+                shown,
+                Place {
+                    file,
+                    span: Span::new(start, start + len),
+                },
+            );
         }
         at = start + len;
     }

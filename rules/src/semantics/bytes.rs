@@ -92,13 +92,17 @@ impl BytesTest {
 /// Whether a pattern is a regular expression, and if not, why.
 pub(crate) fn check_regex(pattern: &[u8]) -> Result<(), String> {
     // On its own first: a stray parenthesis must not pair with those put around it.
-    builder(&latin1(pattern)).build().map_err(|error| describe(&error))?;
-    compile_regex(pattern).map(drop).map_err(|error| describe(&error))
+    builder(&latin1(pattern))
+        .build()
+        .map_err(|error| describe(&error))?;
+    compile_regex(pattern)
+        .map(drop)
+        .map_err(|error| describe(&error))
 }
 
 /// The pattern that matches a whole value, in the syntax of the `regex` crate without Unicode, with
 /// `multi_line`. Bytes that are not ASCII stand for themselves.
-pub(crate) fn regex_pattern(pattern: &[u8]) -> String {
+fn regex_pattern(pattern: &[u8]) -> String {
     format!(r"\A(?:{})\z", latin1(pattern))
 }
 
@@ -109,7 +113,10 @@ fn compile_regex(pattern: &[u8]) -> Result<Regex, regex::Error> {
 fn builder(pattern: &str) -> RegexBuilder {
     let mut builder = RegexBuilder::new(pattern);
     // As RE2's POSIX syntax has it: bytes, and `^` and `$` at every line.
-    builder.unicode(false).multi_line(true).size_limit(REGEX_BYTES_MAX);
+    builder
+        .unicode(false)
+        .multi_line(true)
+        .size_limit(REGEX_BYTES_MAX);
     builder
 }
 
@@ -210,7 +217,11 @@ fn is_repetition(text: &[u8]) -> bool {
 fn describe(error: &regex::Error) -> String {
     let text = error.to_string();
     // The crate draws the pattern over several lines; its last line says what is wrong.
-    text.lines().last().unwrap_or("").trim_start_matches("error: ").to_owned()
+    text.lines()
+        .last()
+        .unwrap_or("")
+        .trim_start_matches("error: ")
+        .to_owned()
 }
 
 fn contains_ignoring_case(value: &[u8], lower: &[u8]) -> bool {
@@ -271,7 +282,11 @@ mod tests {
     fn case_is_ignored_in_ascii_alone() {
         let check = |value: &str, wanted: &str, expected: bool| {
             let test = BytesTest::new(Op::IContains, &[wanted.as_bytes()]).unwrap();
-            assert_eq!(test.holds(value.as_bytes()), expected, "{wanted} in {value}");
+            assert_eq!(
+                test.holds(value.as_bytes()),
+                expected,
+                "{wanted} in {value}"
+            );
         };
         check("O_RDWR|O_CREAT", "o_creat", true);
         check("abc", "", true);

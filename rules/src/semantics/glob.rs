@@ -49,7 +49,10 @@ impl Glob {
                 other => Token::Byte(fold(other, ignores_case)),
             });
         }
-        Self { tokens, ignores_case }
+        Self {
+            tokens,
+            ignores_case,
+        }
     }
 
     /// Whether the whole value matches. Costs at most the product of both lengths.
@@ -119,8 +122,8 @@ fn class(pattern: &[u8], ignores_case: bool) -> Option<([u64; 4], usize)> {
         }
         let (low, after_low) = class_byte(pattern, at)?;
         at = after_low;
-        let is_range = pattern.get(at) == Some(&b'-')
-            && !matches!(pattern.get(at + 1), None | Some(b']'));
+        let is_range =
+            pattern.get(at) == Some(&b'-') && !matches!(pattern.get(at + 1), None | Some(b']'));
         let high = if is_range {
             let (high, after_high) = class_byte(pattern, at + 1)?;
             at = after_high;
@@ -185,7 +188,11 @@ fn contains(set: &[u64; 4], byte: u8) -> bool {
 }
 
 fn fold(byte: u8, ignores_case: bool) -> u8 {
-    if ignores_case { byte.to_ascii_lowercase() } else { byte }
+    if ignores_case {
+        byte.to_ascii_lowercase()
+    } else {
+        byte
+    }
 }
 
 #[cfg(test)]
@@ -228,7 +235,11 @@ mod tests {
     fn case_is_folded_on_request() {
         let check = |pattern: &str, value: &str, expected: bool| {
             let glob = Glob::new(pattern.as_bytes(), true);
-            assert_eq!(glob.matches(value.as_bytes()), expected, "{pattern} on {value}");
+            assert_eq!(
+                glob.matches(value.as_bytes()),
+                expected,
+                "{pattern} on {value}"
+            );
         };
         check("MY*", "myexe", true);
         check("[A-C]x", "bX", true);

@@ -41,14 +41,22 @@ impl PathSet {
 
 impl Node {
     fn child(&mut self, component: &[u8]) -> &mut Node {
-        if !component.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[')) {
+        if !component
+            .iter()
+            .any(|byte| matches!(byte, b'*' | b'?' | b'['))
+        {
             return self.plain.entry(component.into()).or_default();
         }
-        let index = match self.patterns.iter().position(|(text, ..)| **text == *component) {
+        let index = match self
+            .patterns
+            .iter()
+            .position(|(text, ..)| **text == *component)
+        {
             Some(index) => index,
             None => {
                 let glob = Glob::new(component, false);
-                self.patterns.push((component.into(), glob, Node::default()));
+                self.patterns
+                    .push((component.into(), glob, Node::default()));
                 self.patterns.len() - 1
             }
         };
@@ -62,7 +70,9 @@ impl Node {
         let Some(component) = rest.next() else {
             return false;
         };
-        self.plain.get(component).is_some_and(|node| node.matches(rest.clone()))
+        self.plain
+            .get(component)
+            .is_some_and(|node| node.matches(rest.clone()))
             || self
                 .patterns
                 .iter()
@@ -71,7 +81,8 @@ impl Node {
 }
 
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
-    path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
+    path.split(|byte| *byte == b'/')
+        .filter(|component| !component.is_empty())
 }
 
 #[cfg(test)]
@@ -94,7 +105,11 @@ mod tests {
         check(&["/"], "", true);
         check(&[], "/anything", false);
         check(&["/opt/*/subdir"], "/opt/dir/subdir/file.txt", true);
-        check(&["/opt/*/subdir2", "/opt/d*/x"], "/opt/dir/subdir/file.txt", false);
+        check(
+            &["/opt/*/subdir2", "/opt/d*/x"],
+            "/opt/dir/subdir/file.txt",
+            false,
+        );
         check(&["/opt/*/*"], "/opt/dir/subdir/file.txt", true);
         check(&["/usr", "/usr/lib"], "/usr/bin", true);
         check(&["/usr/"], "//usr//lib", true);

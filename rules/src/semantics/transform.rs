@@ -54,15 +54,17 @@ pub(crate) fn evaluate<'a, S: FieldSource + ?Sized>(
     source: &'a S,
 ) -> Option<Computed<'a>> {
     match operand {
-        Operand::Field(field) => {
-            source.field(field.field, (&field.arg).into()).map(Computed::Value)
-        }
+        Operand::Field(field) => source
+            .field(field.field, (&field.arg).into())
+            .map(Computed::Value),
         Operand::Literal(Literal::Bytes(bytes)) => Some(Computed::Value(Value::Bytes(bytes))),
         // The grammar has no other literals among a transformer's arguments.
         Operand::Literal(_) => None,
-        Operand::List(parts) => {
-            parts.iter().map(|part| evaluate(part, source)).collect::<Option<_>>().map(Computed::List)
-        }
+        Operand::List(parts) => parts
+            .iter()
+            .map(|part| evaluate(part, source))
+            .collect::<Option<_>>()
+            .map(Computed::List),
         Operand::Transform(transform) => apply(transform, source),
     }
 }
@@ -78,7 +80,10 @@ fn apply<'a, S: FieldSource + ?Sized>(
         TransformKind::ToLower => map(first, &|bytes| Some(bytes.to_ascii_lowercase())),
         TransformKind::ToUpper => map(first, &|bytes| Some(bytes.to_ascii_uppercase())),
         TransformKind::Basename => map(first, &|bytes| {
-            let start = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+            let start = bytes
+                .iter()
+                .rposition(|byte| *byte == b'/')
+                .map_or(0, |at| at + 1);
             Some(bytes[start..].to_vec())
         }),
         TransformKind::B64 => map(first, &decode_base64),
@@ -123,9 +128,11 @@ fn map<'a>(
             .map(|value| map(Computed::Value(*value), function))
             .collect::<Option<_>>()
             .map(Computed::List),
-        Computed::List(parts) => {
-            parts.into_iter().map(|part| map(part, function)).collect::<Option<_>>().map(Computed::List)
-        }
+        Computed::List(parts) => parts
+            .into_iter()
+            .map(|part| map(part, function))
+            .collect::<Option<_>>()
+            .map(Computed::List),
         Computed::Value(_) => None,
     }
 }
@@ -145,7 +152,10 @@ fn len(computed: &Computed<'_>) -> u64 {
 /// The arguments that getopt reads: a list's elements, or the words of a command line.
 fn words(computed: &Computed<'_>) -> Vec<Vec<u8>> {
     let split = |line: &[u8]| {
-        line.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect()
+        line.split(|byte| *byte == b' ')
+            .filter(|word| !word.is_empty())
+            .map(<[u8]>::to_vec)
+            .collect()
     };
     match computed {
         Computed::Value(Value::Bytes(line)) => split(line),
@@ -213,7 +223,9 @@ fn getopt<'a>(words: &[Vec<u8>], options: &[u8], wanted: &FieldArg) -> Option<Co
     }
     match wanted {
         Some(_) => found.pop().map(Computed::Bytes),
-        None => Some(Computed::List(found.into_iter().map(Computed::Bytes).collect())),
+        None => Some(Computed::List(
+            found.into_iter().map(Computed::Bytes).collect(),
+        )),
     }
 }
 
