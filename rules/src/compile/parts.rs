@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     atoms,
-    graph::{AtomId, Graph, NodeId},
+    graph::{AtomId, FALSE, Graph, NodeId},
 };
 
 /// Conditions that share required comparisons.
@@ -57,6 +57,8 @@ fn divide(graph: &mut Graph, conditions: Vec<(u32, NodeId)>, guards: Vec<(AtomId
         let known = |atom| shared.iter().find(|literal| literal.0 == atom).map(|literal| literal.1);
         *node = graph.assume(*node, &known, &mut FxHashMap::default());
     }
+    // What the guards decide against holds for no event here.
+    left.retain(|&(_, node)| node != FALSE);
     below.extend(shared);
     divide(graph, left, below, parts);
     divide(graph, without, guards, parts);
