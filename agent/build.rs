@@ -1,12 +1,17 @@
-//! Builds the kernel programs and leaves the object where `source::loader` includes it from.
+//! Builds the kernel programs and leaves the object where `source` includes it from; compiles the shipped rules.
 //!
 //! The workspace pins a stable toolchain, and building `core` for the BPF target takes an unstable flag:
 //! `RUSTC_BOOTSTRAP` lets that one build, and nothing else, use it.
 
 use std::env;
+use std::path::Path;
 use std::process::exit;
 
 use aya_build::{Package, Toolchain, build_ebpf};
+use saker_rules::bundle::Bundle;
+use saker_rules::compile::CompileOptions;
+use saker_rules::loader::{LoadOptions, load};
+use saker_rules::packs;
 
 /// Package and folder of the kernel programs, seen from this package.
 const PACKAGE: &str = "saker-ebpf";
@@ -14,9 +19,12 @@ const FOLDER: &str = "../agent-ebpf";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    compile_shipped_rules();
     println!("cargo:rerun-if-env-changed=PATH");
     if !is_on_path("bpf-linker") {
-        fail("bpf-linker is not installed: run `cargo xtask setup`, or `cargo install bpf-linker@0.10.3 --locked`");
+        fail(
+            "bpf-linker is not installed: run `cargo xtask setup`, or `cargo install bpf-linker@0.10.3 --locked`",
+        );
     }
     let environment = [
         ("RUSTC_BOOTSTRAP", "1"),
@@ -43,6 +51,26 @@ fn main() {
     if let Err(error) = build_ebpf([package], Toolchain::Custom(&toolchain)) {
         fail(&format!(
             "the kernel programs do not build: {error:#} (is rust-src installed? `cargo xtask setup` sees to it)"
+        ));
+    }
+}
+
+/// The shipped rules become a bundle here, so that a starting agent compiles nothing.
+fn compile_shipped_rules() {
+    println!("cargo:rerun-if-changed=../rules/packs");
+    let report = load(&packs::shipped(), &LoadOptions::default());
+    if report.has_errors() {
+        fail(&format!(
+            "the shipped rules are wrong:\n{}",
+            report.render(false)
+        ));
+    }
+    let bundle = Bundle::compile(&report.ruleset, &CompileOptions::default())
+        .unwrap_or_else(|error| fail(&format!("the shipped rules do not compile: {error}")));
+    let folder = env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets no OUT_DIR"));
+    if let Err(error) = bundle.write_to(Path::new(&folder).join("shipped.bundle")) {
+        fail(&format!(
+            "the bundle of shipped rules cannot be written: {error}"
         ));
     }
 }

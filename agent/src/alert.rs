@@ -28,12 +28,22 @@ pub struct Alert {
 
 impl Alert {
     /// An alert for an event at `time_ns` since the Unix epoch; `text` is the rule's output, filled in.
-    pub fn new(hostname: &str, time_ns: i64, rule: RuleInfo<'_>, text: &str, mut output_fields: Map<String, Value>) -> Self {
+    pub fn new(
+        hostname: &str,
+        time_ns: i64,
+        rule: RuleInfo<'_>,
+        text: &str,
+        mut output_fields: Map<String, Value>,
+    ) -> Self {
         let time = Timestamp::from_nanosecond(i128::from(time_ns)).unwrap_or(Timestamp::UNIX_EPOCH);
         output_fields.insert("evt.time".into(), time_ns.into());
         Self {
             hostname: hostname.into(),
-            output: format!("{}: {:?} {text}", time.strftime("%H:%M:%S.%9f"), rule.priority),
+            output: format!(
+                "{}: {:?} {text}",
+                time.strftime("%H:%M:%S.%9f"),
+                rule.priority
+            ),
             output_fields,
             priority: rule.priority,
             rule: rule.name.into(),
@@ -45,20 +55,36 @@ impl Alert {
 
     /// One line of JSON, keys in Falco's order.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("an alert holds only strings, numbers and maps with string keys")
+        serde_json::to_string(self)
+            .expect("an alert holds only strings, numbers and maps with string keys")
     }
 
     /// About how much memory the alert holds, for the log's bound.
     pub fn size_bytes(&self) -> usize {
-        let fields: usize = self.output_fields.iter().map(|(name, value)| name.len() + 48 + text_len(value)).sum();
+        let fields: usize = self
+            .output_fields
+            .iter()
+            .map(|(name, value)| name.len() + 48 + text_len(value))
+            .sum();
         let tags: usize = self.tags.iter().map(|tag| tag.len() + 24).sum();
-        self.hostname.len() + self.output.len() + self.rule.len() + self.source.len() + self.time.len() + fields + tags
+        self.hostname.len()
+            + self.output.len()
+            + self.rule.len()
+            + self.source.len()
+            + self.time.len()
+            + fields
+            + tags
     }
 
     /// An alert of a rule with this name and nothing else.
     #[cfg(test)]
     pub fn for_tests(rule: &str) -> Self {
-        let rule = RuleInfo { name: rule, priority: Priority::Warning, source: "syscall", tags: &[] };
+        let rule = RuleInfo {
+            name: rule,
+            priority: Priority::Warning,
+            source: "syscall",
+            tags: &[],
+        };
         Self::new("node", 1_700_000_000_000_000_001, rule, "text", Map::new())
     }
 }
@@ -87,10 +113,24 @@ mod tests {
 
     #[test]
     fn the_json_is_falcos() {
-        let fields = Map::from_iter([("fd.name".to_owned(), Value::Null), ("proc.pid".to_owned(), 7.into())]);
+        let fields = Map::from_iter([
+            ("fd.name".to_owned(), Value::Null),
+            ("proc.pid".to_owned(), 7.into()),
+        ]);
         let tags = ["T1059".to_owned(), "ml".to_owned()];
-        let rule = RuleInfo { name: "A rule", priority: Priority::Critical, source: "syscall", tags: &tags };
-        let alert = Alert::new("node-1", 1_507_591_916_746_609_046, rule, "it happened (pid=7)", fields);
+        let rule = RuleInfo {
+            name: "A rule",
+            priority: Priority::Critical,
+            source: "syscall",
+            tags: &tags,
+        };
+        let alert = Alert::new(
+            "node-1",
+            1_507_591_916_746_609_046,
+            rule,
+            "it happened (pid=7)",
+            fields,
+        );
         let expected = concat!(
             r#"{"hostname":"node-1","output":"23:31:56.746609046: Critical it happened (pid=7)","#,
             r#""output_fields":{"evt.time":1507591916746609046,"fd.name":null,"proc.pid":7},"#,
@@ -102,7 +142,12 @@ mod tests {
 
     #[test]
     fn a_time_without_a_fraction_keeps_nine_decimals() {
-        let rule = RuleInfo { name: "r", priority: Priority::Notice, source: "syscall", tags: &[] };
+        let rule = RuleInfo {
+            name: "r",
+            priority: Priority::Notice,
+            source: "syscall",
+            tags: &[],
+        };
         let alert = Alert::new("n", 1_700_000_000_000_000_000, rule, "x", Map::new());
         assert_eq!(alert.time, "2023-11-14T22:13:20.000000000Z");
     }

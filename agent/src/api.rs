@@ -10,7 +10,13 @@ use std::{
     },
 };
 
-use axum::{Router, extract::State, http::{StatusCode, header}, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
 use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
@@ -45,7 +51,12 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let routes = Router::new()
-        .route("/metrics", get(|State(metrics): State<Arc<Metrics>>| async move { ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render()) }))
+        .route(
+            "/metrics",
+            get(|State(metrics): State<Arc<Metrics>>| async move {
+                ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
+            }),
+        )
         .with_state(metrics)
         .route("/healthz", get(|| async { "ok\n" }))
         .route(
@@ -54,9 +65,15 @@ pub async fn serve(
                 if health.ready.load(Ordering::Acquire) {
                     (StatusCode::OK, "ready\n").into_response()
                 } else {
-                    (StatusCode::SERVICE_UNAVAILABLE, "the sensor is not running\n").into_response()
+                    (
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the sensor is not running\n",
+                    )
+                        .into_response()
                 }
             }),
         );
-    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(stop)
+        .await
 }

@@ -77,7 +77,11 @@ pub struct Sensor {
 
 impl Default for Sensor {
     fn default() -> Self {
-        Self { ring_bytes: 8 << 20, btf: None, kernel_log: KernelLog::Off }
+        Self {
+            ring_bytes: 8 << 20,
+            btf: None,
+            kernel_log: KernelLog::Off,
+        }
     }
 }
 
@@ -121,7 +125,10 @@ pub struct AlertLog {
 
 impl Default for AlertLog {
     fn default() -> Self {
-        Self { bytes_max: 64 << 20, queue_max: 8192 }
+        Self {
+            bytes_max: 64 << 20,
+            queue_max: 8192,
+        }
     }
 }
 
@@ -137,7 +144,10 @@ pub struct Stdout {
 
 impl Default for Stdout {
     fn default() -> Self {
-        Self { enabled: true, format: Format::Json }
+        Self {
+            enabled: true,
+            format: Format::Json,
+        }
     }
 }
 
@@ -154,7 +164,10 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 9765)) }
+        Self {
+            enabled: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 9765)),
+        }
     }
 }
 
@@ -203,11 +216,18 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.into(), source };
+        let read = |source| ConfigError::Read {
+            path: path.into(),
+            source,
+        };
         let size = fs::metadata(path).map_err(read)?.len();
         if size > FILE_BYTES_MAX {
-            let message = format!("is {size} bytes long; a configuration has at most {FILE_BYTES_MAX}");
-            return Err(ConfigError::Parse { path: path.into(), message });
+            let message =
+                format!("is {size} bytes long; a configuration has at most {FILE_BYTES_MAX}");
+            return Err(ConfigError::Parse {
+                path: path.into(),
+                message,
+            });
         }
         let text = fs::read_to_string(path).map_err(read)?;
         Self::parse(path, &text)
@@ -215,31 +235,56 @@ impl Config {
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         // A file of comments only is an empty configuration.
-        let empty = text.lines().all(|line| line.trim_start().starts_with('#') || line.trim().is_empty());
+        let empty = text
+            .lines()
+            .all(|line| line.trim_start().starts_with('#') || line.trim().is_empty());
         let config: Self = if empty {
             Self::default()
         } else {
-            serde_saphyr::from_str(text)
-                .map_err(|error| ConfigError::Parse { path: path.into(), message: error.to_string().trim_end().to_owned() })?
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::Parse {
+                path: path.into(),
+                message: error.to_string().trim_end().to_owned(),
+            })?
         };
         config.check(path)?;
         Ok(config)
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let wrong = |key, problem: String| Err(ConfigError::Value { path: path.into(), key, problem });
+        let wrong = |key, problem: String| {
+            Err(ConfigError::Value {
+                path: path.into(),
+                key,
+                problem,
+            })
+        };
         let ring = self.sensor.ring_bytes;
         if !ring.is_power_of_two() || ring < 4096 {
-            return wrong("sensor.ring_bytes", format!("{ring} is not a power of two of at least 4096"));
+            return wrong(
+                "sensor.ring_bytes",
+                format!("{ring} is not a power of two of at least 4096"),
+            );
         }
         if self.processes.max < 1024 {
-            return wrong("processes.max", format!("{} is too small for any node; at least 1024", self.processes.max));
+            return wrong(
+                "processes.max",
+                format!(
+                    "{} is too small for any node; at least 1024",
+                    self.processes.max
+                ),
+            );
         }
         if self.alert_log.queue_max == 0 {
-            return wrong("alert_log.queue_max", "0 would drop every alert; at least 1".into());
+            return wrong(
+                "alert_log.queue_max",
+                "0 would drop every alert; at least 1".into(),
+            );
         }
         if self.rules.instances_max.0 == 0 {
-            return wrong("rules.instances_max", "0 would drop every sequence; at least 1".into());
+            return wrong(
+                "rules.instances_max",
+                "0 would drop every sequence; at least 1".into(),
+            );
         }
         Ok(())
     }
@@ -257,8 +302,12 @@ mod tests {
     fn every_key_is_optional() {
         assert_eq!(parse(""), Ok(Config::default()));
         assert_eq!(parse("# nothing\n\n"), Ok(Config::default()));
-        let config = parse("http: {listen: '[::1]:1'}\nrules:\n  matching: first\n").expect("it is right");
-        assert_eq!((config.http.listen.port(), config.rules.matching), (1, Matching::First));
+        let config =
+            parse("http: {listen: '[::1]:1'}\nrules:\n  matching: first\n").expect("it is right");
+        assert_eq!(
+            (config.http.listen.port(), config.rules.matching),
+            (1, Matching::First)
+        );
     }
 
     #[test]
@@ -271,7 +320,10 @@ mod tests {
         };
         check("sensor:\n  ring_byte: 1\n", &["ring_byte", "line 2"]);
         check("sensor:\n  ring_bytes: many\n", &["line 2"]);
-        check("sensor: {ring_bytes: 5000}", &["sensor.ring_bytes", "5000", "power of two"]);
+        check(
+            "sensor: {ring_bytes: 5000}",
+            &["sensor.ring_bytes", "5000", "power of two"],
+        );
         check("http: {listen: nowhere}", &["line 1"]);
         check("processes: {max: 1}", &["processes.max"]);
         check("a: [", &["line"]);

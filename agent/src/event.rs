@@ -38,17 +38,86 @@ pub struct Event<'a> {
     pub body: Body<'a>,
 }
 
-impl Event<'_> {
-    /// What the event is about.
-    pub fn kind(&self) -> Kind {
-        match self.body {
+/// Every `evt.type` that the agent raises, in the order of [`Event::type_index`].
+pub static TYPES: [&str; 10] = [
+    "execve",
+    "clone",
+    "procexit",
+    "open",
+    "openat",
+    "openat2",
+    "creat",
+    "device_open",
+    "connect",
+    "lost",
+];
+
+impl<'a> Event<'a> {
+    /// An event of the agent's own making.
+    pub fn internal(ts_ns: u64, tgid: u32, body: Body<'a>) -> Self {
+        Self {
+            ts_ns,
+            cpu: 0,
+            tgid,
+            tid: tgid,
+            ppid: 0,
+            start_ns: 0,
+            uid: 0,
+            gid: 0,
+            euid: 0,
+            egid: 0,
+            cgroup_id: 0,
+            comm: b"saker",
+            body,
+        }
+    }
+
+    /// The record's kind on the wire; `None` for an event that the agent made itself.
+    pub fn kind(&self) -> Option<Kind> {
+        Some(match self.body {
             Body::Exec(_) => Kind::Exec,
             Body::Fork(_) => Kind::Fork,
             Body::Exit(_) => Kind::Exit,
             Body::Open(_) => Kind::Open,
             Body::DeviceOpen(_) => Kind::DeviceOpen,
             Body::Connect(_) => Kind::Connect,
+            Body::Lost(_) => return None,
+        })
+    }
+
+    /// The value of `evt.type`.
+    pub fn type_name(&self) -> &'static str {
+        TYPES[self.type_index()]
+    }
+
+    /// Its place in [`TYPES`].
+    pub fn type_index(&self) -> usize {
+        match self.body {
+            Body::Exec(_) => 0,
+            Body::Fork(_) => 1,
+            Body::Exit(_) => 2,
+            Body::Open(open) => match open.syscall {
+                OpenSyscall::Open => 3,
+                OpenSyscall::Openat => 4,
+                OpenSyscall::Openat2 => 5,
+                OpenSyscall::Creat => 6,
+            },
+            Body::DeviceOpen(_) => 7,
+            Body::Connect(_) => 8,
+            Body::Lost(_) => 9,
         }
+    }
+}
+
+/// The `evt.type` values that one wire kind becomes.
+pub fn types_of(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Exec => &["execve"],
+        Kind::Fork => &["clone"],
+        Kind::Exit => &["procexit"],
+        Kind::Open => &["open", "openat", "openat2", "creat"],
+        Kind::DeviceOpen => &["device_open"],
+        Kind::Connect => &["connect"],
     }
 }
 
@@ -67,6 +136,17 @@ pub enum Body<'a> {
     DeviceOpen(DeviceOpen),
     /// The thread connected a socket.
     Connect(Connect),
+    /// The agent lost events.
+    Lost(Lost<'a>),
+}
+
+/// Events that were seen and not evaluated, since the last such event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost<'a> {
+    /// How many.
+    pub count: u64,
+    /// Why: the name of a cause in `saker_events_lost_total`.
+    pub cause: &'a str,
 }
 
 /// Bytes that may have been longer than a record carries.

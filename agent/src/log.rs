@@ -49,7 +49,14 @@ impl AlertLog {
     /// An empty log of at most `bytes_max` bytes.
     pub fn in_memory(bytes_max: usize, metrics: Arc<Metrics>) -> Self {
         let (newest, _) = watch::channel(Newest::default());
-        Self { shared: Arc::new(Shared { entries: Mutex::default(), newest, bytes_max, metrics }) }
+        Self {
+            shared: Arc::new(Shared {
+                entries: Mutex::default(),
+                newest,
+                bytes_max,
+                metrics,
+            }),
+        }
     }
 
     /// Appends an alert and wakes the readers. Does not block on any of them.
@@ -62,24 +69,38 @@ impl AlertLog {
             entries.bytes += size;
             // The newest stays even if it alone exceeds the bound: an alert is bounded by its own fields.
             while entries.bytes > self.shared.bytes_max && entries.alerts.len() > 1 {
-                let (_, size, _) = entries.alerts.pop_front().expect("the loop saw two entries");
+                let (_, size, _) = entries
+                    .alerts
+                    .pop_front()
+                    .expect("the loop saw two entries");
                 entries.bytes -= size;
             }
             entries.bytes
         };
-        self.shared.metrics.alert_log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.shared.newest.send_modify(|newest| newest.cursor = cursor);
+        self.shared
+            .metrics
+            .alert_log_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.shared
+            .newest
+            .send_modify(|newest| newest.cursor = cursor);
         cursor
     }
 
     /// Says that no more alerts will come: readers end after the last one.
     pub fn close(&self) {
-        self.shared.newest.send_modify(|newest| newest.closed = true);
+        self.shared
+            .newest
+            .send_modify(|newest| newest.closed = true);
     }
 
     /// A reader that starts behind `after`.
     pub fn reader(&self, after: Cursor) -> Reader {
-        Reader { shared: Arc::clone(&self.shared), newest: self.shared.newest.subscribe(), after }
+        Reader {
+            shared: Arc::clone(&self.shared),
+            newest: self.shared.newest.subscribe(),
+            after,
+        }
     }
 }
 
@@ -128,20 +149,32 @@ impl Reader {
     pub fn commit(&mut self, batch: &Batch) {
         self.after = batch.end;
         if batch.dropped > 0 {
-            let cause = crate::metrics::Cause { cause: "log_full".into() };
-            self.shared.metrics.alerts_dropped.get_or_create(&cause).inc_by(batch.dropped);
+            let cause = crate::metrics::Cause {
+                cause: "log_full".into(),
+            };
+            self.shared
+                .metrics
+                .alerts_dropped
+                .get_or_create(&cause)
+                .inc_by(batch.dropped);
         }
     }
 
     fn batch(&self, max: usize) -> Batch {
         let entries = self.shared.lock();
-        let first = entries.alerts.front().map_or(self.after + 1, |(cursor, ..)| *cursor);
+        let first = entries
+            .alerts
+            .front()
+            .map_or(self.after + 1, |(cursor, ..)| *cursor);
         let skip = usize::try_from((self.after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
         let chosen: Vec<_> = entries.alerts.iter().skip(skip).take(max).collect();
         Batch {
             dropped: first.saturating_sub(self.after + 1),
             end: chosen.last().map_or(self.after, |(cursor, ..)| *cursor),
-            alerts: chosen.into_iter().map(|(_, _, alert)| Arc::clone(alert)).collect(),
+            alerts: chosen
+                .into_iter()
+                .map(|(_, _, alert)| Arc::clone(alert))
+                .collect(),
         }
     }
 }
@@ -155,7 +188,11 @@ mod tests {
     }
 
     fn names(batch: &Batch) -> Vec<String> {
-        batch.alerts.iter().map(|alert| alert.rule.clone()).collect()
+        batch
+            .alerts
+            .iter()
+            .map(|alert| alert.rule.clone())
+            .collect()
     }
 
     #[tokio::test]
@@ -168,8 +205,14 @@ mod tests {
         assert_eq!(names(&batch), ["one", "two"]);
         fast.commit(&batch);
         log.append(Alert::for_tests("three"));
-        assert_eq!(names(&fast.next(10).await.expect("a third is there")), ["three"]);
-        assert_eq!(names(&slow.next(2).await.expect("slow has read nothing")), ["one", "two"]);
+        assert_eq!(
+            names(&fast.next(10).await.expect("a third is there")),
+            ["three"]
+        );
+        assert_eq!(
+            names(&slow.next(2).await.expect("slow has read nothing")),
+            ["one", "two"]
+        );
     }
 
     #[tokio::test]
@@ -201,6 +244,9 @@ mod tests {
             log.append(Alert::for_tests(name));
         }
         let batch = reader.next(10).await.expect("two alerts are there");
-        assert_eq!((names(&batch), batch.dropped), (vec!["c".into(), "d".into()], 2));
+        assert_eq!(
+            (names(&batch), batch.dropped),
+            (vec!["c".into(), "d".into()], 2)
+        );
     }
 }

@@ -26,7 +26,12 @@ pub struct MetricInfo {
 
 /// The table. Names carry the `saker_` prefix and, for counters, `_total`.
 pub static METRICS: &[MetricInfo] = &[
-    MetricInfo { name: "saker_build_info", kind: "gauge", labels: &["version"], help: "Always 1; the label says which agent runs." },
+    MetricInfo {
+        name: "saker_build_info",
+        kind: "gauge",
+        labels: &["version"],
+        help: "Always 1; the label says which agent runs.",
+    },
     MetricInfo {
         name: "saker_probe_attached",
         kind: "gauge",
@@ -57,24 +62,54 @@ pub static METRICS: &[MetricInfo] = &[
         labels: &[],
         help: "From the kernel's timestamp of an event to the end of its evaluation; one event in 64 is measured.",
     },
-    MetricInfo { name: "saker_rules", kind: "gauge", labels: &["state"], help: "Loaded rules: active, inactive, disabled." },
+    MetricInfo {
+        name: "saker_rules",
+        kind: "gauge",
+        labels: &["state"],
+        help: "Loaded rules: active, inactive, disabled.",
+    },
     MetricInfo {
         name: "saker_rule_matches_total",
         kind: "counter",
         labels: &["rule"],
         help: "Events that matched a rule. A rule appears with its first match.",
     },
-    MetricInfo { name: "saker_alerts_total", kind: "counter", labels: &["priority"], help: "Alerts appended to the alert log." },
+    MetricInfo {
+        name: "saker_alerts_total",
+        kind: "counter",
+        labels: &["priority"],
+        help: "Alerts appended to the alert log.",
+    },
     MetricInfo {
         name: "saker_alerts_dropped_total",
         kind: "counter",
         labels: &["cause"],
         help: "Alerts that were raised and not delivered, by cause: queue_full (before the log), log_full (dropped from the log before a sink had them).",
     },
-    MetricInfo { name: "saker_sink_alerts_total", kind: "counter", labels: &["sink"], help: "Alerts that a sink delivered." },
-    MetricInfo { name: "saker_sink_errors_total", kind: "counter", labels: &["sink"], help: "Deliveries that failed and are tried again." },
-    MetricInfo { name: "saker_alert_log_bytes", kind: "gauge", labels: &[], help: "Bytes of alerts held in the alert log." },
-    MetricInfo { name: "saker_processes", kind: "gauge", labels: &["state"], help: "Entries of the process table: live, exited." },
+    MetricInfo {
+        name: "saker_sink_alerts_total",
+        kind: "counter",
+        labels: &["sink"],
+        help: "Alerts that a sink delivered.",
+    },
+    MetricInfo {
+        name: "saker_sink_errors_total",
+        kind: "counter",
+        labels: &["sink"],
+        help: "Deliveries that failed and are tried again.",
+    },
+    MetricInfo {
+        name: "saker_alert_log_bytes",
+        kind: "gauge",
+        labels: &[],
+        help: "Bytes of alerts held in the alert log.",
+    },
+    MetricInfo {
+        name: "saker_processes",
+        kind: "gauge",
+        labels: &["state"],
+        help: "Entries of the process table: live, exited.",
+    },
     MetricInfo {
         name: "saker_processes_evicted_total",
         kind: "counter",
@@ -189,7 +224,9 @@ impl Metrics {
             events: Family::default(),
             events_lost: Family::default(),
             // 10 µs to 10 s: below is the clock's noise, above the node is in trouble anyway.
-            event_latency: Histogram::new([1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.5, 1.0, 10.0]),
+            event_latency: Histogram::new([
+                1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.5, 1.0, 10.0,
+            ]),
             rules: Family::default(),
             rule_matches: Family::default(),
             alerts: Family::default(),
@@ -202,7 +239,11 @@ impl Metrics {
             containers: Gauge::default(),
         };
         let build: Level<Version> = Family::default();
-        build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
+        build
+            .get_or_create(&Version {
+                version: env!("CARGO_PKG_VERSION"),
+            })
+            .set(1);
         let mut registry = std::mem::take(&mut metrics.registry);
         for row in METRICS {
             let (name, help) = (row.name, row.help.trim_end_matches('.'));
@@ -210,10 +251,16 @@ impl Metrics {
             let stem = name.trim_end_matches("_total");
             match name {
                 "saker_build_info" => registry.register(stem, help, build.clone()),
-                "saker_probe_attached" => registry.register(stem, help, metrics.probe_attached.clone()),
-                "saker_kernel_events_total" => registry.register(stem, help, metrics.kernel_events.clone()),
+                "saker_probe_attached" => {
+                    registry.register(stem, help, metrics.probe_attached.clone())
+                }
+                "saker_kernel_events_total" => {
+                    registry.register(stem, help, metrics.kernel_events.clone())
+                }
                 "saker_events_total" => registry.register(stem, help, metrics.events.clone()),
-                "saker_events_lost_total" => registry.register(stem, help, metrics.events_lost.clone()),
+                "saker_events_lost_total" => {
+                    registry.register(stem, help, metrics.events_lost.clone())
+                }
                 "saker_event_latency_seconds" => registry.register_with_unit(
                     stem.trim_end_matches("_seconds"),
                     help,
@@ -221,11 +268,19 @@ impl Metrics {
                     metrics.event_latency.clone(),
                 ),
                 "saker_rules" => registry.register(stem, help, metrics.rules.clone()),
-                "saker_rule_matches_total" => registry.register(stem, help, metrics.rule_matches.clone()),
+                "saker_rule_matches_total" => {
+                    registry.register(stem, help, metrics.rule_matches.clone())
+                }
                 "saker_alerts_total" => registry.register(stem, help, metrics.alerts.clone()),
-                "saker_alerts_dropped_total" => registry.register(stem, help, metrics.alerts_dropped.clone()),
-                "saker_sink_alerts_total" => registry.register(stem, help, metrics.sink_alerts.clone()),
-                "saker_sink_errors_total" => registry.register(stem, help, metrics.sink_errors.clone()),
+                "saker_alerts_dropped_total" => {
+                    registry.register(stem, help, metrics.alerts_dropped.clone())
+                }
+                "saker_sink_alerts_total" => {
+                    registry.register(stem, help, metrics.sink_alerts.clone())
+                }
+                "saker_sink_errors_total" => {
+                    registry.register(stem, help, metrics.sink_errors.clone())
+                }
                 "saker_alert_log_bytes" => registry.register_with_unit(
                     stem.trim_end_matches("_bytes"),
                     help,
@@ -233,7 +288,9 @@ impl Metrics {
                     metrics.alert_log_bytes.clone(),
                 ),
                 "saker_processes" => registry.register(stem, help, metrics.processes.clone()),
-                "saker_processes_evicted_total" => registry.register(stem, help, metrics.processes_evicted.clone()),
+                "saker_processes_evicted_total" => {
+                    registry.register(stem, help, metrics.processes_evicted.clone())
+                }
                 "saker_containers" => registry.register(stem, help, metrics.containers.clone()),
                 other => unreachable!("METRICS names {other}, which nothing registers"),
             }
@@ -269,14 +326,26 @@ mod tests {
     #[test]
     fn every_row_is_registered_under_its_name() {
         let metrics = Metrics::new();
-        metrics.events_lost.get_or_create(&Cause { cause: "ring_full".into() }).inc();
+        metrics
+            .events_lost
+            .get_or_create(&Cause {
+                cause: "ring_full".into(),
+            })
+            .inc();
         metrics.processes_evicted.inc();
         let text = metrics.render();
         for row in METRICS {
             let stem = row.name.trim_end_matches("_total");
-            assert!(text.contains(&format!("# TYPE {stem} {}", row.kind)), "{} is missing from:\n{text}", row.name);
+            assert!(
+                text.contains(&format!("# TYPE {stem} {}", row.kind)),
+                "{} is missing from:\n{text}",
+                row.name
+            );
         }
-        assert!(text.contains("saker_events_lost_total{cause=\"ring_full\"} 1"), "{text}");
+        assert!(
+            text.contains("saker_events_lost_total{cause=\"ring_full\"} 1"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -5,13 +5,13 @@
 //! not known here: the path holds the container's id and nothing else.
 
 use std::{
-    ffi::CString,
+    ffi::OsString,
     fs, io,
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use rustc_hash::FxHashMap;
@@ -52,9 +52,12 @@ pub struct Containers {
 }
 
 impl Containers {
-    /// For the cgroup v2 hierarchy mounted at `mount`; without one, only `/proc/PID/cgroup` is left.
-    pub fn new(mount: Option<&Path>) -> Self {
-        Self { hierarchy: mount.and_then(|mount| Hierarchy::open(mount).ok()), owners: FxHashMap::default() }
+    /// For the cgroup v2 hierarchy with this root folder; without one, only `/proc/PID/cgroup` is left.
+    pub fn new(root: Option<OwnedFd>) -> Self {
+        Self {
+            hierarchy: root.map(|root| Hierarchy { root }),
+            owners: FxHashMap::default(),
+        }
     }
 
     /// The owner of a cgroup, looked up at the first event from it.
@@ -71,7 +74,9 @@ impl Containers {
             *owner = hierarchy
                 .and_then(|hierarchy| hierarchy.path(cgroup_id).ok())
                 .or_else(|| path_of_process(tgid))
-                .map_or(Owner::Unknown, |path| owner_of_path(path.as_os_str().as_bytes()));
+                .map_or(Owner::Unknown, |path| {
+                    owner_of_path(path.as_os_str().as_bytes())
+                });
         }
         owner
     }
@@ -108,23 +113,29 @@ fn container_id(component: &[u8]) -> Option<&str> {
         return None;
     }
     let id = name.rsplit(['-', ':']).next()?;
-    let hex = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let hex = id.len() == 64
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     hex.then_some(id)
 }
 
 /// The `0::` line of `/proc/PID/cgroup`, or on a cgroup v1 node the longest line, which names the container too.
 fn path_of_process(tgid: u32) -> Option<PathBuf> {
     let text = fs::read(format!("/proc/{tgid}/cgroup")).ok()?;
-    let paths = || text.split(|byte| *byte == b'\n').filter_map(|line| line.splitn(3, |byte| *byte == b':').nth(2));
+    let paths = || {
+        text.split(|byte| *byte == b'\n')
+            .filter_map(|line| line.splitn(3, |byte| *byte == b':').nth(2))
+    };
     let named = paths().find(|path| owner_of_path(path) != Owner::Host);
     let path = named.or_else(|| paths().next())?;
-    Some(PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())))
+    Some(PathBuf::from(OsString::from_vec(path.to_vec())))
 }
 
-/// An open cgroup v2 mount.
+/// The root folder of the cgroup v2 hierarchy.
 #[derive(Debug)]
 struct Hierarchy {
-    mount: OwnedFd,
+    root: OwnedFd,
 }
 
 /// `struct file_handle` of open_by_handle_at(2) with kernfs's 8-byte handle behind it.
@@ -139,32 +150,31 @@ struct KernfsHandle {
 const FILEID_KERNFS: i32 = 0xfe;
 
 impl Hierarchy {
-    fn open(mount: &Path) -> io::Result<Self> {
-        let path = CString::new(mount.as_os_str().as_bytes())?;
-        // SAFETY: the path is a NUL-terminated string that outlives the call.
-        let fd = unsafe { libc::open(path.as_ptr(), libc::O_DIRECTORY | libc::O_CLOEXEC) };
-        owned(fd).map(|mount| Self { mount })
-    }
-
-    /// Where the cgroup is, absolute from this process's view. Needs CAP_DAC_READ_SEARCH; fails with ESTALE
+    /// Where the cgroup is. What stands before the hierarchy's own part depends on the mount, and does not matter. Needs CAP_DAC_READ_SEARCH; fails with ESTALE
     /// once the cgroup is removed.
     fn path(&self, cgroup_id: u64) -> io::Result<PathBuf> {
-        let mut handle = KernfsHandle { handle_bytes: 8, handle_type: FILEID_KERNFS, id: cgroup_id.to_ne_bytes() };
+        let mut handle = KernfsHandle {
+            handle_bytes: 8,
+            handle_type: FILEID_KERNFS,
+            id: cgroup_id.to_ne_bytes(),
+        };
         // SAFETY: the handle has the layout that the call expects, says its own length, and outlives the call.
         let fd = unsafe {
-            libc::syscall(libc::SYS_open_by_handle_at, self.mount.as_raw_fd(), &raw mut handle, libc::O_PATH | libc::O_CLOEXEC)
+            libc::syscall(
+                libc::SYS_open_by_handle_at,
+                self.root.as_raw_fd(),
+                &raw mut handle,
+                libc::O_PATH | libc::O_CLOEXEC,
+            )
         };
-        let directory = owned(i32::try_from(fd).unwrap_or(-1))?;
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the descriptor was just opened and nobody else has it.
+        let directory = unsafe { OwnedFd::from_raw_fd(fd) };
         fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
     }
-}
-
-fn owned(fd: i32) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just opened and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

@@ -37,13 +37,23 @@ pub struct Image {
 
 impl Image {
     /// Builds the joined command line along with the parts. `argv` may lack the last NUL byte.
-    pub fn new(name: &[u8], exe_path: &[u8], argv: &[u8], argv_truncated: bool, from_memfd: bool) -> Self {
+    pub fn new(
+        name: &[u8],
+        exe_path: &[u8],
+        argv: &[u8],
+        argv_truncated: bool,
+        from_memfd: bool,
+    ) -> Self {
         let argv = argv.strip_suffix(b"\0").unwrap_or(argv);
         let mut cmdline = Vec::with_capacity(name.len() + argv.len() + 1);
         cmdline.extend_from_slice(name);
         if let Some(first) = argv.iter().position(|byte| *byte == 0) {
             cmdline.push(b' ');
-            cmdline.extend(argv[first + 1..].iter().map(|byte| if *byte == 0 { b' ' } else { *byte }));
+            cmdline.extend(
+                argv[first + 1..]
+                    .iter()
+                    .map(|byte| if *byte == 0 { b' ' } else { *byte }),
+            );
         }
         let args_at = cmdline.len().min(name.len() + 1);
         Self {
@@ -59,7 +69,10 @@ impl Image {
 
     /// `argv[0]`, which the caller of execve chose freely.
     pub fn argv0(&self) -> &[u8] {
-        self.argv.split(|byte| *byte == 0).next().unwrap_or_default()
+        self.argv
+            .split(|byte| *byte == 0)
+            .next()
+            .unwrap_or_default()
     }
 
     /// `argv[1]` and the rest, joined by blanks.
@@ -101,6 +114,8 @@ pub struct Process {
     pub sid: u32,
     /// Controlling terminal's device number; 0 where there is none.
     pub tty: u32,
+    /// Process id inside its own pid namespace.
+    pub vpid: Option<u32>,
     /// Cgroup v2 id.
     pub cgroup_id: u64,
     /// When it ended, nanoseconds since boot.
@@ -109,7 +124,10 @@ pub struct Process {
 
 /// What is known of a process when it first appears.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs, reason = "each is the field of Process with the same name")]
+#[allow(
+    missing_docs,
+    reason = "each is the field of Process with the same name"
+)]
 pub struct Seed {
     pub tgid: u32,
     pub start_ns: u64,
@@ -122,6 +140,7 @@ pub struct Seed {
     pub loginuid: u32,
     pub sid: u32,
     pub tty: u32,
+    pub vpid: Option<u32>,
     pub cgroup_id: u64,
 }
 
@@ -165,19 +184,28 @@ impl ProcessTable {
 
     /// The process that an event speaks of, if it is known.
     pub fn find(&self, tgid: u32, start_ns: u64) -> Option<Slot> {
-        let is_it = |slot: &Slot| self.get(*slot).is_some_and(|process| process.tgid == tgid && process.started_at(start_ns));
+        let is_it = |slot: &Slot| {
+            self.get(*slot)
+                .is_some_and(|process| process.tgid == tgid && process.started_at(start_ns))
+        };
         let live = self.live.get(&tgid).copied().filter(is_it);
         live.or_else(|| self.exited_by_tgid.get(&tgid).copied().filter(is_it))
     }
 
     /// The process in a slot, unless it was evicted since.
     pub fn get(&self, slot: Slot) -> Option<&Process> {
-        self.slots.get(slot.index as usize)?.as_ref().filter(|process| process.id == slot.id)
+        self.slots
+            .get(slot.index as usize)?
+            .as_ref()
+            .filter(|process| process.id == slot.id)
     }
 
     /// The same, to change it.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Process> {
-        self.slots.get_mut(slot.index as usize)?.as_mut().filter(|process| process.id == slot.id)
+        self.slots
+            .get_mut(slot.index as usize)?
+            .as_mut()
+            .filter(|process| process.id == slot.id)
     }
 
     /// The live process with this pid.
@@ -212,6 +240,7 @@ impl ProcessTable {
             loginuid: seed.loginuid,
             sid: seed.sid,
             tty: seed.tty,
+            vpid: seed.vpid,
             cgroup_id: seed.cgroup_id,
             exited_ns: None,
         };
@@ -232,7 +261,9 @@ impl ProcessTable {
 
     /// Marks a process as ended; it stays for those who still ask.
     pub fn end(&mut self, slot: Slot, now_ns: u64) {
-        let Some(process) = self.get_mut(slot) else { return };
+        let Some(process) = self.get_mut(slot) else {
+            return;
+        };
         if process.exited_ns.is_some() {
             return;
         }
@@ -247,20 +278,32 @@ impl ProcessTable {
 
     /// The parent, also one that has ended.
     pub fn parent(&self, process: &Process) -> Option<&Process> {
-        let slot = process.parent.filter(|slot| self.get(*slot).is_some()).or_else(|| self.live(process.ppid))?;
+        let slot = process
+            .parent
+            .filter(|slot| self.get(*slot).is_some())
+            .or_else(|| self.live(process.ppid))?;
         self.get(slot).filter(|parent| parent.id != process.id)
     }
 
     /// The chain of parents, nearest first, the process itself left out; bounded by [`ANCESTORS_MAX`].
     pub fn ancestors<'a>(&'a self, process: &'a Process) -> impl Iterator<Item = &'a Process> {
-        std::iter::successors(self.parent(process), |process| self.parent(process)).take(ANCESTORS_MAX)
+        std::iter::successors(self.parent(process), |process| self.parent(process))
+            .take(ANCESTORS_MAX)
     }
 
     /// Links processes whose parents were added after them; for the start-up scan, which has no order.
     pub fn link_parents(&mut self) {
         let live = &self.live;
-        for process in self.slots.iter_mut().flatten().filter(|process| process.parent.is_none()) {
-            process.parent = live.get(&process.ppid).copied().filter(|slot| slot.id != process.id);
+        for process in self
+            .slots
+            .iter_mut()
+            .flatten()
+            .filter(|process| process.parent.is_none())
+        {
+            process.parent = live
+                .get(&process.ppid)
+                .copied()
+                .filter(|slot| slot.id != process.id);
         }
     }
 
@@ -274,7 +317,10 @@ impl ProcessTable {
     fn make_room(&mut self, now_ns: u64) {
         while let Some(oldest) = self.exited.front().copied() {
             let full = self.live.len() + self.exited.len() >= self.max;
-            let old = self.get(oldest).and_then(|process| process.exited_ns).is_none_or(|at| now_ns.saturating_sub(at) > KEEP_EXITED_NS);
+            let old = self
+                .get(oldest)
+                .and_then(|process| process.exited_ns)
+                .is_none_or(|at| now_ns.saturating_sub(at) > KEEP_EXITED_NS);
             if !full && !old {
                 return;
             }
@@ -295,7 +341,9 @@ impl ProcessTable {
     }
 
     fn drop_slot(&mut self, slot: Slot) {
-        let Some(tgid) = self.get(slot).map(|process| process.tgid) else { return };
+        let Some(tgid) = self.get(slot).map(|process| process.tgid) else {
+            return;
+        };
         if self.exited_by_tgid.get(&tgid) == Some(&slot) {
             self.exited_by_tgid.remove(&tgid);
         }
@@ -320,8 +368,20 @@ mod tests {
     use super::*;
 
     fn seed(tgid: u32, ppid: u32, start_ns: u64) -> Seed {
-        let image = Image::new(format!("p{tgid}").as_bytes(), b"/bin/p", b"p\0-x", false, false);
-        Seed { tgid, ppid, start_ns, image, ..Seed::default() }
+        let image = Image::new(
+            format!("p{tgid}").as_bytes(),
+            b"/bin/p",
+            b"p\0-x",
+            false,
+            false,
+        );
+        Seed {
+            tgid,
+            ppid,
+            start_ns,
+            image,
+            ..Seed::default()
+        }
     }
 
     #[test]
@@ -330,7 +390,11 @@ mod tests {
         let first = table.add(seed(7, 1, 1_000), 0);
         let second = table.add(seed(7, 1, 2_000), 10);
         assert_ne!(first, second);
-        assert_eq!(table.find(7, 1_000), Some(first), "the first is remembered as exited");
+        assert_eq!(
+            table.find(7, 1_000),
+            Some(first),
+            "the first is remembered as exited"
+        );
         assert_eq!(table.find(7, 2_000), Some(second));
         assert_eq!(table.live(7), Some(second));
     }
@@ -338,7 +402,13 @@ mod tests {
     #[test]
     fn a_start_time_from_proc_matches_the_kernels() {
         let mut table = ProcessTable::new(100);
-        let scanned = table.add(Seed { start_rounded: true, ..seed(7, 1, 120_000_000) }, 0);
+        let scanned = table.add(
+            Seed {
+                start_rounded: true,
+                ..seed(7, 1, 120_000_000)
+            },
+            0,
+        );
         assert_eq!(table.find(7, 123_456_789), Some(scanned));
         assert_eq!(table.find(7, 133_456_789), None);
     }
@@ -394,12 +464,20 @@ mod tests {
     fn a_command_line_is_joined_once() {
         let check = |argv: &[u8], cmdline: &str, args: &str, count: usize| {
             let image = Image::new(b"py", b"", argv, false, false);
-            assert_eq!((image.cmdline.as_ref(), image.args()), (cmdline.as_bytes(), args.as_bytes()));
+            assert_eq!(
+                (image.cmdline.as_ref(), image.args()),
+                (cmdline.as_bytes(), args.as_bytes())
+            );
             assert_eq!(image.args_count(), count, "{cmdline}");
         };
         check(b"", "py", "", 0);
         check(b"python3\0", "py", "", 0);
-        check(b"python3\0-c\0import os\0", "py -c import os", "-c import os", 2);
+        check(
+            b"python3\0-c\0import os\0",
+            "py -c import os",
+            "-c import os",
+            2,
+        );
         check(b"python3\0\0x", "py  x", " x", 2);
     }
 }

@@ -12,8 +12,12 @@ const TICK_NS: u64 = 10_000_000;
 
 /// Every process that `/proc` shows now, in no order.
 pub fn scan(proc: &Path) -> Vec<Seed> {
-    let Ok(entries) = fs::read_dir(proc) else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let Ok(entries) = fs::read_dir(proc) else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid| read(proc, pid)).collect()
 }
 
@@ -25,7 +29,11 @@ pub fn read(proc: &Path, pid: u32) -> Option<Seed> {
     let mut argv = fs::read(folder.join("cmdline")).unwrap_or_default();
     let argv_truncated = argv.len() > ARGV_BYTES_MAX;
     argv.truncate(ARGV_BYTES_MAX);
-    let link = |name: &str| fs::read_link(folder.join(name)).map(|path| path.into_os_string().into_encoded_bytes()).unwrap_or_default();
+    let link = |name: &str| {
+        fs::read_link(folder.join(name))
+            .map(|path| path.into_os_string().into_encoded_bytes())
+            .unwrap_or_default()
+    };
     let exe = link("exe");
     // The kernel appends this to the link of an executable that was unlinked; the path itself stays the same.
     let exe_path = exe.strip_suffix(b" (deleted)").unwrap_or(&exe);
@@ -39,9 +47,16 @@ pub fn read(proc: &Path, pid: u32) -> Option<Seed> {
         cwd: link("cwd").into(),
         uid: real_id(&status, "Uid:")?,
         gid: real_id(&status, "Gid:")?,
-        loginuid: fs::read_to_string(folder.join("loginuid")).ok().and_then(|id| id.trim().parse().ok()).unwrap_or(u32::MAX),
+        loginuid: fs::read_to_string(folder.join("loginuid"))
+            .ok()
+            .and_then(|id| id.trim().parse().ok())
+            .unwrap_or(u32::MAX),
         sid: stat.sid,
         tty: stat.tty,
+        vpid: status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .and_then(|ids| ids.split_whitespace().last()?.parse().ok()),
         cgroup_id: 0,
     })
 }
@@ -73,15 +88,31 @@ impl Stat {
         let ppid = column(4, &mut skipped)?.parse().ok()?;
         let sid = column(6, &mut skipped)?.parse().ok()?;
         // A negative number never occurs, but the column is signed.
-        let tty = column(7, &mut skipped)?.parse::<i64>().ok().and_then(|tty| u32::try_from(tty).ok()).unwrap_or(0);
+        let tty = column(7, &mut skipped)?
+            .parse::<i64>()
+            .ok()
+            .and_then(|tty| u32::try_from(tty).ok())
+            .unwrap_or(0);
         let start_ticks = column(22, &mut skipped)?.parse().ok()?;
-        Some(Self { comm, ppid, sid, tty, start_ticks })
+        Some(Self {
+            comm,
+            ppid,
+            sid,
+            tty,
+            start_ticks,
+        })
     }
 }
 
 /// The first number behind a key of `/proc/PID/status`: the real id.
 fn real_id(status: &str, key: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix(key))?.split_ascii_whitespace().next()?.parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(key))?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -94,13 +125,24 @@ mod tests {
         for name in ["bash", "a b", "x) S 1 1 1 (y", ")", "("] {
             let stat = Stat::parse(format!("42 ({name}) {tail}").as_bytes()).expect(name);
             assert_eq!(&*stat.comm, name.as_bytes());
-            assert_eq!((stat.ppid, stat.sid, stat.tty, stat.start_ticks), (5, 6, 34816, 98765), "{name}");
+            assert_eq!(
+                (stat.ppid, stat.sid, stat.tty, stat.start_ticks),
+                (5, 6, 34816, 98765),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn broken_stat_lines_are_refused() {
-        for text in ["", "42", "42 (bash", "42 (bash)", "42 )bash( S 1 2 3", "42 (bash) S x 1 1 1"] {
+        for text in [
+            "",
+            "42",
+            "42 (bash",
+            "42 (bash)",
+            "42 )bash( S 1 2 3",
+            "42 (bash) S x 1 1 1",
+        ] {
             assert!(Stat::parse(text.as_bytes()).is_none(), "{text}");
         }
     }
@@ -111,6 +153,10 @@ mod tests {
         let exe = std::env::current_exe().expect("it has an executable");
         assert_eq!(&*own.image.exe_path, exe.as_os_str().as_encoded_bytes());
         assert!(own.start_ns > 0);
-        assert!(scan(Path::new("/proc")).iter().any(|seed| seed.tgid == own.tgid));
+        assert!(
+            scan(Path::new("/proc"))
+                .iter()
+                .any(|seed| seed.tgid == own.tgid)
+        );
     }
 }

@@ -36,7 +36,10 @@ pub async fn run(mut reader: Reader, format: Format, metrics: Arc<Metrics>) {
             error!("alerts no longer go to stdout: {error}");
             return;
         }
-        metrics.sink_alerts.get_or_create(&NAME).inc_by(batch.alerts.len() as u64);
+        metrics
+            .sink_alerts
+            .get_or_create(&NAME)
+            .inc_by(batch.alerts.len() as u64);
         reader.commit(&batch);
     }
 }

@@ -1,0 +1,83 @@
+//! `saker rules check`: every diagnostic in one go.
+
+use std::io::IsTerminal as _;
+
+use saker_rules::{
+    diagnostic::{Diagnostic, Severity},
+    loader::{LoadOptions, SourceFile, check_condition_syntax, check_condition_with_warnings},
+};
+
+use super::{Selection, load};
+use crate::cli::{Failure, print};
+
+/// Options of `saker rules check`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    selection: Selection,
+    /// Report as JSON in the shape of Falco's `falco_load_results`.
+    #[arg(long)]
+    json: bool,
+    /// With `--condition`: grammar only; names of fields and macros are not looked up.
+    #[arg(long, requires = "condition")]
+    syntax: bool,
+    /// Check one condition instead of files.
+    #[arg(long, value_name = "CONDITION", conflicts_with = "paths")]
+    condition: Option<String>,
+}
+
+/// Checks files, or one condition.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(condition) = &args.condition {
+        return one(condition, args.syntax);
+    }
+    let report = load::selected(&args.selection.paths, &LoadOptions::default())?;
+    if args.json {
+        print(&(report.to_falco_json().to_string() + "\n"))?;
+    } else {
+        eprint!("{}", report.render(std::io::stderr().is_terminal()));
+        let errors = report
+            .diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == Severity::Error)
+            .count();
+        let warnings = report.diagnostics.len() - errors;
+        print(&format!(
+            "{} rules, {errors} errors, {warnings} warnings\n",
+            report.ruleset.rules.len()
+        ))?;
+    }
+    if report.has_errors() {
+        Err(Failure::Input(String::new()))
+    } else {
+        Ok(())
+    }
+}
+
+fn one(condition: &str, syntax: bool) -> Result<(), Failure> {
+    if syntax {
+        check_condition_syntax(condition)
+            .map_err(|diagnostic| refused(condition, &[*diagnostic]))?;
+        return print("ok\n");
+    }
+    let (checked, diagnostics) = check_condition_with_warnings(condition);
+    if checked.is_none() {
+        return Err(refused(condition, &diagnostics));
+    }
+    eprint!("{}", rendered(condition, &diagnostics));
+    print("ok\n")
+}
+
+/// The failure that a wrong condition is, everything that is wrong with it rendered on stderr.
+pub fn refused(condition: &str, diagnostics: &[Diagnostic]) -> Failure {
+    eprint!("{}", rendered(condition, diagnostics));
+    Failure::Input(String::new())
+}
+
+fn rendered(condition: &str, diagnostics: &[Diagnostic]) -> String {
+    let files = [SourceFile::new("condition", condition)];
+    diagnostics
+        .iter()
+        .map(|diagnostic| diagnostic.render(&files, std::io::stderr().is_terminal()))
+        .collect()
+}

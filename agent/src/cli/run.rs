@@ -1,0 +1,71 @@
+//! `saker run`: the daemon.
+
+use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Failure, chain, rules::load};
+use crate::{
+    config::{Config, Matching},
+    daemon::{self, DaemonError},
+    detect::{Detect, DetectOptions},
+    metrics::Metrics,
+};
+
+/// Options of `saker run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file; without one every key has its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Rule file, or folder of `*.yaml`; may be given many times, in order. Replaces the shipped rules and `rules.paths`.
+    #[arg(long, value_name = "PATH", conflicts_with = "bundle")]
+    rules: Vec<PathBuf>,
+    /// Rules compiled by `saker rules compile`; no rule is compiled at start-up.
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// More log lines on stderr; the environment variable SAKER_LOG sets them by module.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+/// Runs until a signal stops it.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    start_logging(args.verbose);
+    let config = match &args.config {
+        Some(path) => Config::read(path).map_err(|error| Failure::Input(chain(&error)))?,
+        None => Config::default(),
+    };
+    let paths = if args.rules.is_empty() {
+        &config.rules.paths
+    } else {
+        &args.rules
+    };
+    let bundle = load::for_run(paths, args.bundle.as_deref())?;
+    let metrics = Arc::new(Metrics::new());
+    let options = DetectOptions {
+        first_match: config.rules.matching == Matching::First,
+        instances_max: config.rules.instances_max.0,
+    };
+    let detect = Detect::new(bundle, &options, &metrics);
+    daemon::run(&config, detect, metrics).map_err(|error| match &error {
+        DaemonError::Internal { .. } => Failure::Internal(chain(&error)),
+        _ => Failure::Machine(chain(&error)),
+    })
+}
+
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("SAKER_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("saker={level},warn")));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

@@ -1,0 +1,260 @@
+//! Wires all stages: the sensor thread, the alert log, the sinks, the endpoint; starts them, and stops them in order.
+//!
+//! One plain thread owns the ring and the pipeline. It hands alerts to the log by a bounded channel and waits for nobody.
+//! Stopping goes with the flow: the probes are detached, the ring is drained, the channel is closed, the sinks read the log
+//! to its end, and only then does the process end.
+
+mod sensor_thread;
+
+use std::{io, sync::Arc, thread, time::Duration};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    alert::Alert,
+    api::{self, Health},
+    config::{Config, KernelLog},
+    detect::Detect,
+    log::AlertLog,
+    metrics::{KindHook, Metrics},
+    pipeline::Pipeline,
+    sink,
+    source::{Sensor, SensorConfig, SensorError},
+};
+use sensor_thread::{SensorThread, Summary};
+
+/// How long sinks may take to deliver what is left when the agent stops.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The kernel side cannot work at all on this machine.
+    #[error(transparent)]
+    Sensor(#[from] SensorError),
+    /// The endpoint's address cannot be used.
+    #[error(
+        "cannot serve metrics on {address}: {source}; set http.listen to another address, or http.enabled to false"
+    )]
+    Listen {
+        /// `http.listen`.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Threads, signals or the runtime could not be set up, or the sensor thread died.
+    #[error("{what}")]
+    Internal {
+        /// What was attempted.
+        what: String,
+    },
+}
+
+/// Runs until SIGINT or SIGTERM; returns once everything raised is delivered or given up.
+pub fn run(config: &Config, detect: Detect, metrics: Arc<Metrics>) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| internal("cannot start the async runtime", &error))?;
+    let outcome = runtime.block_on(supervise(config, detect, metrics));
+    // A write to a stuck stdout cannot be cancelled; the process must end all the same.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn supervise(
+    config: &Config,
+    detect: Detect,
+    metrics: Arc<Metrics>,
+) -> Result<(), DaemonError> {
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| internal("cannot watch SIGINT", &error))?;
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|error| internal("cannot watch SIGTERM", &error))?;
+
+    let health = Arc::new(Health::default());
+    let (stop_http, http_stopped) = oneshot::channel::<()>();
+    let mut servers = JoinSet::new();
+    if config.http.enabled {
+        let address = config.http.listen;
+        let listener = api::bind(address)
+            .await
+            .map_err(|source| DaemonError::Listen { address, source })?;
+        let bound = listener.local_addr().unwrap_or(address);
+        info!("metrics and health on http://{bound}/metrics");
+        let stopped = async {
+            let _ = http_stopped.await;
+        };
+        servers.spawn(api::serve(
+            listener,
+            Arc::clone(&metrics),
+            Arc::clone(&health),
+            stopped,
+        ));
+    }
+
+    // Everything the kernel refuses is refused here, before anything is promised.
+    let sensor = Sensor::load(&sensor_config(config, &detect))?;
+    report_hooks(&sensor, &metrics);
+
+    let log = AlertLog::in_memory(config.alert_log.bytes_max, Arc::clone(&metrics));
+    info!("the alert log is in memory: alerts that no sink has delivered do not survive a restart");
+    let mut sinks = JoinSet::new();
+    if config.stdout.enabled {
+        sinks.spawn(sink::stdout::run(
+            log.reader(0),
+            config.stdout.format,
+            Arc::clone(&metrics),
+        ));
+    }
+    let (alerts, queue) = mpsc::channel(config.alert_log.queue_max);
+    let appender = tokio::spawn(append(queue, log.clone(), Arc::clone(&metrics)));
+
+    let hostname = hostname(config);
+    let cgroup_root = sensor.cgroup_root().try_clone_to_owned().ok();
+    let pipeline = Pipeline::new(
+        config,
+        &hostname,
+        detect,
+        cgroup_root,
+        sensor.accelerators().clone(),
+        Arc::clone(&metrics),
+    );
+    let waker = sensor.waker();
+    let (sensor_thread, stop_sensor, mut sensor_ended) = SensorThread::new(
+        sensor,
+        pipeline,
+        alerts,
+        Arc::clone(&metrics),
+        Arc::clone(&health),
+    );
+    let thread = thread::Builder::new()
+        .name("sensor".into())
+        .spawn(move || sensor_thread.run())
+        .map_err(|error| internal("cannot start the sensor thread", &error))?;
+
+    let died = tokio::select! {
+        _ = interrupt.recv() => false,
+        _ = terminate.recv() => false,
+        _ = &mut sensor_ended => true,
+    };
+    info!("stopping");
+    stop_sensor.stop(&waker);
+    let summary = tokio::task::spawn_blocking(move || thread.join())
+        .await
+        .map_err(|error| internal("cannot wait for the sensor thread", &error))?
+        .map_err(|_| DaemonError::Internal {
+            what: "the sensor thread panicked; this is a bug".into(),
+        })?;
+
+    let _ = appender.await;
+    log.close();
+    if tokio::time::timeout(FLUSH, async { while sinks.join_next().await.is_some() {} })
+        .await
+        .is_err()
+    {
+        warn!("a sink did not deliver everything within {FLUSH:?}");
+    }
+    let _ = stop_http.send(());
+    servers.abort_all();
+    summarise(&summary, &metrics);
+    if died {
+        return Err(DaemonError::Internal {
+            what: "the sensor thread ended by itself; the log above says why".into(),
+        });
+    }
+    Ok(())
+}
+
+/// Moves alerts from the sensor's channel into the log until the sensor is done.
+async fn append(mut queue: mpsc::Receiver<Alert>, log: AlertLog, metrics: Arc<Metrics>) {
+    while let Some(alert) = queue.recv().await {
+        let priority = format!("{:?}", alert.priority);
+        metrics
+            .alerts
+            .get_or_create(&crate::metrics::PriorityName { priority })
+            .inc();
+        log.append(alert);
+    }
+}
+
+fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
+    let wanted = detect.wanted();
+    SensorConfig {
+        ring_bytes: config.sensor.ring_bytes,
+        kinds: wanted.kinds,
+        open_prefixes: wanted.open_prefixes,
+        open_relative: wanted.open_relative,
+        btf_path: config.sensor.btf.clone(),
+        kernel_log: match config.sensor.kernel_log {
+            KernelLog::Off => None,
+            KernelLog::Error => Some(aya_log::Level::Error),
+            KernelLog::Warn => Some(aya_log::Level::Warn),
+            KernelLog::Info => Some(aya_log::Level::Info),
+            KernelLog::Debug => Some(aya_log::Level::Debug),
+            KernelLog::Trace => Some(aya_log::Level::Trace),
+        },
+        ..SensorConfig::default()
+    }
+}
+
+fn report_hooks(sensor: &Sensor, metrics: &Metrics) {
+    for status in sensor.status() {
+        let attached = KindHook {
+            kind: status.kind.to_string(),
+            hook: status.hook.unwrap_or("none").to_owned(),
+        };
+        metrics
+            .probe_attached
+            .get_or_create(&attached)
+            .set(i64::from(status.hook.is_some()));
+    }
+}
+
+fn summarise(summary: &Summary, metrics: &Metrics) {
+    let dropped: u64 = ["queue_full", "log_full"]
+        .map(|cause| {
+            metrics
+                .alerts_dropped
+                .get_or_create(&crate::metrics::Cause {
+                    cause: cause.into(),
+                })
+                .get()
+        })
+        .iter()
+        .sum();
+    info!(
+        "stopped: {summary} alerts={} alerts_dropped={dropped}",
+        summary.alerts
+    );
+    if summary.lost() > 0 {
+        error!("{} events were lost: {}", summary.lost(), summary.causes());
+    }
+}
+
+/// The configured name, `SAKER_HOSTNAME` (in Kubernetes the node's name, by the downward API), or the host's own.
+fn hostname(config: &Config) -> String {
+    config
+        .hostname
+        .clone()
+        .or_else(|| std::env::var("SAKER_HOSTNAME").ok())
+        .or_else(|| {
+            std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .ok()
+                .map(|name| name.trim().to_owned())
+        })
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".into())
+}
+
+fn internal(what: &str, error: &dyn std::error::Error) -> DaemonError {
+    DaemonError::Internal {
+        what: format!("{what}: {error}"),
+    }
+}

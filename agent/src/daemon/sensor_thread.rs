@@ -1,0 +1,273 @@
+//! The thread that owns the ring: waits, drains fairly, keeps the books, and at the end drains to the last record.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use crate::{
+    alert::Alert,
+    api::Health,
+    metrics::{Cause, KindOutcome, Metrics, raise_to},
+    pipeline::Pipeline,
+    source::{KernelCounters, Sensor, Waker},
+};
+
+/// Records per wake: under a flood the housekeeping below must still come round.
+const DRAIN_MAX: usize = 8192;
+
+/// How often counters are read and metrics published.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Everything the thread needs; it is moved into it whole.
+pub struct SensorThread {
+    sensor: Sensor,
+    pipeline: Pipeline,
+    alerts: mpsc::Sender<Alert>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    stop: Arc<AtomicBool>,
+    /// Dropped when the thread ends, however it ends.
+    _ended: oneshot::Sender<()>,
+    /// Losses that were already reported, by cause.
+    reported: BTreeMap<&'static str, u64>,
+}
+
+/// Asks the thread to stop.
+#[derive(Clone, Debug)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Takes effect at once, also while the thread waits.
+    pub fn stop(&self, waker: &Waker) {
+        self.0.store(true, Ordering::Release);
+        waker.wake();
+    }
+}
+
+/// The books at the end. They close: seen = delivered + filtered + lost.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Events that a hook saw, or that the kernel says it would have.
+    pub seen: u64,
+    /// Read, decoded and evaluated.
+    pub delivered: u64,
+    /// Dropped in the kernel because no rule wants them.
+    pub filtered: u64,
+    /// Lost, by cause.
+    pub lost_by_cause: BTreeMap<&'static str, u64>,
+    /// Alerts raised.
+    pub alerts: u64,
+}
+
+impl Summary {
+    /// Lost for any cause.
+    pub fn lost(&self) -> u64 {
+        self.lost_by_cause.values().sum()
+    }
+
+    /// `cause=count` for each cause that lost something.
+    pub fn causes(&self) -> String {
+        let causes: Vec<_> = self
+            .lost_by_cause
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(cause, count)| format!("{cause}={count}"))
+            .collect();
+        causes.join(" ")
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "events seen={} delivered={} filtered={} lost={}",
+            self.seen,
+            self.delivered,
+            self.filtered,
+            self.lost()
+        )
+    }
+}
+
+impl SensorThread {
+    /// The thread's body, the switch that stops it, and a receiver that resolves when it ended.
+    pub fn new(
+        sensor: Sensor,
+        pipeline: Pipeline,
+        alerts: mpsc::Sender<Alert>,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> (Self, Stop, oneshot::Receiver<()>) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ended, has_ended) = oneshot::channel();
+        let thread = Self {
+            sensor,
+            pipeline,
+            alerts,
+            metrics,
+            health,
+            stop: Arc::clone(&stop),
+            _ended: ended,
+            reported: BTreeMap::new(),
+        };
+        (thread, Stop(stop), has_ended)
+    }
+
+    /// Runs until it is stopped or the ring cannot be waited for.
+    pub fn run(mut self) -> Summary {
+        self.pipeline.scan(Path::new("/proc"));
+        self.pipeline.tick();
+        self.health.set_ready(true);
+        tracing::info!("watching");
+        let mut next_tick = Instant::now() + TICK;
+        while !self.stop.load(Ordering::Acquire) {
+            if let Err(error) = self
+                .sensor
+                .poll(next_tick.saturating_duration_since(Instant::now()))
+            {
+                error!("cannot wait for events: {error}");
+                break;
+            }
+            self.drain(DRAIN_MAX);
+            if Instant::now() >= next_tick {
+                self.tick();
+                next_tick = Instant::now() + TICK;
+            }
+        }
+        self.health.set_ready(false);
+        self.finish()
+    }
+
+    fn drain(&mut self, max: usize) -> usize {
+        let Self {
+            sensor,
+            pipeline,
+            alerts,
+            metrics,
+            ..
+        } = self;
+        sensor.drain(max, &mut |record| {
+            pipeline.record(record, &mut |alert| offer(alerts, metrics, alert))
+        })
+    }
+
+    fn tick(&mut self) {
+        // A driver that is loaded later brings device numbers of its own.
+        match self.sensor.refresh_accelerators() {
+            Ok(true) => self
+                .pipeline
+                .set_accelerators(self.sensor.accelerators().clone()),
+            Ok(false) => {}
+            Err(error) => warn!(
+                "devices of drivers that were loaded since the start are not watched: {error}"
+            ),
+        }
+        match self.sensor.counters() {
+            Ok(counters) => {
+                publish(&counters, &self.metrics);
+                self.report_losses(&counters);
+            }
+            Err(error) => warn!("cannot read the kernel's counters: {error}"),
+        }
+        self.pipeline.tick();
+    }
+
+    /// Lost events are an event: rules alert on them, and the next loss is measured from here.
+    fn report_losses(&mut self, counters: &KernelCounters) {
+        for (cause, total) in by_cause(counters) {
+            let reported = self.reported.entry(cause).or_default();
+            let new = total.saturating_sub(*reported);
+            if new > 0 {
+                *reported = total;
+                let (alerts, metrics) = (&self.alerts, &self.metrics);
+                self.pipeline
+                    .lost(new, cause, &mut |alert| offer(alerts, metrics, alert));
+            }
+        }
+    }
+
+    /// No more producers, then the rest of the ring, then the books.
+    fn finish(mut self) -> Summary {
+        if let Err(error) = self.sensor.detach() {
+            warn!("cannot wait for the last kernel programs to end: {error}");
+        }
+        while self.drain(DRAIN_MAX) > 0 {}
+        self.tick();
+        let counts = self.pipeline.counts();
+        let mut summary = Summary {
+            delivered: counts.delivered(),
+            alerts: counts.alerts,
+            ..Summary::default()
+        };
+        if let Ok(counters) = self.sensor.counters() {
+            for (_, kind) in counters.iter() {
+                summary.seen += kind.seen;
+                summary.filtered += kind.filtered;
+            }
+            summary.lost_by_cause = by_cause(&counters);
+        }
+        summary
+            .lost_by_cause
+            .insert("undecodable", counts.undecoded);
+        summary
+    }
+}
+
+/// Hands an alert to the log without waiting; a full queue is counted.
+fn offer(alerts: &mpsc::Sender<Alert>, metrics: &Metrics, alert: Alert) {
+    if alerts.try_send(alert).is_err() {
+        metrics
+            .alerts_dropped
+            .get_or_create(&Cause {
+                cause: "queue_full".into(),
+            })
+            .inc();
+    }
+}
+
+fn by_cause(counters: &KernelCounters) -> BTreeMap<&'static str, u64> {
+    let mut causes = BTreeMap::new();
+    for (_, kind) in counters.iter() {
+        for (cause, count) in kind.by_cause() {
+            *causes.entry(cause).or_default() += count;
+        }
+    }
+    causes
+}
+
+fn publish(counters: &KernelCounters, metrics: &Metrics) {
+    for (kind, counts) in counters.iter() {
+        let outcomes = [
+            ("seen", counts.seen),
+            ("filtered", counts.filtered),
+            ("submitted", counts.submitted),
+            ("lost", counts.lost()),
+        ];
+        for (outcome, total) in outcomes {
+            let labels = KindOutcome {
+                kind: kind.name().into(),
+                outcome,
+            };
+            raise_to(&metrics.kernel_events.get_or_create(&labels), total);
+        }
+    }
+    for (cause, total) in by_cause(counters) {
+        raise_to(
+            &metrics.events_lost.get_or_create(&Cause {
+                cause: cause.into(),
+            }),
+            total,
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! What rules ask of an event: each field of the table from the event and its context, computed when asked for.
+//!
+//! One match a family, split by family. Computed text lives in an arena that is emptied after every event, so a field costs
+//! no allocation once the arena has grown to its size.
+
+mod event;
+mod fd;
+mod process;
+
+use bumpalo::Bump;
+use saker_rules::{FieldArgRef, FieldSource, fields::Field, value::Value};
+
+use crate::{
+    context::{
+        container::Owner,
+        names::Names,
+        process::{Process, ProcessTable},
+    },
+    event::Event,
+};
+
+/// An event with all that is known about who did it.
+#[derive(Clone, Copy, Debug)]
+pub struct EventView<'e> {
+    /// What happened.
+    pub event: &'e Event<'e>,
+    /// Its number, growing by one from 1.
+    pub number: u64,
+    /// Nanoseconds between the boot clock and the Unix epoch.
+    pub epoch_offset_ns: i64,
+    /// This node's name.
+    pub hostname: &'e str,
+    /// The process that acted, where it is known.
+    pub process: Option<&'e Process>,
+    /// All processes, for ancestry.
+    pub table: &'e ProcessTable,
+    /// The registered name of the device, for an event about one.
+    pub device: Option<&'e str>,
+    /// The container of the process.
+    pub owner: &'e Owner,
+    /// Users and groups.
+    pub names: &'e Names,
+    /// Where computed values live until the event is done.
+    pub arena: &'e Bump,
+}
+
+impl EventView<'_> {
+    /// When it happened, nanoseconds since the Unix epoch.
+    pub fn time_ns(&self) -> i64 {
+        i64::try_from(self.event.ts_ns)
+            .unwrap_or(i64::MAX)
+            .saturating_add(self.epoch_offset_ns)
+    }
+
+    /// Formats into the arena.
+    fn text<'a>(&'a self, text: std::fmt::Arguments<'_>) -> Value<'a> {
+        let mut formatted = bumpalo::collections::String::new_in(self.arena);
+        // Writing into a string in memory cannot fail.
+        let _ = std::fmt::Write::write_fmt(&mut formatted, text);
+        Value::Bytes(formatted.into_bump_str().as_bytes())
+    }
+
+    /// Collects a list into the arena.
+    fn list<'a>(&'a self, values: impl Iterator<Item = Value<'a>>) -> Value<'a> {
+        let mut list = bumpalo::collections::Vec::new_in(self.arena);
+        list.extend(values);
+        Value::List(list.into_bump_slice())
+    }
+}
+
+impl FieldSource for EventView<'_> {
+    fn event_type(&self) -> Option<&[u8]> {
+        Some(self.event.type_name().as_bytes())
+    }
+
+    fn field<'a>(&'a self, field: Field, arg: FieldArgRef<'a>) -> Option<Value<'a>> {
+        event::value(self, field, arg)
+            .or_else(|| process::value(self, field, arg))
+            .or_else(|| fd::value(self, field))
+    }
+}
+
+/// Text as a value; absent where it is empty, because the kernel side could not supply it.
+fn known(text: &[u8]) -> Option<Value<'_>> {
+    (!text.is_empty()).then_some(Value::Bytes(text))
+}

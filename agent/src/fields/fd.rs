@@ -1,0 +1,154 @@
+//! `fd.*` and `fs.*`: what was opened or connected to.
+
+use std::net::IpAddr;
+
+use saker_rules::{fields::Field, value::Value};
+
+use super::{EventView, known};
+use crate::event::{Body, Connect, DeviceOpen, Open};
+
+/// The field's value, where it is one of this family and known.
+pub fn value<'a>(view: &'a EventView<'_>, field: Field) -> Option<Value<'a>> {
+    match &view.event.body {
+        Body::Open(open) => of_open(view, open, field),
+        Body::DeviceOpen(open) => of_device(view, open, field),
+        Body::Connect(connect) => of_connect(view, connect, field),
+        _ => None,
+    }
+}
+
+fn of_open<'a>(view: &'a EventView<'_>, open: &Open<'a>, field: Field) -> Option<Value<'a>> {
+    Some(match field {
+        Field::FdNum => Value::Int(open.res.into()),
+        Field::FdUid if open.res >= 0 => view.text(format_args!("{}{}", view.event.tid, open.res)),
+        Field::FdType => Value::Bytes(b"file"),
+        Field::FdTypechar => Value::Bytes(b"f"),
+        Field::FdNameraw | Field::FsPathNameraw => known(open.path.bytes)?,
+        Field::FdName | Field::FsPathName => Value::Bytes(absolute(view, open)?),
+        Field::FdDirectory => Value::Bytes(directory(absolute(view, open)?)),
+        Field::FdFilename => Value::Bytes(filename(absolute(view, open)?)),
+        Field::FdContainername => in_container(view, absolute(view, open)?)?,
+        Field::FdContainerdirectory => in_container(view, directory(absolute(view, open)?))?,
+        _ => return None,
+    })
+}
+
+fn of_device<'a>(view: &'a EventView<'_>, open: &DeviceOpen, field: Field) -> Option<Value<'a>> {
+    let name = || view.device.map(str::as_bytes);
+    Some(match field {
+        Field::FdType => Value::Bytes(b"file"),
+        Field::FdTypechar => Value::Bytes(b"f"),
+        Field::FdName | Field::FdDevName => known(name()?)?,
+        Field::FdDirectory => Value::Bytes(directory(name()?)),
+        Field::FdFilename => Value::Bytes(filename(name()?)),
+        Field::FdContainername => in_container(view, name()?)?,
+        Field::FdContainerdirectory => in_container(view, directory(name()?))?,
+        Field::FdDevMajor => Value::Int(open.major.into()),
+        Field::FdDevMinor => Value::Int(open.minor.into()),
+        _ => return None,
+    })
+}
+
+fn of_connect<'a>(view: &'a EventView<'_>, connect: &Connect, field: Field) -> Option<Value<'a>> {
+    Some(match field {
+        Field::FdType => Value::Bytes(if connect.addr.is_ipv4() {
+            b"ipv4"
+        } else {
+            b"ipv6"
+        }),
+        Field::FdTypechar => Value::Bytes(if connect.addr.is_ipv4() { b"4" } else { b"6" }),
+        Field::FdSockfamily => Value::Bytes(b"ip"),
+        Field::FdName => match connect.addr {
+            IpAddr::V4(address) => view.text(format_args!("{address}:{}", connect.port)),
+            IpAddr::V6(address) => view.text(format_args!("[{address}]:{}", connect.port)),
+        },
+        // The local end is not chosen yet when the hook runs: either end is the remote one.
+        Field::FdIp
+        | Field::FdSip
+        | Field::FdRip
+        | Field::FdNet
+        | Field::FdSnet
+        | Field::FdRnet => Value::Ip(connect.addr),
+        Field::FdPort | Field::FdSport | Field::FdRport => Value::Uint(connect.port.into()),
+        Field::FdL4proto => Value::Bytes(match i32::from(connect.protocol?) {
+            libc::IPPROTO_TCP => b"tcp",
+            libc::IPPROTO_UDP => b"udp",
+            libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => b"icmp",
+            libc::IPPROTO_RAW => b"raw",
+            _ => return None,
+        }),
+        Field::FdIsServer => Value::Bool(false),
+        _ => return None,
+    })
+}
+
+/// The path as passed, made absolute where it starts from the working directory, with `.`, `..` and doubled slashes resolved
+/// by text, as Falco does. Symbolic links stay as they are.
+fn absolute<'a>(view: &'a EventView<'_>, open: &Open<'a>) -> Option<&'a [u8]> {
+    let path = known_bytes(open.path.bytes)?;
+    if is_plain(path) {
+        return Some(path);
+    }
+    let base: &[u8] = if path.starts_with(b"/") {
+        b""
+    } else if open.dfd == libc::AT_FDCWD {
+        known_bytes(&view.process?.cwd)?
+    } else {
+        // Where another folder's descriptor leads is not known: the path is given as it was passed.
+        return Some(path);
+    };
+    let mut joined =
+        bumpalo::collections::Vec::with_capacity_in(base.len() + path.len() + 1, view.arena);
+    for component in base
+        .split(|byte| *byte == b'/')
+        .chain(path.split(|byte| *byte == b'/'))
+    {
+        match component {
+            b"" | b"." => {}
+            b".." => joined.truncate(joined.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
+            name => {
+                joined.push(b'/');
+                joined.extend_from_slice(name);
+            }
+        }
+    }
+    if joined.is_empty() {
+        joined.push(b'/');
+    }
+    Some(joined.into_bump_slice())
+}
+
+/// Absolute, and no component says anything but a name.
+fn is_plain(path: &[u8]) -> bool {
+    path.starts_with(b"/")
+        && (path.len() == 1
+            || path[1..]
+                .split(|byte| *byte == b'/')
+                .all(|name| !matches!(name, b"" | b"." | b"..")))
+}
+
+fn directory(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(0) => b"/",
+        Some(at) => &path[..at],
+        None => b".",
+    }
+}
+
+fn filename(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+fn in_container<'a>(view: &'a EventView<'_>, path: &[u8]) -> Option<Value<'a>> {
+    let id = view.owner.id()?;
+    let mut joined =
+        bumpalo::collections::Vec::with_capacity_in(id.len() + path.len() + 1, view.arena);
+    joined.extend_from_slice(id.as_bytes());
+    joined.push(b':');
+    joined.extend_from_slice(path);
+    Some(Value::Bytes(joined.into_bump_slice()))
+}
+
+fn known_bytes(text: &[u8]) -> Option<&[u8]> {
+    (!text.is_empty()).then_some(text)
+}

@@ -1,0 +1,330 @@
+//! One event's way through the agent: bytes → decode → context → fields → detect → alert.
+//!
+//! Owned by one thread, so that nothing on the way locks. Where the bytes come from (the ring, a capture) and where the
+//! alerts go is the caller's business.
+
+use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Instant};
+
+use bumpalo::Bump;
+
+use crate::{
+    alert::Alert,
+    config::Config,
+    context::{
+        container::Containers,
+        names::Names,
+        process::{Image, ProcessTable, Seed, Slot},
+        procfs,
+    },
+    decode::decode,
+    detect::Detect,
+    event::{Body, Event, Exec, Lost},
+    fields::EventView,
+    metrics::{Cause, Kind, Metrics, State},
+    source::devices::Accelerators,
+};
+
+/// An arena that an unusual event grew beyond this is given back.
+const ARENA_KEEP_BYTES: usize = 1 << 20;
+
+/// One event in this many has its latency measured: reading the clock costs more than many evaluations.
+const LATENCY_SAMPLE: u64 = 64;
+
+/// The stages and their state.
+#[derive(Debug)]
+pub struct Pipeline {
+    table: ProcessTable,
+    containers: Containers,
+    names: Names,
+    detect: Detect,
+    accelerators: Accelerators,
+    arena: Bump,
+    hostname: String,
+    own_tgid: u32,
+    clock: Clock,
+    counts: Counts,
+    published: Counts,
+    metrics: Arc<Metrics>,
+}
+
+/// What went through, in events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records that decoded, per kind in the order of [`crate::event::TYPES`].
+    pub kinds: [u64; crate::event::TYPES.len()],
+    /// Records that did not.
+    pub undecoded: u64,
+    /// Alerts raised.
+    pub alerts: u64,
+}
+
+impl Counts {
+    /// All records that decoded.
+    pub fn delivered(&self) -> u64 {
+        self.kinds.iter().sum()
+    }
+}
+
+impl Pipeline {
+    /// Empty context, rules ready. Containers are looked up below `cgroup_root`, devices among `accelerators`.
+    pub fn new(
+        config: &Config,
+        hostname: &str,
+        detect: Detect,
+        cgroup_root: Option<OwnedFd>,
+        accelerators: Accelerators,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            table: ProcessTable::new(config.processes.max),
+            containers: Containers::new(cgroup_root),
+            names: Names::new("/etc".into()),
+            detect,
+            accelerators,
+            arena: Bump::new(),
+            hostname: hostname.into(),
+            own_tgid: std::process::id(),
+            clock: Clock::new(),
+            counts: Counts::default(),
+            published: Counts::default(),
+            metrics,
+        }
+    }
+
+    /// Fills the process table with what runs now. Called after the probes are attached and before the ring is read, so that
+    /// no process falls between; events that the ring already holds then meet their own process again.
+    pub fn scan(&mut self, proc: &Path) {
+        let now_ns = self.clock.boot_ns();
+        for seed in procfs::scan(proc) {
+            self.table.add(seed, now_ns);
+        }
+        self.table.link_parents();
+    }
+
+    /// Takes one record from the wire.
+    pub fn record(&mut self, bytes: &[u8], alerts: &mut dyn FnMut(Alert)) {
+        match decode(bytes) {
+            Ok(event) => self.event(&event, alerts),
+            Err(error) => {
+                self.counts.undecoded += 1;
+                self.metrics
+                    .events_lost
+                    .get_or_create(&Cause {
+                        cause: error.cause().into(),
+                    })
+                    .inc();
+            }
+        }
+    }
+
+    /// Raises an event about events that were lost.
+    pub fn lost(&mut self, count: u64, cause: &str, alerts: &mut dyn FnMut(Alert)) {
+        let event = Event::internal(
+            self.clock.boot_ns(),
+            self.own_tgid,
+            Body::Lost(Lost { count, cause }),
+        );
+        self.evaluate(&event, None, alerts);
+    }
+
+    /// Housekeeping, about once a second: names of users, the clock's offset, metrics.
+    pub fn tick(&mut self) {
+        self.names.refresh(Instant::now());
+        self.clock.adjust();
+        self.publish();
+    }
+
+    /// The devices that have names, when a driver came or went.
+    pub fn set_accelerators(&mut self, accelerators: Accelerators) {
+        self.accelerators = accelerators;
+    }
+
+    /// What went through so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn event(&mut self, event: &Event<'_>, alerts: &mut dyn FnMut(Alert)) {
+        self.counts.kinds[event.type_index()] += 1;
+        let actor = self.actor(event);
+        match event.body {
+            Body::Exec(exec) => self.exec(event, &exec, actor),
+            Body::Fork(_) => self.fork(event, actor),
+            _ => {}
+        }
+        // What the agent does itself is no news, and an alert about an alert would have no end.
+        if event.tgid != self.own_tgid {
+            self.evaluate(event, Some(actor), alerts);
+        }
+        if let Body::Exit(_) = event.body {
+            self.table.end(actor, event.ts_ns);
+        }
+    }
+
+    /// The process that an event speaks of. One that is not known (its fork was lost) starts with what the event says.
+    fn actor(&mut self, event: &Event<'_>) -> Slot {
+        if let Some(slot) = self.table.find(event.tgid, event.start_ns) {
+            return slot;
+        }
+        let seed = Seed {
+            tgid: event.tgid,
+            start_ns: event.start_ns,
+            ppid: event.ppid,
+            image: Image::new(event.comm, b"", b"", false, false),
+            uid: event.uid,
+            gid: event.gid,
+            loginuid: u32::MAX,
+            cgroup_id: event.cgroup_id,
+            ..Seed::default()
+        };
+        self.table.add(seed, event.ts_ns)
+    }
+
+    fn exec(&mut self, event: &Event<'_>, exec: &Exec<'_>, actor: Slot) {
+        let Some(process) = self.table.get_mut(actor) else {
+            return;
+        };
+        process.image = Image::new(
+            event.comm,
+            exec.exe.bytes,
+            exec.argv.bytes,
+            exec.argv.cut,
+            exec.memfd,
+        );
+        process.cwd = exec.cwd.bytes.into();
+        process.ppid = event.ppid;
+        process.uid = event.uid;
+        process.gid = event.gid;
+        process.loginuid = exec.loginuid.unwrap_or(u32::MAX);
+        process.sid = exec.session_leader.unwrap_or(0);
+        process.tty = exec.tty;
+        process.vpid = exec.ns_tgid;
+        process.cgroup_id = event.cgroup_id;
+    }
+
+    /// A new process starts as a copy of its creator; a new thread changes nothing.
+    fn fork(&mut self, event: &Event<'_>, creator: Slot) {
+        let Body::Fork(fork) = event.body else { return };
+        if fork.is_thread() {
+            return;
+        }
+        let Some(creator) = self.table.get(creator) else {
+            return;
+        };
+        let seed = Seed {
+            tgid: fork.child_tgid,
+            start_ns: fork.child_start_ns,
+            start_rounded: false,
+            ppid: fork.child_ppid,
+            image: creator.image.clone(),
+            cwd: creator.cwd.clone(),
+            uid: event.uid,
+            gid: event.gid,
+            loginuid: creator.loginuid,
+            sid: creator.sid,
+            tty: creator.tty,
+            vpid: fork.child_ns_tgid,
+            cgroup_id: fork.child_cgroup_id,
+        };
+        self.table.add(seed, event.ts_ns);
+    }
+
+    fn evaluate(&mut self, event: &Event<'_>, actor: Option<Slot>, alerts: &mut dyn FnMut(Alert)) {
+        let device = match event.body {
+            Body::DeviceOpen(open) => self.accelerators.path(open.major, open.minor),
+            _ => None,
+        };
+        let owner = self.containers.resolve(event.cgroup_id, event.tgid).clone();
+        let view = EventView {
+            event,
+            number: self.counts.delivered(),
+            epoch_offset_ns: self.clock.epoch_offset_ns,
+            hostname: &self.hostname,
+            process: actor.and_then(|slot| self.table.get(slot)),
+            table: &self.table,
+            device: device.as_deref(),
+            owner: &owner,
+            names: &self.names,
+            arena: &self.arena,
+        };
+        let raised = &mut self.counts.alerts;
+        self.detect.observe(&view, &self.metrics, &mut |alert| {
+            *raised += 1;
+            alerts(alert);
+        });
+        if self.counts.delivered().is_multiple_of(LATENCY_SAMPLE) {
+            let latency_ns = self.clock.boot_ns().saturating_sub(event.ts_ns);
+            self.metrics.event_latency.observe(latency_ns as f64 / 1e9);
+        }
+        if self.arena.allocated_bytes() > ARENA_KEEP_BYTES {
+            self.arena = Bump::new();
+        } else {
+            self.arena.reset();
+        }
+    }
+
+    fn publish(&mut self) {
+        for (index, kind) in crate::event::TYPES.iter().enumerate() {
+            let new = self.counts.kinds[index] - self.published.kinds[index];
+            if new > 0 {
+                self.metrics
+                    .events
+                    .get_or_create(&Kind {
+                        kind: (*kind).into(),
+                    })
+                    .inc_by(new);
+            }
+        }
+        self.published = self.counts;
+        let (live, exited, evicted) = self.table.sizes();
+        let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics
+            .processes
+            .get_or_create(&State { state: "live" })
+            .set(level(live));
+        self.metrics
+            .processes
+            .get_or_create(&State { state: "exited" })
+            .set(level(exited));
+        crate::metrics::raise_to(&self.metrics.processes_evicted, evicted);
+        self.metrics.containers.set(level(self.containers.len()));
+    }
+}
+
+/// The kernel's boot clock, and its distance from the wall clock, which steps when an operator or NTP sets it.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    epoch_offset_ns: i64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let mut clock = Self { epoch_offset_ns: 0 };
+        clock.adjust();
+        clock
+    }
+
+    fn adjust(&mut self) {
+        let (wall, boot) = (
+            read_clock(libc::CLOCK_REALTIME),
+            read_clock(libc::CLOCK_BOOTTIME),
+        );
+        self.epoch_offset_ns =
+            i64::try_from(wall).unwrap_or(i64::MAX) - i64::try_from(boot).unwrap_or(0);
+    }
+
+    fn boot_ns(self) -> u64 {
+        read_clock(libc::CLOCK_BOOTTIME)
+    }
+}
+
+fn read_clock(id: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the struct is ours and outlives the call, which writes it.
+    unsafe { libc::clock_gettime(id, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or(0)
+}

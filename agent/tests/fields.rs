@@ -1,0 +1,382 @@
+//! Every field that the table promises is supplied, with the value that a given event has.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use bumpalo::Bump;
+use saker::{
+    context::{
+        container::Owner,
+        names::Names,
+        process::{Image, ProcessTable, Seed},
+    },
+    event::{
+        Argv, Body, Connect, DeviceOpen, DeviceType, Event, Exec, Exit, Fork, Lost, Open,
+        OpenSyscall, Text,
+    },
+    fields::EventView,
+};
+use saker_rules::{
+    FieldArgRef, FieldSource as _,
+    fields::{FIELDS, Field, Supply},
+    value::Value,
+};
+
+const SECOND: u64 = 1_000_000_000;
+const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn text(bytes: &[u8]) -> Text<'_> {
+    Text { bytes, cut: false }
+}
+
+fn event(body: Body<'_>) -> Event<'_> {
+    Event {
+        ts_ns: 100 * SECOND,
+        cpu: 3,
+        tgid: 30,
+        tid: 31,
+        ppid: 20,
+        start_ns: 90 * SECOND + 1,
+        uid: 1000,
+        gid: 1000,
+        euid: 7,
+        egid: 8,
+        cgroup_id: 5,
+        comm: b"python3",
+        body,
+    }
+}
+
+fn exec<'a>() -> Body<'a> {
+    Body::Exec(Exec {
+        exe: text(b"/usr/bin/python3.11"),
+        filename: text(b"python3"),
+        cwd: text(b"/srv"),
+        argv: Argv {
+            bytes: b"py\0-c\0x\0",
+            argc: 3,
+            total_bytes: 8,
+            cut: false,
+            unreadable: false,
+        },
+        parent_start_ns: 80 * SECOND,
+        inode: 1,
+        device: (8, 1),
+        memfd: false,
+        deleted: false,
+        detached: false,
+        loginuid: Some(7),
+        audit_session: None,
+        session_leader: Some(20),
+        tty: 34816,
+        ns_tgid: Some(4),
+        mount_ns: None,
+        pid_ns: None,
+        old_tid: 31,
+    })
+}
+
+fn open(path: &[u8], flags: i32, res: i32) -> Body<'_> {
+    Body::Open(Open {
+        syscall: OpenSyscall::Openat,
+        path: text(path),
+        flags: u64::try_from(flags).expect("flags are positive"),
+        mode: 0o755,
+        resolve: 0,
+        dfd: libc::AT_FDCWD,
+        res,
+        path_late: false,
+        how_unreadable: false,
+    })
+}
+
+fn connect(addr: &str) -> Body<'static> {
+    let addr: IpAddr = addr.parse().expect("an address");
+    Body::Connect(Connect {
+        addr,
+        port: 443,
+        is_inet6: addr.is_ipv6(),
+        protocol: Some(6),
+        socket_type: Some(1),
+        res: -libc::EINPROGRESS,
+    })
+}
+
+fn device() -> Body<'static> {
+    Body::DeviceOpen(DeviceOpen {
+        major: 195,
+        minor: 0,
+        read: true,
+        write: false,
+        mknod: false,
+        dev_type: DeviceType::Character,
+    })
+}
+
+/// A shell (20) in session of init (1) started the acting process (30).
+struct World {
+    table: ProcessTable,
+    owner: Owner,
+    names: Names,
+    arena: Bump,
+    _etc: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut table = ProcessTable::new(1000);
+        let seed = |tgid, ppid, start_s: u64, name: &str, argv: &str| Seed {
+            tgid,
+            ppid,
+            start_ns: start_s * SECOND + 1,
+            image: Image::new(
+                name.as_bytes(),
+                format!("/bin/{name}").as_bytes(),
+                argv.as_bytes(),
+                false,
+                false,
+            ),
+            cwd: (*b"/srv").into(),
+            uid: 1000,
+            gid: 1000,
+            loginuid: 7,
+            sid: 20,
+            tty: 34816,
+            vpid: Some(4),
+            ..Seed::default()
+        };
+        table.add(seed(1, 0, 1, "init", "/sbin/init\0"), 0);
+        table.add(seed(20, 1, 80, "bash", "-bash\0"), 0);
+        table.add(seed(30, 20, 90, "python3", "py\0-c\0x\0"), 0);
+        let etc = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(etc.path().join("passwd"), "ann:x:7:8::/srv/ann:/bin/zsh\n")
+            .expect("passwd is written");
+        std::fs::write(etc.path().join("group"), "ml:x:8:\n").expect("group is written");
+        let mut names = Names::new(etc.path().into());
+        names.refresh(std::time::Instant::now());
+        Self {
+            table,
+            owner: Owner::Container(CONTAINER.into()),
+            names,
+            arena: Bump::new(),
+            _etc: etc,
+        }
+    }
+
+    fn view<'e>(&'e self, event: &'e Event<'e>) -> EventView<'e> {
+        EventView {
+            event,
+            number: 12,
+            epoch_offset_ns: 1_700_000_000 * SECOND as i64,
+            hostname: "node",
+            process: self.table.live(30).and_then(|slot| self.table.get(slot)),
+            table: &self.table,
+            device: matches!(event.body, Body::DeviceOpen(_)).then_some("/dev/nvidia0"),
+            owner: &self.owner,
+            names: &self.names,
+            arena: &self.arena,
+        }
+    }
+
+    /// The field as text, in the way that outputs show it.
+    fn show(&self, body: Body<'_>, field: &str) -> String {
+        let event = event(body);
+        let view = self.view(&event);
+        let template =
+            saker_rules::template::Template::parse(&format!("%{field}")).expect("a placeholder");
+        template.render(&view)
+    }
+}
+
+#[test]
+fn every_live_field_is_supplied_by_some_event() {
+    let world = World::new();
+    let bodies = [
+        exec(),
+        Body::Fork(Fork {
+            child_tgid: 40,
+            child_tid: 40,
+            child_ppid: 30,
+            child_start_ns: 0,
+            child_cgroup_id: 5,
+            child_ns_tgid: None,
+            child_comm: b"x",
+        }),
+        Body::Exit(Exit { wait_status: 0 }),
+        open(b"/etc/passwd", libc::O_RDONLY, 3),
+        device(),
+        connect("10.0.0.1"),
+        Body::Lost(Lost {
+            count: 3,
+            cause: "ring_full",
+        }),
+    ];
+    let mut missing = BTreeSet::new();
+    for (index, info) in FIELDS.iter().enumerate() {
+        let (Supply::Live(_), Some(field)) = (info.supply, Field::from_index(index)) else {
+            continue;
+        };
+        let supplied = bodies.iter().any(|body| {
+            let event = event(*body);
+            let view = world.view(&event);
+            let args = [
+                FieldArgRef::None,
+                FieldArgRef::Index(1),
+                FieldArgRef::Key("name"),
+                FieldArgRef::Key("res"),
+            ];
+            args.into_iter().any(|arg| view.field(field, arg).is_some())
+        });
+        if !supplied {
+            missing.insert(info.name);
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "marked as live in rules/src/fields.rs and never supplied: {missing:?}"
+    );
+}
+
+#[test]
+fn a_field_that_is_not_live_is_never_supplied() {
+    let world = World::new();
+    for (index, info) in FIELDS.iter().enumerate() {
+        let (Supply::Recorded(_), Some(field)) = (info.supply, Field::from_index(index)) else {
+            continue;
+        };
+        for body in [exec(), open(b"/x", 0, 3), device(), connect("10.0.0.1")] {
+            let event = event(body);
+            assert_eq!(
+                world.view(&event).field(field, FieldArgRef::None),
+                None,
+                "{}",
+                info.name
+            );
+        }
+    }
+}
+
+#[test]
+fn values_are_what_the_event_says() {
+    let world = World::new();
+    let check = |body: Body<'_>, field: &str, expected: &str| {
+        assert_eq!(world.show(body, field), expected, "{field}")
+    };
+    for (field, expected) in [
+        ("evt.type", "execve"),
+        ("evt.num", "12"),
+        ("evt.time.iso8601", "2023-11-14T22:15:00.000000000+0000"),
+        ("evt.res", "SUCCESS"),
+        ("proc.name", "python3"),
+        ("proc.exe", "py"),
+        ("proc.exepath", "/bin/python3"),
+        ("proc.cmdline", "python3 -c x"),
+        ("proc.args", "-c x"),
+        ("proc.exeline", "py -c x"),
+        ("proc.cmdnargs", "2"),
+        ("proc.cmdlenargs", "3"),
+        ("proc.cwd", "/srv/"),
+        ("proc.pname", "bash"),
+        ("proc.pcmdline", "bash"),
+        ("proc.aname[2]", "init"),
+        ("proc.aname[0]", "python3"),
+        ("proc.aname[3]", "<NA>"),
+        ("proc.apid[1]", "20"),
+        ("proc.ppid", "20"),
+        ("proc.vpid", "4"),
+        ("thread.tid", "31"),
+        ("thread.ismain", "false"),
+        ("user.uid", "7"),
+        ("user.name", "ann"),
+        ("user.loginname", "ann"),
+        ("group.name", "ml"),
+        ("container.id", "0123456789ab"),
+        ("evt.arg.filename", "python3"),
+    ] {
+        check(exec(), field, expected);
+    }
+    check(
+        open(b"/etc/passwd", libc::O_RDONLY, 3),
+        "fd.name",
+        "/etc/passwd",
+    );
+    check(
+        open(b"/etc/passwd", libc::O_RDONLY, 3),
+        "fd.directory",
+        "/etc",
+    );
+    check(
+        open(b"/etc/passwd", libc::O_RDONLY, 3),
+        "fd.filename",
+        "passwd",
+    );
+    check(open(b"/x", libc::O_RDONLY, 3), "fd.directory", "/");
+    check(open(b"a/b", libc::O_RDONLY, 3), "fd.name", "/srv/a/b");
+    check(open(b"./a/../../b/", libc::O_RDONLY, 3), "fd.name", "/b");
+    check(
+        open(b"//etc/./shadow", libc::O_RDONLY, 3),
+        "fd.name",
+        "/etc/shadow",
+    );
+    check(open(b"../../..", libc::O_RDONLY, 3), "fd.name", "/");
+    check(open(b"a/b", libc::O_RDONLY, 3), "fd.nameraw", "a/b");
+    check(
+        open(b"/x", libc::O_RDWR | libc::O_CREAT, 3),
+        "evt.is_open_read",
+        "true",
+    );
+    check(
+        open(b"/x", libc::O_RDWR | libc::O_CREAT, 3),
+        "evt.is_open_write",
+        "true",
+    );
+    check(
+        open(b"/x", libc::O_RDWR | libc::O_CREAT, 3),
+        "evt.is_open_exec",
+        "true",
+    );
+    check(open(b"/x", libc::O_RDONLY, 3), "evt.is_open_exec", "false");
+    check(
+        open(b"/x", libc::O_WRONLY | libc::O_TRUNC | libc::O_CREAT, 3),
+        "evt.arg.flags",
+        "O_WRONLY|O_CREAT|O_TRUNC",
+    );
+    check(
+        open(b"/x", libc::O_RDONLY, -libc::ENOENT),
+        "evt.res",
+        "ENOENT",
+    );
+    check(open(b"/x", libc::O_RDONLY, -libc::ENOENT), "fd.num", "-2");
+    check(device(), "fd.name", "/dev/nvidia0");
+    check(device(), "fd.dev.major", "195");
+    check(device(), "evt.is_open_read", "true");
+    check(device(), "evt.is_open_write", "false");
+    check(connect("10.1.2.3"), "fd.name", "10.1.2.3:443");
+    check(connect("::1"), "fd.name", "[::1]:443");
+    check(connect("10.1.2.3"), "fd.sip", "10.1.2.3");
+    check(connect("10.1.2.3"), "fd.l4proto", "tcp");
+    check(connect("10.1.2.3"), "evt.res", "EINPROGRESS");
+}
+
+#[test]
+fn the_lineage_is_the_processes_own_key_and_its_ancestors() {
+    let world = World::new();
+    let event = event(exec());
+    let view = world.view(&event);
+    let Some(Value::List(lineage)) = view.field(Field::ProcLineage, FieldArgRef::None) else {
+        panic!("a list")
+    };
+    let keys: Vec<_> = [30, 20, 1]
+        .iter()
+        .map(|tgid| {
+            Value::Uint(
+                world
+                    .table
+                    .live(*tgid)
+                    .and_then(|slot| world.table.get(slot))
+                    .expect("it lives")
+                    .id,
+            )
+        })
+        .collect();
+    assert_eq!(lineage, keys);
+}
