@@ -78,7 +78,7 @@ impl Pipeline {
         Self {
             table: ProcessTable::new(config.processes.max),
             containers: Containers::new(cgroup_root),
-            names: Names::new("/etc".into()),
+            names: Names::new(Path::new("/etc")),
             detect,
             accelerators,
             arena: Bump::new(),

@@ -151,7 +151,7 @@ impl World {
         std::fs::write(etc.path().join("passwd"), "ann:x:7:8::/srv/ann:/bin/zsh\n")
             .expect("passwd is written");
         std::fs::write(etc.path().join("group"), "ml:x:8:\n").expect("group is written");
-        let mut names = Names::new(etc.path().into());
+        let mut names = Names::new(etc.path());
         names.refresh(std::time::Instant::now());
         Self {
             table,
@@ -259,7 +259,7 @@ fn a_field_that_is_not_live_is_never_supplied() {
 fn values_are_what_the_event_says() {
     let world = World::new();
     let check = |body: Body<'_>, field: &str, expected: &str| {
-        assert_eq!(world.show(body, field), expected, "{field}")
+        assert_eq!(world.show(body, field), expected, "{field}");
     };
     for (field, expected) in [
         ("evt.type", "execve"),

@@ -43,7 +43,7 @@ fn resolve(types: &[Value], number: usize) -> Option<&Value> {
 #[test]
 fn offsets_are_those_of_bpftool() {
     if !Path::new(offsets::KERNEL_BTF).exists() {
-        return eprintln!("SKIP: this kernel has no BTF");
+        return saker_tests::skip("this kernel has no BTF");
     }
     let listing = Command::new("bpftool")
         .args(["-j", "btf", "dump", "file", offsets::KERNEL_BTF])
@@ -51,9 +51,9 @@ fn offsets_are_those_of_bpftool() {
     let listing = match listing {
         Ok(output) if output.status.success() => output.stdout,
         Ok(output) => {
-            return eprintln!("SKIP: bpftool: {}", String::from_utf8_lossy(&output.stderr));
+            return saker_tests::skip(&format!("bpftool: {}", String::from_utf8_lossy(&output.stderr).trim()));
         }
-        Err(error) => return eprintln!("SKIP: bpftool: {error}"),
+        Err(error) => return saker_tests::skip(&format!("bpftool: {error}")),
     };
     let listing: Value = serde_json::from_slice(&listing).expect("bpftool writes JSON");
     let types = listing["types"].as_array().expect("an array of types");

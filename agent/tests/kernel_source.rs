@@ -164,7 +164,7 @@ fn exec_by_another_thread_keeps_the_process() {
     let script = "import os, threading\n\
                   threading.Thread(target=lambda: os.execv('/bin/true', ['by-a-thread'])).start()\n";
     let Ok(mut child) = Command::new("python3").args(["-c", script]).spawn() else {
-        return eprintln!("SKIP: no python3 to exec from a thread with");
+        return saker_tests::skip("no python3 to exec from a thread with");
     };
     child.wait().expect("wait");
     let pid = child.id();
@@ -678,7 +678,7 @@ fn the_agent_does_not_see_its_own_connections_and_devices() {
     };
     let mut sensor = match Sensor::load(&config) {
         Ok(sensor) => sensor,
-        Err(error) => return eprintln!("SKIP: {error}"),
+        Err(error) => return saker_tests::skip(&error.to_string()),
     };
     let folder = tempfile::tempdir().expect("a folder");
     let node = renamed_node(folder.path());

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -36,7 +36,7 @@ pub struct Names {
 
 impl Names {
     /// The host's databases below `etc`, normally `/etc`.
-    pub fn new(etc: PathBuf) -> Self {
+    pub fn new(etc: &Path) -> Self {
         Self {
             users: Database::new(etc.join("passwd")),
             groups: Database::new(etc.join("group")),
@@ -142,7 +142,7 @@ mod tests {
             1,
         );
         let start = Instant::now();
-        let mut names = Names::new(etc.path().into());
+        let mut names = Names::new(etc.path());
         names.refresh(start);
         let root = User {
             name: (*b"root").into(),

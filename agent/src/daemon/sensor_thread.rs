@@ -158,7 +158,7 @@ impl SensorThread {
             ..
         } = self;
         sensor.drain(max, &mut |record| {
-            pipeline.record(record, &mut |alert| offer(alerts, metrics, alert))
+            pipeline.record(record, &mut |alert| offer(alerts, metrics, alert));
         })
     }
 

@@ -32,7 +32,7 @@ pub fn watch(config: SensorConfig) -> Option<Watch> {
             seen: Vec::new(),
         }),
         Err(error @ (SensorError::NotPermitted { .. } | SensorError::Refused { .. })) => {
-            eprintln!("SKIP: {error}");
+            saker_tests::skip(&error.to_string());
             None
         }
         Err(error) => panic!("{error}"),

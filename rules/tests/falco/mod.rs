@@ -10,7 +10,7 @@ pub fn falco_folder() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("SKIPPED: {} is missing", folder.display());
+    saker_tests::skip(&format!("{} is missing", folder.display()));
     None
 }
 

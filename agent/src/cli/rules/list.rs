@@ -25,7 +25,7 @@ pub struct Args {
 pub fn list(args: &Args) -> Result<(), Failure> {
     let rules = rules(args)?;
     if args.json {
-        return json_lines(rules.rules.iter().map(describe).collect());
+        return json_lines(&rules.rules.iter().map(describe).collect::<Vec<_>>());
     }
     let mut text = String::new();
     for rule in &rules.rules {
@@ -48,7 +48,7 @@ pub fn list(args: &Args) -> Result<(), Failure> {
 pub fn coverage(args: &Args) -> Result<(), Failure> {
     let rules = rules(args)?;
     if args.json {
-        return json_lines(rules.rules.iter().map(describe).collect());
+        return json_lines(&rules.rules.iter().map(describe).collect::<Vec<_>>());
     }
     let mut text = String::new();
     let (mut active, mut inactive, mut disabled) = (0, 0, 0);
@@ -100,8 +100,8 @@ fn describe(rule: &Rule) -> serde_json::Value {
     })
 }
 
-fn json_lines(rules: Vec<serde_json::Value>) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(&rules)
+fn json_lines(rules: &[serde_json::Value]) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(rules)
         .map_err(|error| Failure::Internal(error.to_string()))?;
     print(&(text + "\n"))
 }
