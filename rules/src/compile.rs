@@ -17,7 +17,8 @@ use crate::{
     bundle::{
         self, Builder, Bundle, BundleError, codec,
         rows::{
-            AtomRow, ConditionRow, EVENT, HOLD, PartRow, PostRow, ProgramRow, RuleRow, SetRow, TypeRow, UnitRow, kind,
+            AtomRow, ConditionRow, EVENT, HOLD, PartRow, PostRow, ProgramRow, RuleRow, SetRow,
+            TypeRow, UnitRow, kind,
         },
     },
     expr::{FieldArg, FieldRef, Literal, Op, Operand, Rhs, Test},
@@ -52,13 +53,19 @@ pub struct CompileOptions {
 #[non_exhaustive]
 pub enum CompileError {
     /// A condition is nested too deep.
-    #[error("the condition of rule {rule:?} is nested deeper than {}", graph::DEPTH_MAX)]
+    #[error(
+        "the condition of rule {rule:?} is nested deeper than {}",
+        graph::DEPTH_MAX
+    )]
     TooDeep {
         /// The rule.
         rule: String,
     },
     /// A transformer is nested too deep.
-    #[error("transformers in rule {rule:?} are nested deeper than {}", codec::DEPTH_MAX)]
+    #[error(
+        "transformers in rule {rule:?} are nested deeper than {}",
+        codec::DEPTH_MAX
+    )]
     TransformersTooDeep {
         /// The rule; empty where the test stands in several.
         rule: String,
@@ -82,7 +89,12 @@ const CONSTANTS_MAX: usize = 64 << 20;
 impl Bundle {
     /// Compiles the enabled rules; disabled ones keep their description.
     pub fn compile(rules: &RuleSet, options: &CompileOptions) -> Result<Self, CompileError> {
-        let constants: usize = rules.rules.iter().flat_map(conditions).map(|(_, expr)| constant_bytes(expr)).sum();
+        let constants: usize = rules
+            .rules
+            .iter()
+            .flat_map(conditions)
+            .map(|(_, expr)| constant_bytes(expr))
+            .sum();
         if constants > CONSTANTS_MAX {
             return Err(CompileError::TooLarge { bytes: constants });
         }
@@ -143,13 +155,19 @@ impl Compiler {
     fn add_rule(&mut self, id: u32, rule: &Rule) -> Result<(), CompileError> {
         let (detection, span_ns, steps, by) = match &rule.detection {
             Detection::Event(_) => (0, 0, 0, 0),
-            Detection::Sequence { by, within, steps } => {
-                (1, within.as_nanos() as u64, steps.len() as u32, self.registry.slot(by))
-            }
+            Detection::Sequence { by, within, steps } => (
+                1,
+                within.as_nanos() as u64,
+                steps.len() as u32,
+                self.registry.slot(by),
+            ),
             Detection::For { hold, .. } => (2, hold.as_nanos() as u64, 0, 0),
         };
-        let output = codec::encode_template(&rule.output)
-            .ok_or_else(|| CompileError::TransformersTooDeep { rule: rule.name.clone() })?;
+        let output = codec::encode_template(&rule.output).ok_or_else(|| {
+            CompileError::TransformersTooDeep {
+                rule: rule.name.clone(),
+            }
+        })?;
         let out = &mut self.out;
         let row = RuleRow {
             name: out.add_note(rule.name.as_bytes()),
@@ -171,7 +189,9 @@ impl Compiler {
         out.rules.push(row);
         if rule.enabled {
             for (role, expr) in conditions(rule) {
-                let root = self.graph.add(expr).ok_or_else(|| CompileError::TooDeep { rule: rule.name.clone() })?;
+                let root = self.graph.add(expr).ok_or_else(|| CompileError::TooDeep {
+                    rule: rule.name.clone(),
+                })?;
                 self.out.conditions.push(ConditionRow { rule: id, role });
                 self.roots.push(root);
             }
@@ -193,8 +213,11 @@ impl Compiler {
             }
             planned.push(parts);
         }
-        let roots: Vec<_> =
-            planned.iter().flatten().flat_map(|(part, _)| part.conditions.iter().map(|&(_, node)| node)).collect();
+        let roots: Vec<_> = planned
+            .iter()
+            .flatten()
+            .flat_map(|(part, _)| part.conditions.iter().map(|&(_, node)| node))
+            .collect();
         let mut branches = Branches::default();
         branches.prepare(&self.graph, &roots);
         for (parts, residual) in planned.iter().zip(&programs.residuals) {
@@ -217,7 +240,10 @@ impl Compiler {
             slots.sort_unstable();
             slots.dedup();
             let row = ProgramRow {
-                parts: Span { start: first, len: self.out.parts.len() as u32 - first },
+                parts: Span {
+                    start: first,
+                    len: self.out.parts.len() as u32 - first,
+                },
                 holds: self.out.add_list(&holds),
                 slots: self.out.add_list(&slots),
             };
@@ -231,10 +257,18 @@ impl Compiler {
         Ok(())
     }
 
-    fn write_part(&mut self, part: &parts::Part, chosen: &[Option<Vec<AtomId>>], branches: &mut Branches) {
+    fn write_part(
+        &mut self,
+        part: &parts::Part,
+        chosen: &[Option<Vec<AtomId>>],
+        branches: &mut Branches,
+    ) {
         let number = self.out.parts.len() as u32;
-        let guards: Vec<u32> =
-            part.guards.iter().map(|&(atom, holds)| branches.test(atom) * 2 + u32::from(holds)).collect();
+        let guards: Vec<u32> = part
+            .guards
+            .iter()
+            .map(|&(atom, holds)| branches.test(atom) * 2 + u32::from(holds))
+            .collect();
         let mut always = Vec::new();
         let mut tables = Vec::new();
         for (&(condition, node), gate) in part.conditions.iter().zip(chosen) {
@@ -246,7 +280,9 @@ impl Compiler {
                 continue;
             };
             for &atom in gate {
-                let Some(gate) = atoms::gate(self.graph.atom(atom)) else { continue };
+                let Some(gate) = atoms::gate(self.graph.atom(atom)) else {
+                    continue;
+                };
                 for needle in &gate.needles {
                     let key = self.registry.key(&gate.field, gate.method, needle);
                     self.registry.post(key, PostRow { part: number, unit });
@@ -283,8 +319,9 @@ impl Compiler {
 
     /// Simplifies the conditions by each kind of event.
     fn programs(&mut self) -> Programs {
-        let kind_atoms: Vec<AtomId> =
-            (0..self.graph.atom_count() as AtomId).filter(|&atom| is_kind_test(self.graph.atom(atom))).collect();
+        let kind_atoms: Vec<AtomId> = (0..self.graph.atom_count() as AtomId)
+            .filter(|&atom| is_kind_test(self.graph.atom(atom)))
+            .collect();
         let mut names: Vec<Box<[u8]>> = Vec::new();
         for &atom in &kind_atoms {
             if let Rhs::Values(values) = &self.graph.atom(atom).rhs {
@@ -303,12 +340,15 @@ impl Compiler {
             looks_at_kind[node] = match self.graph.node(node as NodeId) {
                 graph::Node::Atom(atom) => is_kind.contains(atom),
                 graph::Node::Not(part) => looks_at_kind[*part as usize],
-                graph::Node::And(parts) | graph::Node::Or(parts) => parts.iter().any(|&part| looks_at_kind[part as usize]),
+                graph::Node::And(parts) | graph::Node::Or(parts) => {
+                    parts.iter().any(|&part| looks_at_kind[part as usize])
+                }
                 graph::Node::False | graph::Node::True => false,
             };
         }
-        let (with, without): (Residual, Residual) =
-            (0..).zip(self.roots.iter().copied()).partition(|&(_, root)| looks_at_kind[root as usize]);
+        let (with, without): (Residual, Residual) = (0..)
+            .zip(self.roots.iter().copied())
+            .partition(|&(_, root)| looks_at_kind[root as usize]);
 
         let mut residuals: Vec<Residual> = Vec::new();
         let mut index: FxHashMap<Residual, u32> = FxHashMap::default();
@@ -316,8 +356,10 @@ impl Compiler {
         let mut types = BTreeMap::new();
         for name in names {
             let event = KindOnly(Some(&name));
-            let answers: Vec<_> =
-                kind_atoms.iter().map(|&atom| Some(crate::engine::general(self.graph.atom(atom), &event))).collect();
+            let answers: Vec<_> = kind_atoms
+                .iter()
+                .map(|&atom| Some(crate::engine::general(self.graph.atom(atom), &event)))
+                .collect();
             let program = match by_answers.get(&answers) {
                 Some(&program) => program,
                 None => {
@@ -346,20 +388,41 @@ impl Compiler {
             .collect();
         residuals.push(self.residual(&with, &kind_atoms, &other));
         let absent = KindOnly(None);
-        let absent: Vec<_> =
-            kind_atoms.iter().map(|&atom| Some(crate::engine::general(self.graph.atom(atom), &absent))).collect();
+        let absent: Vec<_> = kind_atoms
+            .iter()
+            .map(|&atom| Some(crate::engine::general(self.graph.atom(atom), &absent)))
+            .collect();
         residuals.push(self.residual(&with, &kind_atoms, &absent));
-        residuals.push(without.into_iter().filter(|&(_, root)| root != FALSE).collect());
+        residuals.push(
+            without
+                .into_iter()
+                .filter(|&(_, root)| root != FALSE)
+                .collect(),
+        );
         Programs { residuals, types }
     }
 
-    fn residual(&mut self, conditions: &Residual, atoms: &[AtomId], answers: &[Option<bool>]) -> Residual {
-        let known: FxHashMap<AtomId, bool> =
-            atoms.iter().zip(answers).filter_map(|(&atom, answer)| Some((atom, (*answer)?))).collect();
+    fn residual(
+        &mut self,
+        conditions: &Residual,
+        atoms: &[AtomId],
+        answers: &[Option<bool>],
+    ) -> Residual {
+        let known: FxHashMap<AtomId, bool> = atoms
+            .iter()
+            .zip(answers)
+            .filter_map(|(&atom, answer)| Some((atom, (*answer)?)))
+            .collect();
         let mut memo = FxHashMap::default();
         conditions
             .iter()
-            .map(|&(condition, root)| (condition, self.graph.assume(root, &|atom| known.get(&atom).copied(), &mut memo)))
+            .map(|&(condition, root)| {
+                (
+                    condition,
+                    self.graph
+                        .assume(root, &|atom| known.get(&atom).copied(), &mut memo),
+                )
+            })
             .filter(|&(_, node)| node != FALSE)
             .collect()
     }
@@ -369,21 +432,41 @@ impl Compiler {
         let of = |residual: &Residual| -> Vec<(&str, NodeId)> {
             residual
                 .iter()
-                .map(|&(condition, node)| (&rules.rules[self.out.conditions[condition as usize].rule as usize], node))
+                .map(|&(condition, node)| {
+                    (
+                        &rules.rules[self.out.conditions[condition as usize].rule as usize],
+                        node,
+                    )
+                })
                 .filter(|(rule, _)| rule.inactive.is_empty())
                 .map(|(rule, node)| (rule.name.as_str(), node))
                 .collect()
         };
         let special = programs.residuals.len() - bundle::SPECIAL_PROGRAMS;
         // Live events have a kind, so the program of events without one is left out.
-        let (other, every) = (of(&programs.residuals[special]), of(&programs.residuals[special + 2]));
-        let mut any_kind: Vec<String> = other.iter().chain(&every).map(|&(name, _)| name.to_owned()).collect();
+        let (other, every) = (
+            of(&programs.residuals[special]),
+            of(&programs.residuals[special + 2]),
+        );
+        let mut any_kind: Vec<String> = other
+            .iter()
+            .chain(&every)
+            .map(|&(name, _)| name.to_owned())
+            .collect();
         any_kind.sort();
         any_kind.dedup();
-        let mut filter = KernelFilter { any_kind, ..KernelFilter::default() };
+        let mut filter = KernelFilter {
+            any_kind,
+            ..KernelFilter::default()
+        };
         let mut kinds: BTreeMap<&str, Vec<(&str, NodeId)>> = BTreeMap::new();
         // Kinds that can be filtered closer are told of even where no rule names them.
-        kinds.extend(kernel_filter::OPENS.iter().chain(&kernel_filter::CONNECTS).map(|&kind| (kind, other.clone())));
+        kinds.extend(
+            kernel_filter::OPENS
+                .iter()
+                .chain(&kernel_filter::CONNECTS)
+                .map(|&kind| (kind, other.clone())),
+        );
         for (name, &program) in &programs.types {
             if let Ok(name) = str::from_utf8(name) {
                 kinds.insert(name, of(&programs.residuals[program as usize]));
@@ -404,7 +487,12 @@ impl Compiler {
             self.out.types.push(TypeRow { name, program });
         }
         let mut pool = Pool::default();
-        let names: Vec<_> = programs.types.keys().map(|name| &name[..]).zip(0..).collect();
+        let names: Vec<_> = programs
+            .types
+            .keys()
+            .map(|name| &name[..])
+            .zip(0..)
+            .collect();
         equal::build(&mut pool, names.into_iter());
         self.out.type_index = pool.quads;
     }
@@ -426,18 +514,37 @@ impl Compiler {
         }
         let bases = self.registry.key_bases();
         let row_of = |key: KeyRef| bases[key.table as usize] + key.key;
-        for code in &branches.codes {
+        let mut uses = vec![0_u32; branches.codes.len()];
+        let guards = self
+            .out
+            .parts
+            .iter()
+            .flat_map(|part| &self.out.lists[part.guards.range()])
+            .map(|guard| guard / 2);
+        for code in branches.nodes.iter().map(|node| node.atom).chain(guards) {
+            uses[code as usize] += 1;
+        }
+        for (code, uses) in branches.codes.iter().zip(uses) {
             let row = match *code {
-                Code::Shared { start, end, depth } => {
-                    AtomRow { kind: kind::SUB, op: depth, class: 0, pad: 0, slot: 0, a: start, b: end }
-                }
+                Code::Shared { start, end, depth } => AtomRow {
+                    kind: kind::SUB,
+                    op: depth,
+                    class: 0,
+                    once: 0,
+                    slot: 0,
+                    a: start,
+                    b: end,
+                },
                 Code::Test(atom) => {
                     let test = self.graph.atom(atom);
                     let keys = &keys[&atom];
                     self.out.atom(test, &mut self.registry, keys, row_of)?
                 }
             };
-            self.out.atoms.push(row);
+            self.out.atoms.push(AtomRow {
+                once: u8::from(uses <= 1),
+                ..row
+            });
         }
         Ok(())
     }
@@ -465,16 +572,25 @@ impl FieldSource for KindOnly<'_> {
 
 /// Whether the test is on the kind of event and nothing else.
 pub(crate) fn is_kind_test(test: &Test) -> bool {
-    matches!(&test.lhs, Operand::Field(FieldRef { field: Field::EvtType, arg: FieldArg::None }))
-        && !matches!(test.rhs, Rhs::Operand(_))
+    matches!(
+        &test.lhs,
+        Operand::Field(FieldRef {
+            field: Field::EvtType,
+            arg: FieldArg::None
+        })
+    ) && !matches!(test.rhs, Rhs::Operand(_))
 }
 
 /// The constants that a comparison's row refers to.
 fn keys_of(registry: &mut Registry, test: &Test) -> Vec<KeyRef> {
-    let Operand::Field(field) = &test.lhs else { return Vec::new() };
+    let Operand::Field(field) = &test.lhs else {
+        return Vec::new();
+    };
     let mut key = |constant: &Const<'_>| {
         Some(match constant {
-            Const::Bytes(bytes) => registry.key(field, Method::EqualBytes, &Needle::Bytes((*bytes).into())),
+            Const::Bytes(bytes) => {
+                registry.key(field, Method::EqualBytes, &Needle::Bytes((*bytes).into()))
+            }
             Const::Word(class, word) => {
                 registry.key(field, registry::equal_method(*class)?, &Needle::Word(*word))
             }
@@ -487,7 +603,9 @@ fn keys_of(registry: &mut Registry, test: &Test) -> Vec<KeyRef> {
             _ => constants.iter().filter_map(&mut key).collect(),
         },
         Form::Ne(constant) => key(&constant).into_iter().collect(),
-        Form::Contains(text) => vec![registry.key(field, Method::Contains, &Needle::Bytes(text.into()))],
+        Form::Contains(text) => {
+            vec![registry.key(field, Method::Contains, &Needle::Bytes(text.into()))]
+        }
         _ => Vec::new(),
     }
 }
@@ -508,7 +626,7 @@ impl Builder {
             kind,
             op: 0,
             class: class.map_or(0, |class| class as u8),
-            pad: 0,
+            once: 0,
             slot,
             a,
             b,
@@ -519,15 +637,24 @@ impl Builder {
             (Form::Exists, _) => row(kind::EXISTS, None, 0, 0),
             (Form::In(constants), []) if let [Const::Word(class, word)] = constants[..] => {
                 let (a, b) = split(word);
-                AtomRow { op: is_in, ..row(kind::WORD, Some(class), a, b) }
+                AtomRow {
+                    op: is_in,
+                    ..row(kind::WORD, Some(class), a, b)
+                }
             }
             (Form::In(constants), keys) if constants.len() == keys.len() => match keys {
-                [key] => AtomRow { op: is_in, ..row(kind::EQUAL, None, row_of(*key), key.table) },
+                [key] => AtomRow {
+                    op: is_in,
+                    ..row(kind::EQUAL, None, row_of(*key), key.table)
+                },
                 [first, rest @ ..] if rest.iter().all(|key| key.table == first.table) => {
                     let mut list: Vec<u32> = keys.iter().map(|&key| row_of(key)).collect();
                     list.sort_unstable();
                     let keys = self.add_list(&list);
-                    self.sets.push(SetRow { table: first.table, keys });
+                    self.sets.push(SetRow {
+                        table: first.table,
+                        keys,
+                    });
                     row(kind::IN, None, self.sets.len() as u32 - 1, 0)
                 }
                 _ => self.general(test)?,
@@ -550,26 +677,44 @@ impl Builder {
                     Op::Gt => 2,
                     _ => 3,
                 };
-                AtomRow { op, ..row(kind::COMPARE, Some(class), a, b) }
+                AtomRow {
+                    op,
+                    ..row(kind::COMPARE, Some(class), a, b)
+                }
             }
             _ => self.general(test)?,
         })
     }
 
     fn general(&mut self, test: &Test) -> Result<AtomRow, CompileError> {
-        let bytes =
-            codec::encode_test(test).ok_or_else(|| CompileError::TransformersTooDeep { rule: String::new() })?;
+        let bytes = codec::encode_test(test).ok_or_else(|| CompileError::TransformersTooDeep {
+            rule: String::new(),
+        })?;
         let span = self.add_blob(&bytes);
         self.tests.push(span);
         let a = self.tests.len() as u32 - 1;
-        Ok(AtomRow { kind: kind::GENERAL, op: 0, class: 0, pad: 0, slot: 0, a, b: 0 })
+        Ok(AtomRow {
+            kind: kind::GENERAL,
+            op: 0,
+            class: 0,
+            once: 0,
+            slot: 0,
+            a,
+            b: 0,
+        })
     }
 
     fn add_texts(&mut self, texts: &[String]) -> Span {
-        let spans: Vec<Span> = texts.iter().map(|text| self.add_note(text.as_bytes())).collect();
+        let spans: Vec<Span> = texts
+            .iter()
+            .map(|text| self.add_note(text.as_bytes()))
+            .collect();
         let start = self.spans.len() as u32;
         self.spans.extend_from_slice(&spans);
-        Span { start, len: spans.len() as u32 }
+        Span {
+            start,
+            len: spans.len() as u32,
+        }
     }
 }
 
@@ -580,7 +725,12 @@ fn digest(rules: &RuleSet) -> [u8; 32] {
         let enabled = if rule.enabled { "1" } else { "0" };
         let texts = [&rule.name, &rule.desc, &rule.condition_text, &rule.source];
         let detection = format!("{:?} {:?} {:?}", rule.priority, rule.output, rule.detection);
-        for text in texts.map(String::as_str).into_iter().chain([enabled, &detection]).chain(rule.tags.iter().map(String::as_str)) {
+        for text in texts
+            .map(String::as_str)
+            .into_iter()
+            .chain([enabled, &detection])
+            .chain(rule.tags.iter().map(String::as_str))
+        {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text.as_bytes());
         }

@@ -16,7 +16,7 @@ use crate::{
     expr::{FieldArg, FieldRef},
     fields::Field,
     kernel_filter::{self, KernelFilter},
-    matcher::{Span, equal},
+    matcher::{Span, equal, gram},
     ruleset::Priority,
     semantics::PreparedTest,
     template::Template,
@@ -60,6 +60,7 @@ pub struct Engine {
     tables: Vec<Table>,
     tests: Vec<PreparedTest>,
     fields: Vec<FieldRef>,
+    rarest: Vec<u16>,
     /// By rule: whether its source takes part.
     active: Vec<bool>,
 }
@@ -74,7 +75,9 @@ impl Engine {
             .map(|&test| {
                 let bytes = tables.blob.get(test.range()).unwrap_or_default();
                 let test = codec::decode_test(bytes);
-                PreparedTest::new(&test.unwrap_or_else(|| unreachable!("loading a bundle decodes every test")))
+                PreparedTest::new(
+                    &test.unwrap_or_else(|| unreachable!("loading a bundle decodes every test")),
+                )
             })
             .collect();
         let active = tables
@@ -82,12 +85,34 @@ impl Engine {
             .iter()
             .map(|rule| {
                 let source = str::from_utf8(tables.note(rule.source)).unwrap_or_default();
-                options.sources.as_ref().is_none_or(|sources| sources.iter().any(|wanted| wanted == source))
+                options
+                    .sources
+                    .as_ref()
+                    .is_none_or(|sources| sources.iter().any(|wanted| wanted == source))
             })
             .collect();
-        let fields = (0..tables.slots.len()).filter_map(|slot| slot_field(tables, slot as u32)).collect();
-        let parsed = tables.tables.iter().map(|row| Table::parse(tables, row)).collect();
-        Self { tables: parsed, tests, fields, active, options, bundle }
+        let fields = (0..tables.slots.len())
+            .filter_map(|slot| slot_field(tables, slot as u32))
+            .collect();
+        let rarest = tables
+            .keys
+            .iter()
+            .map(|key| gram::rarest(tables.bytes(key.text)).min(usize::from(u16::MAX)) as u16)
+            .collect();
+        let parsed = tables
+            .tables
+            .iter()
+            .map(|row| Table::parse(tables, row))
+            .collect();
+        Self {
+            tables: parsed,
+            tests,
+            fields,
+            rarest,
+            active,
+            options,
+            bundle,
+        }
     }
 
     /// Room for one thread's evaluations.
@@ -96,7 +121,12 @@ impl Engine {
     }
 
     /// The rules that the event alone meets, appended in order of definition. Sequences and durations are not among them.
-    pub fn evaluate<S: FieldSource>(&self, scratch: &mut Scratch, source: &S, out: &mut Vec<RuleId>) {
+    pub fn evaluate<S: FieldSource>(
+        &self,
+        scratch: &mut Scratch,
+        source: &S,
+        out: &mut Vec<RuleId>,
+    ) {
         let start = out.len();
         let tables = self.bundle.tables();
         self.conditions(scratch, source, |condition| {
@@ -111,14 +141,22 @@ impl Engine {
     }
 
     /// Orders matches, and applies `rule_matching`.
-    pub(crate) fn settle_by<T>(&self, matches: &mut Vec<T>, start: usize, rule: impl Fn(&T) -> RuleId) {
+    pub(crate) fn settle_by<T>(
+        &self,
+        matches: &mut Vec<T>,
+        start: usize,
+        rule: impl Fn(&T) -> RuleId,
+    ) {
         matches[start..].sort_by_key(&rule);
         if self.options.rule_matching == RuleMatching::First {
             let tables = self.bundle.tables();
             let source = |found: &T| tables.note(tables.rules[rule(found).0 as usize].source);
             let mut kept = start;
             for at in start..matches.len() {
-                if matches[start..kept].iter().all(|earlier| source(earlier) != source(&matches[at])) {
+                if matches[start..kept]
+                    .iter()
+                    .all(|earlier| source(earlier) != source(&matches[at]))
+                {
                     matches.swap(kept, at);
                     kept += 1;
                 }
@@ -128,7 +166,12 @@ impl Engine {
     }
 
     /// Calls `met` with every condition that the event meets, of every role, in no order.
-    pub(crate) fn conditions<S: FieldSource>(&self, scratch: &mut Scratch, source: &S, mut met: impl FnMut(u32)) {
+    pub(crate) fn conditions<S: FieldSource>(
+        &self,
+        scratch: &mut Scratch,
+        source: &S,
+        mut met: impl FnMut(u32),
+    ) {
         let [own, every] = self.programs(source.event_type());
         let tables = self.bundle.tables();
         if own.parts.len == 0 && every.parts.len == 0 {
@@ -151,10 +194,22 @@ impl Engine {
         let own = match kind {
             None => special + 1,
             Some(kind) => {
-                let pool = crate::matcher::PoolRef { words: &[], quads: tables.type_index };
-                let index = Span { start: 0, len: tables.type_index.len() as u32 };
-                let is = |row: u32| tables.types.get(row as usize).is_some_and(|row| tables.bytes(row.name) == kind);
-                equal::find(pool, index, kind, is).map_or(special, |row| tables.types[row as usize].program as usize)
+                let pool = crate::matcher::PoolRef {
+                    words: &[],
+                    quads: tables.type_index,
+                };
+                let index = Span {
+                    start: 0,
+                    len: tables.type_index.len() as u32,
+                };
+                let is = |row: u32| {
+                    tables
+                        .types
+                        .get(row as usize)
+                        .is_some_and(|row| tables.bytes(row.name) == kind)
+                };
+                equal::find(pool, index, kind, is)
+                    .map_or(special, |row| tables.types[row as usize].program as usize)
             }
         };
         [tables.programs[own], tables.programs[special + 2]]
@@ -162,17 +217,26 @@ impl Engine {
 
     /// Whether an event of the kind can meet any condition.
     pub fn wants(&self, kind: &str) -> bool {
-        self.programs(Some(kind.as_bytes())).iter().any(|program| program.parts.len > 0)
+        self.programs(Some(kind.as_bytes()))
+            .iter()
+            .any(|program| program.parts.len > 0)
     }
 
     /// The fields that an event of the kind can be asked for. Those that identify the owner of a state are not among them.
     pub fn fields_used(&self, kind: &str) -> Vec<FieldRef> {
         let tables = self.bundle.tables();
-        let mut slots: Vec<u32> =
-            self.programs(Some(kind.as_bytes())).iter().flat_map(|program| tables.list(program.slots)).copied().collect();
+        let mut slots: Vec<u32> = self
+            .programs(Some(kind.as_bytes()))
+            .iter()
+            .flat_map(|program| tables.list(program.slots))
+            .copied()
+            .collect();
         slots.sort_unstable();
         slots.dedup();
-        slots.into_iter().filter_map(|slot| slot_field(tables, slot)).collect()
+        slots
+            .into_iter()
+            .filter_map(|slot| slot_field(tables, slot))
+            .collect()
     }
 
     /// What the kernel may drop. Derived from all active rules, whatever sources were chosen. Decoded at each call: keep it.
@@ -182,12 +246,16 @@ impl Engine {
 
     /// The rules, in order of definition, disabled ones included.
     pub fn rules(&self) -> impl ExactSizeIterator<Item = RuleView<'_>> {
-        (0..self.bundle.tables().rules.len() as u32).map(|id| RuleView { engine: self, id: RuleId(id) })
+        (0..self.bundle.tables().rules.len() as u32).map(|id| RuleView {
+            engine: self,
+            id: RuleId(id),
+        })
     }
 
     /// The rule of that number, if there is one.
     pub fn rule(&self, id: RuleId) -> Option<RuleView<'_>> {
-        ((id.0 as usize) < self.bundle.tables().rules.len()).then_some(RuleView { engine: self, id })
+        ((id.0 as usize) < self.bundle.tables().rules.len())
+            .then_some(RuleView { engine: self, id })
     }
 
     /// The bundle.
@@ -196,7 +264,12 @@ impl Engine {
     }
 
     fn parts(&self) -> Parts<'_> {
-        Parts { tables: &self.tables, tests: &self.tests, fields: &self.fields }
+        Parts {
+            tables: &self.tables,
+            tests: &self.tests,
+            fields: &self.fields,
+            rarest: &self.rarest,
+        }
     }
 }
 
@@ -207,12 +280,18 @@ fn slot_field(tables: &Tables<'_>, slot: u32) -> Option<FieldRef> {
         2 => FieldArg::Key(tables.str(row.key).into()),
         _ => FieldArg::None,
     };
-    Some(FieldRef { field: Field::from_index(usize::from(row.field))?, arg })
+    Some(FieldRef {
+        field: Field::from_index(usize::from(row.field))?,
+        arg,
+    })
 }
 
 impl core::fmt::Debug for Engine {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Engine").field("bundle", &self.bundle).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("bundle", &self.bundle)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -253,7 +332,12 @@ impl<'e> RuleView<'e> {
 
     fn texts(&self, span: Span) -> impl ExactSizeIterator<Item = &'e str> + use<'e> {
         let tables = self.engine.bundle.tables();
-        tables.spans.get(span.range()).unwrap_or(&[]).iter().map(|&text| str::from_utf8(tables.note(text)).unwrap_or_default())
+        tables
+            .spans
+            .get(span.range())
+            .unwrap_or(&[])
+            .iter()
+            .map(|&text| str::from_utf8(tables.note(text)).unwrap_or_default())
     }
 
     /// The rule's number.
@@ -321,7 +405,10 @@ impl<'e> RuleView<'e> {
         let row = self.row();
         let span_ns = u64::from(row.span_ns[0]) | u64::from(row.span_ns[1]) << 32;
         match row.detection {
-            1 => DetectionKind::Sequence { steps: row.steps, within_ns: span_ns },
+            1 => DetectionKind::Sequence {
+                steps: row.steps,
+                within_ns: span_ns,
+            },
             2 => DetectionKind::For { hold_ns: span_ns },
             _ => DetectionKind::Event,
         }
@@ -330,17 +417,25 @@ impl<'e> RuleView<'e> {
     /// What a sequence's events share; `None` for other rules.
     pub fn sequence_by(&self) -> Option<FieldRef> {
         let row = self.row();
-        if row.detection == 1 { slot_field(self.engine.bundle.tables(), row.by) } else { None }
+        if row.detection == 1 {
+            slot_field(self.engine.bundle.tables(), row.by)
+        } else {
+            None
+        }
     }
 
     /// The alert's text. Decoded at each call: keep it.
     pub fn output(&self) -> Template {
-        codec::decode_template(self.engine.bundle.tables().note(self.row().output)).unwrap_or_default()
+        codec::decode_template(self.engine.bundle.tables().note(self.row().output))
+            .unwrap_or_default()
     }
 }
 
 impl core::fmt::Debug for RuleView<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("RuleView").field("id", &self.id).field("name", &self.name()).finish_non_exhaustive()
+        f.debug_struct("RuleView")
+            .field("id", &self.id)
+            .field("name", &self.name())
+            .finish_non_exhaustive()
     }
 }

@@ -20,6 +20,8 @@ pub mod diagnostic;
 pub mod engine;
 pub mod expr;
 pub mod fields;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod json_event;
 pub mod kernel_filter;
 pub mod kinds;

@@ -34,12 +34,17 @@ pub struct Words {
 
 impl Words {
     pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), used: HashSet::new() }
+        Self {
+            random: Random::new(seed),
+            used: HashSet::new(),
+        }
     }
 
     pub fn word(&mut self) -> String {
-        const ONSETS: [&str; 20] =
-            ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "st", "tr", "pl", "gr", "sh", "ch"];
+        const ONSETS: [&str; 20] = [
+            "b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "st", "tr", "pl",
+            "gr", "sh", "ch",
+        ];
         const VOWELS: [&str; 7] = ["a", "e", "i", "o", "u", "ai", "ou"];
         loop {
             let mut word = String::new();
@@ -107,24 +112,84 @@ fn condition(words: &mut Words, random: &mut Random, index: usize) -> String {
     let mut w = || words.word();
     // 45 % programs, 35 % files, 20 % connections, as in Falco's rules.
     let test = match random.below(20) {
-        0 | 1 => format!("spawned_process and proc.name in ({}, {}, {})", w(), w(), w()),
-        2 => format!("spawned_process and proc.name={} and proc.args contains \"--{}\"", w(), w()),
-        3 | 4 => format!("spawned_process and proc.cmdline contains \"{} {}\"", w(), w()),
-        5 => format!("spawned_process and (proc.cmdline contains \"-{}=\" or proc.cmdline contains \"/{}.\")", w(), w()),
-        6 => format!("spawned_process and proc.exepath startswith /opt/{}/bin/", w()),
-        7 => format!("spawned_process and (proc.exepath endswith /{}.sh or proc.cmdline startswith \"{} \")", w(), w()),
-        8 => format!("spawned_process and proc.pname in ({}, {}) and not proc.cmdline startswith \"sh -c {}\"", w(), w(), w()),
+        0 | 1 => format!(
+            "spawned_process and proc.name in ({}, {}, {})",
+            w(),
+            w(),
+            w()
+        ),
+        2 => format!(
+            "spawned_process and proc.name={} and proc.args contains \"--{}\"",
+            w(),
+            w()
+        ),
+        3 | 4 => format!(
+            "spawned_process and proc.cmdline contains \"{} {}\"",
+            w(),
+            w()
+        ),
+        5 => format!(
+            "spawned_process and (proc.cmdline contains \"-{}=\" or proc.cmdline contains \"/{}.\")",
+            w(),
+            w()
+        ),
+        6 => format!(
+            "spawned_process and proc.exepath startswith /opt/{}/bin/",
+            w()
+        ),
+        7 => format!(
+            "spawned_process and (proc.exepath endswith /{}.sh or proc.cmdline startswith \"{} \")",
+            w(),
+            w()
+        ),
+        8 => format!(
+            "spawned_process and proc.pname in ({}, {}) and not proc.cmdline startswith \"sh -c {}\"",
+            w(),
+            w(),
+            w()
+        ),
         9 => format!("open_read and fd.name startswith /srv/{}/", w()),
-        10 => format!("open_write and fd.name in (/etc/{}.conf, /etc/{}/{}.d)", w(), w(), w()),
-        11 => format!("open_write and fd.name pmatch (/var/lib/{}, /opt/{}/data)", w(), w()),
+        10 => format!(
+            "open_write and fd.name in (/etc/{}.conf, /etc/{}/{}.d)",
+            w(),
+            w(),
+            w()
+        ),
+        11 => format!(
+            "open_write and fd.name pmatch (/var/lib/{}, /opt/{}/data)",
+            w(),
+            w()
+        ),
         12 => format!("open_read and fd.name endswith .{}", w()),
         13 => format!("open_read and fd.name glob '/home/*/.{}/*'", w()),
-        14 => format!("open_write and (fd.directory in (/usr/{}, /usr/lib/{}) or fd.filename = {}.so)", w(), w(), w()),
-        15 => format!("open_read and fd.name contains /.{}/ and proc.name != {}", w(), w()),
-        16 => format!("outbound and fd.snet in (\"10.{}.{}.0/24\")", index / 250 % 250, index % 250),
+        14 => format!(
+            "open_write and (fd.directory in (/usr/{}, /usr/lib/{}) or fd.filename = {}.so)",
+            w(),
+            w(),
+            w()
+        ),
+        15 => format!(
+            "open_read and fd.name contains /.{}/ and proc.name != {}",
+            w(),
+            w()
+        ),
+        16 => format!(
+            "outbound and fd.snet in (\"10.{}.{}.0/24\")",
+            index / 250 % 250,
+            index % 250
+        ),
         17 => format!("outbound and fd.sport = {}", 1_024 + index % 60_000),
-        18 => format!("outbound and fd.sip = 172.{}.{}.{}", 16 + index / 62_500, index / 250 % 250, index % 250),
-        _ => format!("outbound and proc.name in ({}, {}) and not fd.sport in (80, 443)", w(), w()),
+        18 => format!(
+            "outbound and fd.sip = 172.{}.{}.{}",
+            16 + index / 62_500,
+            index / 250 % 250,
+            index % 250
+        ),
+        _ => format!(
+            "outbound and proc.name in ({}, {}) and not fd.sport in (80, 443)",
+            w(),
+            w()
+        ),
     };
     format!("{test}{}", baggage(random))
 }

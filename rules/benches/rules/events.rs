@@ -29,30 +29,42 @@ impl FieldSource for BenchEvent {
         if arg == FieldArgRef::None {
             return self.plain[field as usize];
         }
-        self.with_arg.iter().find(|(f, a, _)| *f == field && FieldArgRef::from(a) == arg).map(|(_, _, value)| *value)
+        self.with_arg
+            .iter()
+            .find(|(f, a, _)| *f == field && FieldArgRef::from(a) == arg)
+            .map(|(_, _, value)| *value)
     }
 }
 
 impl BenchEvent {
     fn new(kind: &str) -> Self {
-        let mut event =
-            Self { kind: kind.as_bytes().to_vec(), plain: vec![None; FIELDS.len()], with_arg: Vec::new() };
+        let mut event = Self {
+            kind: kind.as_bytes().to_vec(),
+            plain: vec![None; FIELDS.len()],
+            with_arg: Vec::new(),
+        };
         event.set("evt.type", kind);
         event
     }
 
     /// Sets a field from its text, by the field's type. What is set lives as long as the program.
     fn set(&mut self, name: &str, text: &str) {
-        let Resolved::Field(field) = split(name) else { panic!("{name} is no field") };
+        let Resolved::Field(field) = split(name) else {
+            panic!("{name} is no field")
+        };
         let value = match field.field.info().ty {
-            FieldType::Str | FieldType::Path | FieldType::Bytes => Value::Bytes(leak(text.as_bytes())),
+            FieldType::Str | FieldType::Path | FieldType::Bytes => {
+                Value::Bytes(leak(text.as_bytes()))
+            }
             FieldType::Uint | FieldType::Port | FieldType::RelTime | FieldType::AbsTime => {
                 Value::Uint(text.parse().expect("a number"))
             }
             FieldType::Int => Value::Int(text.parse().expect("a number")),
             FieldType::Double => Value::Double(text.parse().expect("a number")),
             FieldType::Bool => Value::Bool(text == "true"),
-            FieldType::Ip | FieldType::Net => Value::Ip(text.parse::<IpAddr>().expect("an address")),
+            FieldType::Ip | FieldType::Net => {
+                Value::Ip(text.parse::<IpAddr>().expect("an address"))
+            }
         };
         self.put(field.field, field.arg, value);
     }
@@ -79,7 +91,9 @@ fn split(name: &str) -> Resolved {
 /// Events of kinds that rules look at: those of the oracle sample, where it is there, and synthetic ones.
 pub fn events(oracle: &Path) -> Vec<BenchEvent> {
     let mut events = recorded(oracle);
-    events.retain(|event| [&b"execve"[..], b"open", b"openat", b"connect"].contains(&&event.kind[..]));
+    events.retain(|event| {
+        [&b"execve"[..], b"open", b"openat", b"connect"].contains(&&event.kind[..])
+    });
     let taken = events.len();
     eprintln!("events: {taken} recorded, {} synthetic", SYNTHETIC);
     let mut random = Random::new(3);
@@ -99,17 +113,25 @@ fn recorded(path: &Path) -> Vec<BenchEvent> {
     lines
         .iter()
         .map(|line| {
-            let parsed = JsonEvent::parse(&line.to_string()).expect("the sample's fields are known");
+            let parsed =
+                JsonEvent::parse(&line.to_string()).expect("the sample's fields are known");
             let parsed: &'static JsonEvent = Box::leak(Box::new(parsed));
             let mut event = BenchEvent::new(line["evt.type"].as_str().unwrap_or("unknown"));
             // Fields that follow from others too: whatever the recorded event can supply.
             for index in 0..FIELDS.len() {
-                let Some(field) = Field::from_index(index) else { continue };
+                let Some(field) = Field::from_index(index) else {
+                    continue;
+                };
                 if let Some(value) = parsed.field(field, FieldArgRef::None) {
                     event.put(field, FieldArg::None, value);
                 }
             }
-            for name in line.as_object().expect("an object").keys().filter(|name| name.contains('[') || name.starts_with("evt.arg.")) {
+            for name in line
+                .as_object()
+                .expect("an object")
+                .keys()
+                .filter(|name| name.contains('[') || name.starts_with("evt.arg."))
+            {
                 if let Resolved::Field(field) = split(name)
                     && field.arg != FieldArg::None
                 {
@@ -141,7 +163,10 @@ fn synthetic(random: &mut Random) -> BenchEvent {
         ("crond", "/usr/sbin/cron", "crond -f", "tini"),
         ("git", "/usr/bin/git", "git clone --depth 1 https://github.com/org/repository.git /workspace/src", "bash"),
     ]);
-    let kind = random.pick(&["execve", "execve", "execve", "execve", "openat", "openat", "openat", "open", "connect", "connect"]);
+    let kind = random.pick(&[
+        "execve", "execve", "execve", "execve", "openat", "openat", "openat", "open", "connect",
+        "connect",
+    ]);
     let mut event = BenchEvent::new(kind);
     let is_container = random.below(3) > 0;
     let args = cmdline.split_once(' ').map_or("", |(_, args)| args);
@@ -173,8 +198,14 @@ fn synthetic(random: &mut Random) -> BenchEvent {
         ("user.name", if uid == "0" { "root" } else { "app" }),
         ("user.loginuid", "-1"),
         ("group.gid", uid),
-        ("container.id", if is_container { "3ad7b26ded6d" } else { "host" }),
-        ("container.name", if is_container { "trainer" } else { "host" }),
+        (
+            "container.id",
+            if is_container { "3ad7b26ded6d" } else { "host" },
+        ),
+        (
+            "container.name",
+            if is_container { "trainer" } else { "host" },
+        ),
         ("evt.res", "SUCCESS"),
         ("evt.rawres", "0"),
         ("evt.failed", "false"),
@@ -218,7 +249,10 @@ fn open(event: &mut BenchEvent, random: &mut Random) {
     let is_write = random.below(5) == 0;
     event.set("fd.name", path);
     event.set("fd.nameraw", path);
-    event.set("fd.directory", if slash == 0 { "/" } else { &path[..slash] });
+    event.set(
+        "fd.directory",
+        if slash == 0 { "/" } else { &path[..slash] },
+    );
     event.set("fd.filename", &path[slash + 1..]);
     event.set("fd.typechar", "f");
     event.set("fd.type", "file");
@@ -257,7 +291,10 @@ fn connect(event: &mut BenchEvent, random: &mut Random) {
     ] {
         event.set(field, value);
     }
-    event.set("fd.name", leak_str(&format!("10.3.7.2:48122->{address}:{port}")));
+    event.set(
+        "fd.name",
+        leak_str(&format!("10.3.7.2:48122->{address}:{port}")),
+    );
 }
 
 fn leak_str(text: &str) -> &'static str {

@@ -30,14 +30,20 @@ const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 
 fn main() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/falco");
-    let events: &'static [BenchEvent] = events::events(&shared.join("conformance/oracle_sample.json")).leak();
+    let events: &'static [BenchEvent] =
+        events::events(&shared.join("conformance/oracle_sample.json")).leak();
     let mut args = env::args().skip(1);
     if args.next().as_deref() == Some("--count") {
-        let (contender, set) = (args.next().expect("a contender"), args.next().expect("a rule set"));
+        let (contender, set) = (
+            args.next().expect("a contender"),
+            args.next().expect("a rule set"),
+        );
         count(&contender, &set, &shared, events);
         return;
     }
-    println!("| rules | visited | engine ns | tree walk ns | ratio | wirefilter ns | ratio | engine / tree instructions | match |");
+    println!(
+        "| rules | visited | engine ns | tree walk ns | ratio | wirefilter ns | ratio | engine / tree instructions | match |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut costs = Vec::new();
     if shared.exists() {
@@ -48,18 +54,36 @@ fn main() {
     for size in SIZES {
         costs.push((size, compare(&size.to_string(), &shared, events)));
     }
-    let cost = |wanted| costs.iter().find(|(size, _)| *size == wanted).map_or(f64::NAN, |(_, cost)| *cost);
-    println!("\nengine at 10,000 rules / at 100: {:.2}", cost(10_000) / cost(100));
+    let cost = |wanted| {
+        costs
+            .iter()
+            .find(|(size, _)| *size == wanted)
+            .map_or(f64::NAN, |(_, cost)| *cost)
+    };
+    println!(
+        "\nengine at 10,000 rules / at 100: {:.2}",
+        cost(10_000) / cost(100)
+    );
     load();
 }
 
 /// The rules of a set: Falco's own files, or so many made-up ones.
 fn source(set: &str, shared: &Path) -> Vec<SourceFile> {
     let Ok(count) = set.parse() else {
-        let names = ["falco_rules.yaml", "falco-incubating_rules.yaml", "falco-sandbox_rules.yaml"];
+        let names = [
+            "falco_rules.yaml",
+            "falco-incubating_rules.yaml",
+            "falco-sandbox_rules.yaml",
+        ];
         return names
             .iter()
-            .map(|name| SourceFile::new(*name, fs::read_to_string(shared.join("rules").join(name)).expect("Falco's rules are there")))
+            .map(|name| {
+                SourceFile::new(
+                    *name,
+                    fs::read_to_string(shared.join("rules").join(name))
+                        .expect("Falco's rules are there"),
+                )
+            })
             .collect();
     };
     vec![SourceFile::new("bench.yaml", corpus::rules(count))]
@@ -93,12 +117,19 @@ fn run_engine(engine: &Engine, scratch: &mut Scratch, events: &[BenchEvent]) -> 
 
 #[inline(never)]
 fn run_tree(tree: &TreeWalk, events: &[BenchEvent]) -> usize {
-    events.iter().map(|event| tree.matches(black_box(event))).sum()
+    events
+        .iter()
+        .map(|event| tree.matches(black_box(event)))
+        .sum()
 }
 
 #[inline(never)]
 fn run_wirefilter(wirefilter: &Wirefilter, events: &[BenchEvent]) -> usize {
-    events.iter().enumerate().map(|(index, event)| wirefilter.matches(index, black_box(event))).sum()
+    events
+        .iter()
+        .enumerate()
+        .map(|(index, event)| wirefilter.matches(index, black_box(event)))
+        .sum()
 }
 
 fn compare(set: &str, shared: &Path, events: &'static [BenchEvent]) -> f64 {
@@ -106,30 +137,51 @@ fn compare(set: &str, shared: &Path, events: &'static [BenchEvent]) -> f64 {
     let engine = engine(&rules);
     let tree = TreeWalk::new(&rules, events);
     let wirefilter = Wirefilter::new(&rules, events);
+    let subset = self::engine(&wirefilter.expressed);
+    let mut subset_scratch = subset.scratch();
     let mut scratch = engine.scratch();
-    let (expected, found) = (run_tree(&tree, events), run_engine(&engine, &mut scratch, events));
+    let (expected, found) = (
+        run_tree(&tree, events),
+        run_engine(&engine, &mut scratch, events),
+    );
     assert_eq!(expected, found, "the engine and the tree walk disagree");
-    let rounds = env::var("SAKER_BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(31);
+    let rounds = env::var("SAKER_BENCH_ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(31);
     // Fast contenders repeat the events within a round, so that every round lasts long enough for the clock.
-    let mut samples: [Vec<f64>; 3] = Default::default();
+    let mut samples: [Vec<f64>; 4] = Default::default();
     let is_large = rules.rules.len() > 2_000;
     for _ in 0..if is_large { rounds / 3 + 1 } else { rounds } {
-        samples[0].push(time(events.len(), 20, || run_engine(&engine, &mut scratch, events)));
-        samples[1].push(time(events.len(), if is_large { 1 } else { 5 }, || run_tree(&tree, events)));
-        samples[2].push(time(events.len(), if is_large { 1 } else { 5 }, || run_wirefilter(&wirefilter, events)));
+        samples[0].push(time(events.len(), 20, || {
+            run_engine(&engine, &mut scratch, events)
+        }));
+        samples[1].push(time(events.len(), if is_large { 1 } else { 5 }, || {
+            run_tree(&tree, events)
+        }));
+        samples[2].push(time(events.len(), if is_large { 1 } else { 5 }, || {
+            run_wirefilter(&wirefilter, events)
+        }));
+        samples[3].push(time(events.len(), 20, || {
+            run_engine(&subset, &mut subset_scratch, events)
+        }));
     }
-    let [own, walk, wire] = samples.map(median);
+    let [own, walk, wire, part] = samples.map(median);
     let instructions = match (instructions("engine", set), instructions("tree", set)) {
-        (Some(own), Some(walk)) => format!("{:.0} / {:.0}", own / events.len() as f64, walk / events.len() as f64),
+        (Some(own), Some(walk)) => format!(
+            "{:.0} / {:.0}",
+            own / events.len() as f64,
+            walk / events.len() as f64
+        ),
         _ => "not counted".into(),
     };
     println!(
-        "| {set} ({}; wirefilter {}) | {:.0} | {own:.0} | {walk:.0} | {:.1} | {wire:.0} | {:.1} | {instructions} | {:.2} |",
+        "| {set} ({}) | {:.0} | {own:.0} | {walk:.0} | {:.1} | {wire:.0} ({}) | {part:.0} | {:.1} | {instructions} | {:.2} |",
         rules.rules.len(),
-        wirefilter.expressed,
         tree.visited(events),
         walk / own,
-        wire / own,
+        wirefilter.expressed.rules.len(),
+        wire / part,
         found as f64 / events.len() as f64,
     );
     own
@@ -155,14 +207,21 @@ fn load() {
     let report = loader::load(&files, &LoadOptions::default());
     let yaml = start.elapsed();
     let start = Instant::now();
-    let bundle = Bundle::compile(&report.ruleset, &CompileOptions::default()).expect("the rules compile");
+    let bundle =
+        Bundle::compile(&report.ruleset, &CompileOptions::default()).expect("the rules compile");
     let compile = start.elapsed();
-    let path = PathBuf::from(env::temp_dir()).join(format!("saker-bench-{}.bundle", std::process::id()));
-    bundle.write_to(&path).expect("the temporary folder is writable");
+    let path =
+        PathBuf::from(env::temp_dir()).join(format!("saker-bench-{}.bundle", std::process::id()));
+    bundle
+        .write_to(&path)
+        .expect("the temporary folder is writable");
     let mut opens: Vec<f64> = (0..15)
         .map(|_| {
             let start = Instant::now();
-            let engine = Engine::new(Bundle::open(&path).expect("the bundle loads"), EngineOptions::default());
+            let engine = Engine::new(
+                Bundle::open(&path).expect("the bundle loads"),
+                EngineOptions::default(),
+            );
             black_box(engine.scratch());
             start.elapsed().as_secs_f64() * 1e3
         })
@@ -209,11 +268,16 @@ fn instructions(contender: &str, set: &str) -> Option<f64> {
         return None;
     }
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*saker_bench_counted*"])
+        .args([
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            "--toggle-collect=*saker_bench_counted*",
+        ])
         .arg(env::current_exe().ok()?)
         .args(["--count", contender, set])
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&output.stderr);
-    text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
 }

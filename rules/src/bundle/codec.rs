@@ -5,7 +5,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    expr::{FieldArg, FieldRef, Literal, Modifier, Op, Operand, Rhs, Test, Transform, TransformKind},
+    expr::{
+        FieldArg, FieldRef, Literal, Modifier, Op, Operand, Rhs, Test, Transform, TransformKind,
+    },
     fields::Field,
     template::{Part, Template},
 };
@@ -47,7 +49,12 @@ const TRANSFORMS: [TransformKind; 9] = [
     TransformKind::Val,
 ];
 
-const MODIFIERS: [Option<Modifier>; 4] = [None, Some(Modifier::OneOf), Some(Modifier::AnyOf), Some(Modifier::AllOf)];
+const MODIFIERS: [Option<Modifier>; 4] = [
+    None,
+    Some(Modifier::OneOf),
+    Some(Modifier::AnyOf),
+    Some(Modifier::AllOf),
+];
 
 /// Encodes a test; `None` where it nests too deep to be decoded again.
 pub fn encode_test(test: &Test) -> Option<Vec<u8>> {
@@ -127,7 +134,11 @@ impl Writer {
     fn test(&mut self, test: &Test) -> Option<()> {
         self.operand(&test.lhs, 0)?;
         self.0.push(OPS.iter().position(|&op| op == test.op)? as u8);
-        self.0.push(MODIFIERS.iter().position(|&modifier| modifier == test.modifier)? as u8);
+        self.0.push(
+            MODIFIERS
+                .iter()
+                .position(|&modifier| modifier == test.modifier)? as u8,
+        );
         match &test.rhs {
             Rhs::None => self.0.push(0),
             Rhs::Values(values) => {
@@ -150,12 +161,14 @@ impl Writer {
         match operand {
             Operand::Field(field) => {
                 self.0.push(0);
-                self.0.extend_from_slice(&(field.field as u16).to_le_bytes());
+                self.0
+                    .extend_from_slice(&(field.field as u16).to_le_bytes());
                 self.arg(&field.arg);
             }
             Operand::Transform(transform) => {
                 self.0.push(1);
-                self.0.push(TRANSFORMS.iter().position(|&kind| kind == transform.kind)? as u8);
+                self.0
+                    .push(TRANSFORMS.iter().position(|&kind| kind == transform.kind)? as u8);
                 self.arg(&transform.arg);
                 self.operands(&transform.args, depth)?;
             }
@@ -173,7 +186,9 @@ impl Writer {
 
     fn operands(&mut self, operands: &[Operand], depth: usize) -> Option<()> {
         self.count(operands.len());
-        operands.iter().try_for_each(|operand| self.operand(operand, depth + 1))
+        operands
+            .iter()
+            .try_for_each(|operand| self.operand(operand, depth + 1))
     }
 
     fn arg(&mut self, arg: &FieldArg) {
@@ -286,7 +301,12 @@ impl<'b> Reader<'b> {
             2 => Rhs::Operand(self.operand(0)?),
             _ => return None,
         };
-        Some(Test { lhs, op, modifier, rhs })
+        Some(Test {
+            lhs,
+            op,
+            modifier,
+            rhs,
+        })
     }
 
     fn operand(&mut self, depth: usize) -> Option<Operand> {
@@ -296,7 +316,10 @@ impl<'b> Reader<'b> {
         Some(match self.byte()? {
             0 => {
                 let field = Field::from_index(usize::from(u16::from_le_bytes(self.array()?)))?;
-                Operand::Field(FieldRef { field, arg: self.arg()? })
+                Operand::Field(FieldRef {
+                    field,
+                    arg: self.arg()?,
+                })
             }
             1 => {
                 let kind = *TRANSFORMS.get(usize::from(self.byte()?))?;
@@ -364,7 +387,10 @@ mod tests {
     }
 
     fn field(arg: FieldArg) -> Operand {
-        Operand::Field(FieldRef { field: Field::ProcName, arg })
+        Operand::Field(FieldRef {
+            field: Field::ProcName,
+            arg,
+        })
     }
 
     #[test]
@@ -379,15 +405,33 @@ mod tests {
             Literal::Net("2001:db8::".parse().unwrap(), 32),
         ];
         let rhs = Rhs::Values(literals.clone());
-        check(&Test { lhs: field(FieldArg::Index(2)), op: Op::In, modifier: Some(Modifier::AnyOf), rhs });
-        check(&Test { lhs: field(FieldArg::Key("a.b".into())), op: Op::Exists, modifier: None, rhs: Rhs::None });
+        check(&Test {
+            lhs: field(FieldArg::Index(2)),
+            op: Op::In,
+            modifier: Some(Modifier::AnyOf),
+            rhs,
+        });
+        check(&Test {
+            lhs: field(FieldArg::Key("a.b".into())),
+            op: Op::Exists,
+            modifier: None,
+            rhs: Rhs::None,
+        });
         let transform = Transform {
             kind: TransformKind::Getopt,
-            args: vec![field(FieldArg::None), Operand::List(literals.into_iter().map(Operand::Literal).collect())],
+            args: vec![
+                field(FieldArg::None),
+                Operand::List(literals.into_iter().map(Operand::Literal).collect()),
+            ],
             arg: FieldArg::Key("t".into()),
         };
         let lhs = Operand::Transform(Box::new(transform.clone()));
-        check(&Test { lhs, op: Op::Regex, modifier: None, rhs: Rhs::Operand(Operand::Transform(Box::new(transform))) });
+        check(&Test {
+            lhs,
+            op: Op::Regex,
+            modifier: None,
+            rhs: Rhs::Operand(Operand::Transform(Box::new(transform))),
+        });
     }
 
     #[test]
@@ -396,7 +440,15 @@ mod tests {
         for _ in 0..DEPTH_MAX + 1 {
             operand = Operand::List(vec![operand]);
         }
-        assert_eq!(encode_test(&Test { lhs: operand, op: Op::Exists, modifier: None, rhs: Rhs::None }), None);
+        assert_eq!(
+            encode_test(&Test {
+                lhs: operand,
+                op: Op::Exists,
+                modifier: None,
+                rhs: Rhs::None
+            }),
+            None
+        );
         let mut bytes = Vec::new();
         for _ in 0..100_000 {
             bytes.extend_from_slice(&[3, 1, 0, 0, 0]);

@@ -34,8 +34,8 @@ pub struct AtomRow {
     pub op: u8,
     /// The class of the constants: `Class as u8`.
     pub class: u8,
-    /// Zero.
-    pub pad: u8,
+    /// 1 where one step alone refers to it, so that its answer need not be remembered.
+    pub once: u8,
     /// The field.
     pub slot: u32,
     /// By kind.

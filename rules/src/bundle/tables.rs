@@ -7,8 +7,8 @@
 use super::{
     align, codec,
     rows::{
-        AtomRow, ConditionRow, EVENT, HOLD, KeyRow, NO, NodeRow, PartRow, PostRow, ProgramRow, RuleRow, SetRow, SlotRow,
-        TableRow, TypeRow, UnitRow, kind,
+        AtomRow, ConditionRow, EVENT, HOLD, KeyRow, NO, NodeRow, PartRow, PostRow, ProgramRow,
+        RuleRow, SetRow, SlotRow, TableRow, TypeRow, UnitRow, kind,
     },
 };
 use crate::{
@@ -134,7 +134,10 @@ impl<'a> Tables<'a> {
     }
 
     pub fn pool(&self) -> PoolRef<'a> {
-        PoolRef { words: self.words, quads: self.quads }
+        PoolRef {
+            words: self.words,
+            quads: self.quads,
+        }
     }
 
     pub fn list(&self, span: Span) -> &'a [u32] {
@@ -165,28 +168,53 @@ impl<'a> Tables<'a> {
         self.check_conditions()?;
         self.check_constants()?;
         self.check_programs()?;
-        ensure(kernel_filter::decode(self.filter).is_some(), "the kernel's filter cannot be read")
+        ensure(
+            kernel_filter::decode(self.filter).is_some(),
+            "the kernel's filter cannot be read",
+        )
     }
 
     fn check_rules(&self) -> Result<(), &'static str> {
         for rule in self.rules {
-            for text in [rule.name, rule.desc, rule.condition, rule.source, rule.origin_file] {
+            for text in [
+                rule.name,
+                rule.desc,
+                rule.condition,
+                rule.source,
+                rule.origin_file,
+            ] {
                 self.check_note(text)?;
             }
             for texts in [rule.tags, rule.inactive] {
-                for &text in self.spans.get(texts.range()).ok_or("a rule's texts are missing")? {
+                for &text in self
+                    .spans
+                    .get(texts.range())
+                    .ok_or("a rule's texts are missing")?
+                {
                     self.check_note(text)?;
                 }
             }
             // Decoded when it is asked for; what cannot be decoded is an empty template then.
-            ensure(self.notes.get(rule.output.range()).is_some(), "a rule's output is missing")?;
-            ensure(rule.priority < 8 && rule.detection < 3, "a rule has an unknown priority or detection")?;
+            ensure(
+                self.notes.get(rule.output.range()).is_some(),
+                "a rule's output is missing",
+            )?;
+            ensure(
+                rule.priority < 8 && rule.detection < 3,
+                "a rule has an unknown priority or detection",
+            )?;
             if rule.detection == 1 {
-                ensure((rule.by as usize) < self.slots.len() && rule.steps >= 2, "a sequence is incomplete")?;
+                ensure(
+                    (rule.by as usize) < self.slots.len() && rule.steps >= 2,
+                    "a sequence is incomplete",
+                )?;
             }
         }
         for slot in self.slots {
-            ensure(Field::from_index(usize::from(slot.field)).is_some(), "a field is unknown")?;
+            ensure(
+                Field::from_index(usize::from(slot.field)).is_some(),
+                "a field is unknown",
+            )?;
             ensure(slot.arg_kind < 3, "a field's argument is unknown")?;
             self.check_text(slot.key)?;
         }
@@ -205,7 +233,10 @@ impl<'a> Tables<'a> {
 
     fn check_conditions(&self) -> Result<(), &'static str> {
         for condition in self.conditions {
-            let rule = self.rules.get(condition.rule as usize).ok_or("a condition's rule is missing")?;
+            let rule = self
+                .rules
+                .get(condition.rule as usize)
+                .ok_or("a condition's rule is missing")?;
             let fits = match condition.role {
                 EVENT => rule.detection == 0,
                 HOLD => rule.detection == 2,
@@ -215,10 +246,16 @@ impl<'a> Tables<'a> {
         }
         for unit in self.units {
             self.check_target(unit.entry)?;
-            ensure((unit.condition as usize) < self.conditions.len(), "a unit's condition is missing")?;
+            ensure(
+                (unit.condition as usize) < self.conditions.len(),
+                "a unit's condition is missing",
+            )?;
         }
         for (index, node) in self.nodes.iter().enumerate() {
-            ensure((node.atom as usize) < self.atoms.len(), "a comparison is missing")?;
+            ensure(
+                (node.atom as usize) < self.atoms.len(),
+                "a comparison is missing",
+            )?;
             for target in [node.yes, node.no] {
                 self.check_target(target)?;
                 ensure(target as usize > index, "a condition does not end")?;
@@ -229,9 +266,18 @@ impl<'a> Tables<'a> {
             ensure(codec::decode_test(test).is_some(), "a test cannot be read")?;
         }
         for set in self.sets {
-            ensure((set.table as usize) < self.tables.len(), "a set's table is missing")?;
-            let keys = self.lists.get(set.keys.range()).ok_or("a set's keys are missing")?;
-            ensure(keys.iter().all(|&key| (key as usize) < self.keys.len()), "a set's key is missing")?;
+            ensure(
+                (set.table as usize) < self.tables.len(),
+                "a set's table is missing",
+            )?;
+            let keys = self
+                .lists
+                .get(set.keys.range())
+                .ok_or("a set's keys are missing")?;
+            ensure(
+                keys.iter().all(|&key| (key as usize) < self.keys.len()),
+                "a set's key is missing",
+            )?;
         }
         let mut shared = 0_usize;
         for (index, atom) in self.atoms.iter().enumerate() {
@@ -247,32 +293,57 @@ impl<'a> Tables<'a> {
 
     fn check_atom(&self, index: usize, atom: &AtomRow) -> Result<(), &'static str> {
         if !matches!(atom.kind, kind::GENERAL | kind::SUB) {
-            ensure((atom.slot as usize) < self.slots.len(), "a comparison's field is missing")?;
+            ensure(
+                (atom.slot as usize) < self.slots.len(),
+                "a comparison's field is missing",
+            )?;
         }
         match atom.kind {
-            kind::GENERAL => ensure((atom.a as usize) < self.tests.len(), "a comparison's test is missing"),
+            kind::GENERAL => ensure(
+                (atom.a as usize) < self.tests.len(),
+                "a comparison's test is missing",
+            ),
             kind::EXISTS | kind::WORD => Ok(()),
             kind::COMPARE => ensure(atom.op < 4, "a comparison's operator is unknown"),
-            kind::IN => ensure((atom.a as usize) < self.sets.len(), "a comparison's set is missing"),
+            kind::IN => ensure(
+                (atom.a as usize) < self.sets.len(),
+                "a comparison's set is missing",
+            ),
             kind::EQUAL | kind::NOT_EQUAL | kind::CONTAINS => {
-                let fits = (atom.a as usize) < self.keys.len() && (atom.b as usize) < self.tables.len();
+                let fits =
+                    (atom.a as usize) < self.keys.len() && (atom.b as usize) < self.tables.len();
                 ensure(fits, "a comparison's constant is missing")
             }
             kind::STARTS_WITH | kind::ENDS_WITH => {
-                let text = Span { start: atom.a, len: atom.b };
-                ensure(self.text.get(text.range()).is_some(), "a comparison's constant is missing")
+                let text = Span {
+                    start: atom.a,
+                    len: atom.b,
+                };
+                ensure(
+                    self.text.get(text.range()).is_some(),
+                    "a comparison's constant is missing",
+                )
             }
             kind::SUB => {
                 ensure(atom.a < atom.b, "a shared condition is empty")?;
                 ensure(atom.op <= SUB_DEPTH_MAX, "shared conditions nest too deep")?;
-                let body = self.nodes.get(atom.a as usize..atom.b as usize).ok_or("a shared condition is missing")?;
+                let body = self
+                    .nodes
+                    .get(atom.a as usize..atom.b as usize)
+                    .ok_or("a shared condition is missing")?;
                 for node in body {
                     for target in [node.yes, node.no] {
-                        ensure(target >= NO || target < atom.b, "a shared condition leaves its nodes")?;
+                        ensure(
+                            target >= NO || target < atom.b,
+                            "a shared condition leaves its nodes",
+                        )?;
                     }
                     let inner = &self.atoms[node.atom as usize];
                     if inner.kind == kind::SUB {
-                        ensure((node.atom as usize) < index && inner.op < atom.op, "a shared condition refers to itself")?;
+                        ensure(
+                            (node.atom as usize) < index && inner.op < atom.op,
+                            "a shared condition refers to itself",
+                        )?;
                     }
                 }
                 Ok(())
@@ -282,41 +353,90 @@ impl<'a> Tables<'a> {
     }
 
     fn check_target(&self, target: u32) -> Result<(), &'static str> {
-        ensure(target >= NO || (target as usize) < self.nodes.len(), "a condition's step is missing")
+        ensure(
+            target >= NO || (target as usize) < self.nodes.len(),
+            "a condition's step is missing",
+        )
     }
 
     fn check_constants(&self) -> Result<(), &'static str> {
         for table in self.tables {
-            ensure((table.slot as usize) < self.slots.len(), "a table's field is missing")?;
-            ensure(self.keys.get(table.keys.range()).is_some(), "a table's constants are missing")?;
-            ensure(self.words.get(table.layout.range()).is_some(), "a table's layout is missing")?;
+            ensure(
+                (table.slot as usize) < self.slots.len(),
+                "a table's field is missing",
+            )?;
+            ensure(
+                self.keys.get(table.keys.range()).is_some(),
+                "a table's constants are missing",
+            )?;
+            ensure(
+                self.words.get(table.layout.range()).is_some(),
+                "a table's layout is missing",
+            )?;
         }
         for key in self.keys {
-            ensure(self.text.get(key.text.range()).is_some(), "a constant is missing")?;
-            ensure(self.posts.get(key.posts.range()).is_some(), "a constant's candidates are missing")?;
+            ensure(
+                self.text.get(key.text.range()).is_some(),
+                "a constant is missing",
+            )?;
+            ensure(
+                self.posts.get(key.posts.range()).is_some(),
+                "a constant's candidates are missing",
+            )?;
         }
-        let fits = |post: &PostRow| (post.part as usize) < self.parts.len() && (post.unit as usize) < self.units.len();
+        let fits = |post: &PostRow| {
+            (post.part as usize) < self.parts.len() && (post.unit as usize) < self.units.len()
+        };
         ensure(self.posts.iter().all(fits), "a candidate is missing")
     }
 
     fn check_programs(&self) -> Result<(), &'static str> {
-        ensure(self.programs.len() >= SPECIAL_PROGRAMS, "a program is missing")?;
+        ensure(
+            self.programs.len() >= SPECIAL_PROGRAMS,
+            "a program is missing",
+        )?;
         let below = |span: Span, bound: usize| {
-            self.lists.get(span.range()).is_some_and(|list| list.iter().all(|&item| (item as usize) < bound))
+            self.lists
+                .get(span.range())
+                .is_some_and(|list| list.iter().all(|&item| (item as usize) < bound))
         };
         for program in self.programs {
-            ensure(program.parts.range().end <= self.parts.len(), "a partition is missing")?;
-            ensure(below(program.slots, self.slots.len()), "a program's field is missing")?;
-            ensure(below(program.holds, self.conditions.len()), "a program's condition is missing")?;
+            ensure(
+                program.parts.range().end <= self.parts.len(),
+                "a partition is missing",
+            )?;
+            ensure(
+                below(program.slots, self.slots.len()),
+                "a program's field is missing",
+            )?;
+            ensure(
+                below(program.holds, self.conditions.len()),
+                "a program's condition is missing",
+            )?;
         }
         for part in self.parts {
-            ensure(below(part.guards, self.atoms.len().saturating_mul(2)), "a guard is missing")?;
-            ensure(below(part.tables, self.tables.len()), "a partition's table is missing")?;
-            ensure(below(part.always, self.units.len()), "a partition's unit is missing")?;
+            ensure(
+                below(part.guards, self.atoms.len().saturating_mul(2)),
+                "a guard is missing",
+            )?;
+            ensure(
+                below(part.tables, self.tables.len()),
+                "a partition's table is missing",
+            )?;
+            ensure(
+                below(part.always, self.units.len()),
+                "a partition's unit is missing",
+            )?;
         }
         for kind in self.types {
-            ensure(self.text.get(kind.name.range()).is_some(), "a kind's name is missing")?;
-            ensure((kind.program as usize) < self.programs.len(), "a kind's program is missing")?;
+            ensure(
+                self.text.get(kind.name.range()).is_some(),
+                "a kind's name is missing",
+            )?;
+            ensure(
+                (kind.program as usize) < self.programs.len(),
+                "a kind's program is missing",
+            )?;
         }
         Ok(())
     }
@@ -327,28 +447,40 @@ impl Builder {
     pub fn add_text(&mut self, text: &[u8]) -> Span {
         let start = self.text.len() as u32;
         self.text.extend_from_slice(text);
-        Span { start, len: text.len() as u32 }
+        Span {
+            start,
+            len: text.len() as u32,
+        }
     }
 
     /// Adds what is told of a rule and says where it stands.
     pub fn add_note(&mut self, bytes: &[u8]) -> Span {
         let start = self.notes.len() as u32;
         self.notes.extend_from_slice(bytes);
-        Span { start, len: bytes.len() as u32 }
+        Span {
+            start,
+            len: bytes.len() as u32,
+        }
     }
 
     /// Adds encoded bytes and says where they stand.
     pub fn add_blob(&mut self, bytes: &[u8]) -> Span {
         let start = self.blob.len() as u32;
         self.blob.extend_from_slice(bytes);
-        Span { start, len: bytes.len() as u32 }
+        Span {
+            start,
+            len: bytes.len() as u32,
+        }
     }
 
     /// Adds a list and says where it stands.
     pub fn add_list(&mut self, list: &[u32]) -> Span {
         let start = self.lists.len() as u32;
         self.lists.extend_from_slice(list);
-        Span { start, len: list.len() as u32 }
+        Span {
+            start,
+            len: list.len() as u32,
+        }
     }
 
     /// Takes over the words of the constants' tables.

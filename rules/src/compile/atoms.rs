@@ -100,7 +100,9 @@ pub struct Gate {
 
 /// How the engine answers the comparison.
 pub fn form(test: &Test) -> Form<'_> {
-    let Operand::Field(_) = &test.lhs else { return Form::General };
+    let Operand::Field(_) = &test.lhs else {
+        return Form::General;
+    };
     if test.modifier.is_some() {
         return Form::General;
     }
@@ -124,7 +126,9 @@ pub fn form(test: &Test) -> Form<'_> {
         (Op::StartsWith, [Literal::Bytes(text)]) => Form::StartsWith(text),
         (Op::EndsWith, [Literal::Bytes(text)]) => Form::EndsWith(text),
         (Op::Contains, [Literal::Bytes(text)]) if !text.is_empty() => Form::Contains(text),
-        (Op::Lt | Op::Le | Op::Gt | Op::Ge, [Literal::Uint(value)]) => Form::Compare(Class::Uint, test.op, *value),
+        (Op::Lt | Op::Le | Op::Gt | Op::Ge, [Literal::Uint(value)]) => {
+            Form::Compare(Class::Uint, test.op, *value)
+        }
         (Op::Lt | Op::Le | Op::Gt | Op::Ge, [Literal::Int(value)]) => {
             Form::Compare(Class::Int, test.op, range::ordered_int(*value))
         }
@@ -145,8 +149,12 @@ fn constant(literal: &Literal) -> Option<Const<'_>> {
 
 /// The constants by which a rule that needs the comparison can be found, if there are any.
 pub fn gate(test: &Test) -> Option<Gate> {
-    let Operand::Field(field) = &test.lhs else { return None };
-    let Rhs::Values(values) = &test.rhs else { return None };
+    let Operand::Field(field) = &test.lhs else {
+        return None;
+    };
+    let Rhs::Values(values) = &test.rhs else {
+        return None;
+    };
     if values.is_empty() {
         return None;
     }
@@ -160,22 +168,42 @@ pub fn gate(test: &Test) -> Option<Gate> {
                 Needle::Bytes(text) => Needle::Bytes(text.to_ascii_lowercase().into()),
                 other => other,
             };
-            (Method::ContainsNoCase, texts(values)?.into_iter().map(lower).collect())
+            (
+                Method::ContainsNoCase,
+                texts(values)?.into_iter().map(lower).collect(),
+            )
         }
-        Op::PMatch => (Method::PathPrefix, values.iter().map(path_start).collect::<Option<_>>()?),
+        Op::PMatch => (
+            Method::PathPrefix,
+            values.iter().map(path_start).collect::<Option<_>>()?,
+        ),
         Op::Glob => glob(values)?,
         Op::Lt | Op::Le | Op::Gt | Op::Ge => bound(test.op, values)?,
         Op::Exists | Op::Ne | Op::IGlob | Op::Regex => return None,
     };
-    let share = needles.iter().map(|needle| share(field.field, method, needle)).sum::<f32>().min(1.0);
-    Some(Gate { field: field.clone(), method, needles, share })
+    let share = needles
+        .iter()
+        .map(|needle| share(field.field, method, needle))
+        .sum::<f32>()
+        .min(1.0);
+    Some(Gate {
+        field: field.clone(),
+        method,
+        needles,
+        share,
+    })
 }
 
 /// What a path starts with whose components a `pmatch` pattern is a prefix of, when the path is written plainly: a slash before each component and none behind.
 fn path_start(value: &Literal) -> Option<Needle> {
-    let Literal::Bytes(pattern) = value else { return None };
+    let Literal::Bytes(pattern) = value else {
+        return None;
+    };
     let mut start = Vec::with_capacity(pattern.len());
-    for component in pattern.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
+    for component in pattern
+        .split(|&byte| byte == b'/')
+        .filter(|component| !component.is_empty())
+    {
         let literal = literal_start(component);
         start.push(b'/');
         start.extend_from_slice(literal);
@@ -218,7 +246,9 @@ fn equality(values: &[Literal]) -> Option<(Method, Vec<Needle>)> {
                 (Method::EqualInt, Literal::Int(value)) => Needle::Word(*value as u64),
                 (Method::EqualIp, Literal::Ip(address)) => Needle::Ip(*address),
                 (Method::Net, Literal::Net(address, len)) => Needle::Net(*address, *len),
-                (Method::Net, Literal::Ip(address)) => Needle::Net(*address, if address.is_ipv4() { 32 } else { 128 }),
+                (Method::Net, Literal::Ip(address)) => {
+                    Needle::Net(*address, if address.is_ipv4() { 32 } else { 128 })
+                }
                 _ => return None,
             })
         })
@@ -245,34 +275,62 @@ fn bound(op: Op, values: &[Literal]) -> Option<(Method, Vec<Needle>)> {
 
 /// The part of a pattern before its first special character.
 fn literal_start(pattern: &[u8]) -> &[u8] {
-    let end = pattern.iter().position(|byte| b"*?[\\".contains(byte)).unwrap_or(pattern.len());
+    let end = pattern
+        .iter()
+        .position(|byte| b"*?[\\".contains(byte))
+        .unwrap_or(pattern.len());
     &pattern[..end]
 }
 
 /// All patterns by their starts, or all by their ends, or all by the longest text inside: whichever is the most telling.
 fn glob(values: &[Literal]) -> Option<(Method, Vec<Needle>)> {
-    let mut pieces: [(Method, Vec<&[u8]>); 3] =
-        [(Method::StartsWith, Vec::new()), (Method::EndsWith, Vec::new()), (Method::Contains, Vec::new())];
+    let mut pieces: [(Method, Vec<&[u8]>); 3] = [
+        (Method::StartsWith, Vec::new()),
+        (Method::EndsWith, Vec::new()),
+        (Method::Contains, Vec::new()),
+    ];
     for value in values {
-        let Literal::Bytes(pattern) = value else { return None };
+        let Literal::Bytes(pattern) = value else {
+            return None;
+        };
         // A bracket or an escape makes it hard to say where literal text ends; the start is still plain.
         let tricky = pattern.iter().any(|byte| b"[\\".contains(byte));
         pieces[0].1.push(literal_start(pattern));
         let mut parts = pattern.split(|byte| b"*?".contains(byte));
-        pieces[1].1.push(if tricky { b"" } else { parts.next_back().unwrap_or_default() });
+        pieces[1].1.push(if tricky {
+            b""
+        } else {
+            parts.next_back().unwrap_or_default()
+        });
         pieces[2].1.push(if tricky {
             b""
         } else {
-            pattern.split(|byte| b"*?".contains(byte)).max_by_key(|part| part.len()).unwrap_or_default()
+            pattern
+                .split(|byte| b"*?".contains(byte))
+                .max_by_key(|part| part.len())
+                .unwrap_or_default()
         });
     }
     // A start or an end is cheaper to look up than text inside, so the latter must be clearly longer.
     let worth = |(method, parts): &(Method, Vec<&[u8]>)| {
         let shortest = parts.iter().map(|part| part.len()).min().unwrap_or(0);
-        if *method == Method::Contains { shortest.saturating_sub(4) } else { shortest }
+        if *method == Method::Contains {
+            shortest.saturating_sub(4)
+        } else {
+            shortest
+        }
     };
-    let best = pieces.into_iter().filter(|piece| piece.1.iter().all(|part| !part.is_empty())).max_by_key(worth)?;
-    Some((best.0, best.1.into_iter().map(|part| Needle::Bytes(part.into())).collect()))
+    let best = pieces
+        .into_iter()
+        .filter(|piece| piece.1.iter().all(|part| !part.is_empty()))
+        .max_by_key(worth)?;
+    Some((
+        best.0,
+        best.1
+            .into_iter()
+            .map(|part| Needle::Bytes(part.into()))
+            .collect(),
+    ))
 }
 
 /// Fields of which a few values make up most events.
@@ -308,7 +366,14 @@ fn is_coarse(field: Field) -> bool {
 /// Estimated share of events in which the constant is met. Rough: it only has to order the alternatives of a rule.
 fn share(field: Field, method: Method, needle: &Needle) -> f32 {
     match (method, needle) {
-        _ if is_coarse(field) && matches!(method, Method::EqualBytes | Method::EqualUint | Method::EqualInt) => 0.25,
+        _ if is_coarse(field)
+            && matches!(
+                method,
+                Method::EqualBytes | Method::EqualUint | Method::EqualInt
+            ) =>
+        {
+            0.25
+        }
         (Method::EqualBytes, Needle::Bytes(text)) if text.is_empty() => 0.05,
         (Method::EqualBytes, Needle::Bytes(_)) => 0.002,
         (Method::EqualUint | Method::EqualInt, Needle::Word(word)) if *word <= 1 => 0.05,

@@ -87,7 +87,14 @@ impl Branches {
     }
 
     fn learn(&self, graph: &Graph, node: NodeId, uses: u32) -> Facts {
-        let leaf = |share, cost, atoms| Facts { share, cost, atoms, uses, depth: 0, is_shared: false };
+        let leaf = |share, cost, atoms| Facts {
+            share,
+            cost,
+            atoms,
+            uses,
+            depth: 0,
+            is_shared: false,
+        };
         let conjunction = match graph.node(node) {
             Node::False => return leaf(0.0, 0.0, 0),
             Node::True => return leaf(1.0, 0.0, 0),
@@ -97,7 +104,12 @@ impl Branches {
             }
             Node::Not(part) => {
                 let part = self.facts(*part);
-                return Facts { share: 1.0 - part.share, uses, is_shared: false, ..part };
+                return Facts {
+                    share: 1.0 - part.share,
+                    uses,
+                    is_shared: false,
+                    ..part
+                };
             }
             Node::And(_) => true,
             Node::Or(_) => false,
@@ -107,24 +119,46 @@ impl Branches {
         for part in ordered {
             let part = self.facts(part);
             cost += reach * part.cost;
-            reach *= if conjunction { part.share } else { 1.0 - part.share };
+            reach *= if conjunction {
+                part.share
+            } else {
+                1.0 - part.share
+            };
             atoms = atoms.saturating_add(part.atoms);
             depth = depth.max(part.depth);
         }
         let is_shared = uses >= 2 && atoms >= SHARED_ATOMS_MIN && depth < SUB_DEPTH_MAX;
         let share = if conjunction { reach } else { 1.0 - reach };
-        Facts { share, cost, atoms, uses, depth: depth + u8::from(is_shared), is_shared }
+        Facts {
+            share,
+            cost,
+            atoms,
+            uses,
+            depth: depth + u8::from(is_shared),
+            is_shared,
+        }
     }
 
     fn facts(&self, node: NodeId) -> Facts {
-        self.facts[node as usize].unwrap_or(Facts { share: 0.5, cost: 10.0, atoms: 1, uses: 1, depth: 0, is_shared: false })
+        self.facts[node as usize].unwrap_or(Facts {
+            share: 0.5,
+            cost: 10.0,
+            atoms: 1,
+            uses: 1,
+            depth: 0,
+            is_shared: false,
+        })
     }
 
     fn ordered(&self, graph: &Graph, node: NodeId) -> Vec<NodeId> {
         let conjunction = matches!(graph.node(node), Node::And(_));
         let rank = |part: NodeId| {
             let facts = self.facts(part);
-            let decides = if conjunction { 1.0 - facts.share } else { facts.share };
+            let decides = if conjunction {
+                1.0 - facts.share
+            } else {
+                facts.share
+            };
             facts.cost / decides.max(0.001)
         };
         let mut ordered = parts(graph, &node).to_vec();
@@ -162,26 +196,44 @@ impl Branches {
         let last = start + backward.len() as u32 - 1;
         let forward = |target: u32| if target >= NO { target } else { last - target };
         for row in backward.iter().rev() {
-            self.nodes.push(NodeRow { atom: row.atom, yes: forward(row.yes), no: forward(row.no) });
+            self.nodes.push(NodeRow {
+                atom: row.atom,
+                yes: forward(row.yes),
+                no: forward(row.no),
+            });
         }
         debug_assert_eq!(forward(entry), start);
         (start, last + 1)
     }
 
-    fn emit(&mut self, graph: &Graph, node: NodeId, yes: u32, no: u32, backward: &mut Vec<NodeRow>, is_root: bool) -> u32 {
+    fn emit(
+        &mut self,
+        graph: &Graph,
+        node: NodeId,
+        yes: u32,
+        no: u32,
+        backward: &mut Vec<NodeRow>,
+        is_root: bool,
+    ) -> u32 {
         let atom = match graph.node(node) {
             Node::True => return yes,
             Node::False => return no,
             Node::Not(part) => return self.emit(graph, *part, no, yes, backward, false),
             Node::Atom(atom) => self.test(*atom),
-            Node::And(_) | Node::Or(_) if !is_root && self.facts(node).is_shared => self.share(graph, node),
+            Node::And(_) | Node::Or(_) if !is_root && self.facts(node).is_shared => {
+                self.share(graph, node)
+            }
             Node::And(_) => {
                 let ordered = self.ordered(graph, node);
-                return ordered.iter().rev().fold(yes, |next, &part| self.emit(graph, part, next, no, backward, false));
+                return ordered.iter().rev().fold(yes, |next, &part| {
+                    self.emit(graph, part, next, no, backward, false)
+                });
             }
             Node::Or(_) => {
                 let ordered = self.ordered(graph, node);
-                return ordered.iter().rev().fold(no, |next, &part| self.emit(graph, part, yes, next, backward, false));
+                return ordered.iter().rev().fold(no, |next, &part| {
+                    self.emit(graph, part, yes, next, backward, false)
+                });
             }
         };
         backward.push(NodeRow { atom, yes, no });
@@ -194,7 +246,11 @@ impl Branches {
             return code;
         }
         let (start, end) = self.body(graph, node);
-        self.codes.push(Code::Shared { start, end, depth: self.facts(node).depth });
+        self.codes.push(Code::Shared {
+            start,
+            end,
+            depth: self.facts(node).depth,
+        });
         let code = self.codes.len() as u32 - 1;
         self.shared.insert(node, code);
         code

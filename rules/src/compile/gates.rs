@@ -52,13 +52,20 @@ impl Gates {
     /// Chooses a gate, or none, for each of a partition's conditions.
     pub fn choose(&mut self, graph: &Graph, conditions: &[NodeId]) -> Vec<Option<Vec<AtomId>>> {
         let mut closed: FxHashSet<u32> = FxHashSet::default();
-        let mut choices: Vec<_> = conditions.iter().map(|&node| self.best(graph, node, &closed)).collect();
+        let mut choices: Vec<_> = conditions
+            .iter()
+            .map(|&node| self.best(graph, node, &closed))
+            .collect();
         loop {
             // What each table's conditions would cost without it.
             let mut users: FxHashMap<u32, Vec<usize>> = FxHashMap::default();
             for (index, choice) in choices.iter().enumerate() {
-                let mut tables: Vec<_> =
-                    choice.iter().flat_map(|choice| &choice.1).filter_map(|&atom| self.of(graph, atom)).map(|gate| gate.0).collect();
+                let mut tables: Vec<_> = choice
+                    .iter()
+                    .flat_map(|choice| &choice.1)
+                    .filter_map(|&atom| self.of(graph, atom))
+                    .map(|gate| gate.0)
+                    .collect();
                 tables.sort_unstable();
                 tables.dedup();
                 for table in tables {
@@ -75,7 +82,8 @@ impl Gates {
                     closed.insert(table);
                     let mut lost = 0.0;
                     for &user in users {
-                        lost += cost(&self.best(graph, conditions[user], &closed)) - cost(&choices[user]);
+                        lost += cost(&self.best(graph, conditions[user], &closed))
+                            - cost(&choices[user]);
                         if lost > saved {
                             break;
                         }
@@ -92,15 +100,25 @@ impl Gates {
                 choices[user] = self.best(graph, conditions[user], &closed);
             }
         }
-        choices.into_iter().map(|choice| choice.map(|(_, atoms)| atoms)).collect()
+        choices
+            .into_iter()
+            .map(|choice| choice.map(|(_, atoms)| atoms))
+            .collect()
     }
 
     /// The condition's rarest gate in open tables, where it is better than none.
     fn best(&mut self, graph: &Graph, node: NodeId, closed: &FxHashSet<u32>) -> Option<Choice> {
-        self.rarest(graph, node, true, closed).filter(|(share, _)| share * VISIT_NS < UNGATED_NS)
+        self.rarest(graph, node, true, closed)
+            .filter(|(share, _)| share * VISIT_NS < UNGATED_NS)
     }
 
-    fn rarest(&mut self, graph: &Graph, node: NodeId, holds: bool, closed: &FxHashSet<u32>) -> Option<Choice> {
+    fn rarest(
+        &mut self,
+        graph: &Graph,
+        node: NodeId,
+        holds: bool,
+        closed: &FxHashSet<u32>,
+    ) -> Option<Choice> {
         match (graph.node(node), holds) {
             (Node::Atom(atom), true) => {
                 let (table, share) = self.of(graph, *atom)?;
@@ -135,12 +153,17 @@ impl Gates {
 }
 
 fn cost(choice: &Option<Choice>) -> f32 {
-    choice.as_ref().map_or(UNGATED_NS, |(share, _)| share * VISIT_NS)
+    choice
+        .as_ref()
+        .map_or(UNGATED_NS, |(share, _)| share * VISIT_NS)
 }
 
 /// Estimated cost of one look-up in a table, in nanoseconds.
 fn open_ns((field, method): &TableName) -> f32 {
-    let long = matches!(field.field.info().name, "proc.cmdline" | "proc.args" | "proc.pcmdline" | "evt.args" | "proc.env" | "proc.exeline");
+    let long = matches!(
+        field.field.info().name,
+        "proc.cmdline" | "proc.args" | "proc.pcmdline" | "evt.args" | "proc.env" | "proc.exeline"
+    );
     match method {
         Method::EqualBytes | Method::EqualUint | Method::EqualInt | Method::EqualIp => 7.0,
         Method::BoundUint | Method::BoundInt => 7.0,

@@ -6,7 +6,7 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::expr::{Expr, Literal, Operand, Op, Rhs, Test};
+use crate::expr::{Expr, Literal, Op, Operand, Rhs, Test};
 
 /// A node's number.
 pub type NodeId = u32;
@@ -46,7 +46,12 @@ impl Default for Graph {
     fn default() -> Self {
         let nodes = vec![Node::False, Node::True];
         let index = nodes.iter().cloned().zip([FALSE, TRUE]).collect();
-        Self { nodes, index, atoms: Vec::new(), atom_index: FxHashMap::default() }
+        Self {
+            nodes,
+            index,
+            atoms: Vec::new(),
+            atom_index: FxHashMap::default(),
+        }
     }
 }
 
@@ -87,11 +92,17 @@ impl Graph {
                 self.not(part)
             }
             Expr::And(parts) => {
-                let parts = parts.iter().map(|part| self.add_at(part, depth + 1)).collect::<Option<Vec<_>>>()?;
+                let parts = parts
+                    .iter()
+                    .map(|part| self.add_at(part, depth + 1))
+                    .collect::<Option<Vec<_>>>()?;
                 self.and(parts)
             }
             Expr::Or(parts) => {
-                let parts = parts.iter().map(|part| self.add_at(part, depth + 1)).collect::<Option<Vec<_>>>()?;
+                let parts = parts
+                    .iter()
+                    .map(|part| self.add_at(part, depth + 1))
+                    .collect::<Option<Vec<_>>>()?;
                 self.or(parts)
             }
         })
@@ -163,7 +174,12 @@ impl Graph {
     }
 
     /// Sorts and simplifies the parts: `strong` decides alone, `weak` counts for nothing.
-    fn settle(&self, mut parts: Vec<NodeId>, strong: NodeId, weak: NodeId) -> Result<NodeId, Vec<NodeId>> {
+    fn settle(
+        &self,
+        mut parts: Vec<NodeId>,
+        strong: NodeId,
+        weak: NodeId,
+    ) -> Result<NodeId, Vec<NodeId>> {
         parts.sort_unstable();
         parts.dedup();
         parts.retain(|&part| part != weak);
@@ -189,7 +205,9 @@ impl Graph {
             if let Node::Atom(atom) = self.nodes[part as usize]
                 && is_plain_set(&self.atoms[atom as usize])
             {
-                sets.entry(self.atoms[atom as usize].lhs.clone()).or_default().push((part, atom));
+                sets.entry(self.atoms[atom as usize].lhs.clone())
+                    .or_default()
+                    .push((part, atom));
             }
         }
         sets.retain(|_, atoms| atoms.len() > 1);
@@ -207,10 +225,22 @@ impl Graph {
             let mut values = Vec::new();
             for &(node, atom) in &atoms {
                 merged.insert(node);
-                let Rhs::Values(literals) = &self.atoms[atom as usize].rhs else { continue };
-                values.extend(literals.iter().filter(|literal| seen.insert((*literal).clone())).cloned());
+                let Rhs::Values(literals) = &self.atoms[atom as usize].rhs else {
+                    continue;
+                };
+                values.extend(
+                    literals
+                        .iter()
+                        .filter(|literal| seen.insert((*literal).clone()))
+                        .cloned(),
+                );
             }
-            result.push(self.test(&Test { lhs, op: Op::In, modifier: None, rhs: Rhs::Values(values) }));
+            result.push(self.test(&Test {
+                lhs,
+                op: Op::In,
+                modifier: None,
+                rhs: Rhs::Values(values),
+            }));
         }
         result.extend(parts.into_iter().filter(|part| !merged.contains(part)));
         result
@@ -240,15 +270,33 @@ impl Graph {
         let result = match self.nodes[node as usize].clone() {
             Node::Not(part) => {
                 let changed = self.assume(part, known, memo);
-                if changed == part { node } else { self.not(changed) }
+                if changed == part {
+                    node
+                } else {
+                    self.not(changed)
+                }
             }
             Node::And(parts) => {
-                let changed: Vec<_> = parts.iter().map(|&part| self.assume(part, known, memo)).collect();
-                if changed[..] == parts[..] { node } else { self.and(changed) }
+                let changed: Vec<_> = parts
+                    .iter()
+                    .map(|&part| self.assume(part, known, memo))
+                    .collect();
+                if changed[..] == parts[..] {
+                    node
+                } else {
+                    self.and(changed)
+                }
             }
             Node::Or(parts) => {
-                let changed: Vec<_> = parts.iter().map(|&part| self.assume(part, known, memo)).collect();
-                if changed[..] == parts[..] { node } else { self.or(changed) }
+                let changed: Vec<_> = parts
+                    .iter()
+                    .map(|&part| self.assume(part, known, memo))
+                    .collect();
+                if changed[..] == parts[..] {
+                    node
+                } else {
+                    self.or(changed)
+                }
             }
             Node::False | Node::True | Node::Atom(_) => node,
         };
@@ -275,10 +323,16 @@ impl Graph {
 
 /// Whether the test is equality of one scalar field with byte strings, however written.
 fn is_plain_set(test: &Test) -> bool {
-    let Operand::Field(field) = &test.lhs else { return false };
-    let Rhs::Values(values) = &test.rhs else { return false };
+    let Operand::Field(field) = &test.lhs else {
+        return false;
+    };
+    let Rhs::Values(values) = &test.rhs else {
+        return false;
+    };
     (test.op == Op::In || test.op == Op::Eq && values.len() == 1)
         && test.modifier.is_none()
         && !field.field.info().list
-        && values.iter().all(|value| matches!(value, Literal::Bytes(_)))
+        && values
+            .iter()
+            .all(|value| matches!(value, Literal::Bytes(_)))
 }

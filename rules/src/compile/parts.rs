@@ -34,7 +34,12 @@ pub fn split(graph: &mut Graph, conditions: Vec<(u32, NodeId)>) -> Vec<Part> {
     parts
 }
 
-fn divide(graph: &mut Graph, conditions: Vec<(u32, NodeId)>, guards: Vec<(AtomId, bool)>, parts: &mut Vec<Part>) {
+fn divide(
+    graph: &mut Graph,
+    conditions: Vec<(u32, NodeId)>,
+    guards: Vec<(AtomId, bool)>,
+    parts: &mut Vec<Part>,
+) {
     if conditions.is_empty() {
         return;
     }
@@ -42,7 +47,9 @@ fn divide(graph: &mut Graph, conditions: Vec<(u32, NodeId)>, guards: Vec<(AtomId
         parts.push(Part { guards, conditions });
         return;
     };
-    let (with, without): (Vec<_>, Vec<_>) = conditions.into_iter().partition(|&(_, node)| graph.required(node).contains(&guard));
+    let (with, without): (Vec<_>, Vec<_>) = conditions
+        .into_iter()
+        .partition(|&(_, node)| graph.required(node).contains(&guard));
     let mut below = guards.clone();
     let mut left = with;
     // Everything that all of them require is tested once.
@@ -54,7 +61,12 @@ fn divide(graph: &mut Graph, conditions: Vec<(u32, NodeId)>, guards: Vec<(AtomId
     shared.retain(|&(atom, _)| atoms::estimate(graph.atom(atom)).1 <= GUARD_NS_MAX);
     shared.sort_by(|a, b| share(graph, *a).total_cmp(&share(graph, *b)));
     for (_, node) in &mut left {
-        let known = |atom| shared.iter().find(|literal| literal.0 == atom).map(|literal| literal.1);
+        let known = |atom| {
+            shared
+                .iter()
+                .find(|literal| literal.0 == atom)
+                .map(|literal| literal.1)
+        };
         *node = graph.assume(*node, &known, &mut FxHashMap::default());
     }
     // What the guards decide against holds for no event here.
@@ -72,7 +84,10 @@ fn common(graph: &Graph, conditions: &[(u32, NodeId)]) -> Option<(AtomId, bool)>
             *counts.entry(literal).or_default() += 1;
         }
     }
-    let mut counts: Vec<_> = counts.into_iter().filter(|&(_, count)| count >= 3).collect();
+    let mut counts: Vec<_> = counts
+        .into_iter()
+        .filter(|&(_, count)| count >= 3)
+        .collect();
     counts.sort_unstable();
     counts
         .into_iter()

@@ -62,7 +62,11 @@ impl Registry {
         }
         let slot = self.slot(field);
         let table = self.tables.len() as u32;
-        self.tables.push(Table { slot, method: Some(method), ..Table::default() });
+        self.tables.push(Table {
+            slot,
+            method: Some(method),
+            ..Table::default()
+        });
         self.table_index.insert(name, table);
         table
     }
@@ -99,8 +103,13 @@ impl Registry {
     fn slots_in(&mut self, operand: &Operand, slots: &mut Vec<u32>) {
         match operand {
             Operand::Field(field) => slots.push(self.slot(field)),
-            Operand::Transform(transform) => transform.args.iter().for_each(|arg| self.slots_in(arg, slots)),
-            Operand::List(operands) => operands.iter().for_each(|operand| self.slots_in(operand, slots)),
+            Operand::Transform(transform) => transform
+                .args
+                .iter()
+                .for_each(|arg| self.slots_in(arg, slots)),
+            Operand::List(operands) => operands
+                .iter()
+                .for_each(|operand| self.slots_in(operand, slots)),
             Operand::Literal(_) => {}
         }
     }
@@ -135,41 +144,69 @@ impl Registry {
                 };
                 let start = out.posts.len() as u32;
                 out.posts.extend_from_slice(posts);
-                out.keys.push(KeyRow { text, posts: Span { start, len: posts.len() as u32 } });
+                out.keys.push(KeyRow {
+                    text,
+                    posts: Span {
+                        start,
+                        len: posts.len() as u32,
+                    },
+                });
             }
             let texts: Vec<(&[u8], u32)> = (base..out.keys.len() as u32)
                 .map(|key| (&out.text[out.keys[key as usize].text.range()], key))
                 .collect();
             let Some(method) = table.method else { continue };
-            let layout: Vec<u32> = match method {
-                Method::EqualBytes | Method::EqualUint | Method::EqualInt | Method::EqualIp => {
-                    words(&equal::build(&mut pool, texts.into_iter()))
-                }
-                Method::StartsWith | Method::PathPrefix => words(&affix::build(&mut pool, affix::End::Front, texts.into_iter())),
-                Method::EndsWith => words(&affix::build(&mut pool, affix::End::Back, texts.into_iter())),
-                Method::Contains | Method::ContainsNoCase => words(&gram::build(&mut pool, texts.into_iter())),
-                Method::Net => {
-                    let nets = table.needles.iter().zip(base..).filter_map(|(needle, key)| match needle {
-                        Needle::Net(address, len) => Some(((*address, *len), key)),
-                        _ => None,
-                    });
-                    words(&net::build(&mut pool, nets))
-                }
-                Method::BoundUint | Method::BoundInt => {
-                    let bounds = table.needles.iter().zip(base..).filter_map(|(needle, key)| match needle {
-                        Needle::Bound(bound) => Some((*bound, key)),
-                        _ => None,
-                    });
-                    words(&range::build(&mut pool, bounds))
-                }
-            };
+            let layout: Vec<u32> =
+                match method {
+                    Method::EqualBytes | Method::EqualUint | Method::EqualInt | Method::EqualIp => {
+                        words(&equal::build(&mut pool, texts.into_iter()))
+                    }
+                    Method::StartsWith | Method::PathPrefix => words(&affix::build(
+                        &mut pool,
+                        affix::End::Front,
+                        texts.into_iter(),
+                    )),
+                    Method::EndsWith => words(&affix::build(
+                        &mut pool,
+                        affix::End::Back,
+                        texts.into_iter(),
+                    )),
+                    Method::Contains | Method::ContainsNoCase => {
+                        words(&gram::build(&mut pool, texts.into_iter()))
+                    }
+                    Method::Net => {
+                        let nets =
+                            table.needles.iter().zip(base..).filter_map(
+                                |(needle, key)| match needle {
+                                    Needle::Net(address, len) => Some(((*address, *len), key)),
+                                    _ => None,
+                                },
+                            );
+                        words(&net::build(&mut pool, nets))
+                    }
+                    Method::BoundUint | Method::BoundInt => {
+                        let bounds = table.needles.iter().zip(base..).filter_map(
+                            |(needle, key)| match needle {
+                                Needle::Bound(bound) => Some((*bound, key)),
+                                _ => None,
+                            },
+                        );
+                        words(&range::build(&mut pool, bounds))
+                    }
+                };
             let start = pool.words.len() as u32;
             pool.words.extend_from_slice(&layout);
             out.tables.push(TableRow {
                 method: method as u32,
                 slot: table.slot,
-                keys: Span { start: base, len: table.needles.len() as u32 },
-                layout: Span { start, len: layout.len() as u32 },
+                keys: Span {
+                    start: base,
+                    len: table.needles.len() as u32,
+                },
+                layout: Span {
+                    start,
+                    len: layout.len() as u32,
+                },
             });
         }
         for field in &self.slots {
@@ -178,7 +215,12 @@ impl Registry {
                 FieldArg::Index(index) => (1, *index, Span::default()),
                 FieldArg::Key(key) => (2, 0, out.add_text(key.as_bytes())),
             };
-            out.slots.push(SlotRow { field: field.field as u16, arg_kind, index, key });
+            out.slots.push(SlotRow {
+                field: field.field as u16,
+                arg_kind,
+                index,
+                key,
+            });
         }
         out.set_pool(pool);
     }

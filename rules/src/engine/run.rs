@@ -9,7 +9,7 @@ use crate::{
         rows::{AtomRow, NO, TableRow, YES, kind},
     },
     compile::atoms::{Class, Method},
-    expr::{FieldRef, Literal, Op, Operand, Rhs, Test},
+    expr::{FieldArg, FieldRef, Literal, Op, Operand, Rhs, Test},
     fields::Field,
     matcher::{
         PoolRef, Span,
@@ -58,22 +58,36 @@ impl Table {
             Method::BoundInt,
         ];
         let words = tables.words.get(row.layout.range()).unwrap_or_default();
-        let method = METHODS.into_iter().find(|&method| method as u32 == row.method).unwrap_or(Method::EqualBytes);
+        let method = METHODS
+            .into_iter()
+            .find(|&method| method as u32 == row.method)
+            .unwrap_or(Method::EqualBytes);
         let layout = match method {
-            Method::EqualBytes | Method::EqualUint | Method::EqualInt | Method::EqualIp => Layout::Equal(read(words)),
-            Method::StartsWith | Method::EndsWith | Method::PathPrefix => Layout::Affix(read(words)),
+            Method::EqualBytes | Method::EqualUint | Method::EqualInt | Method::EqualIp => {
+                Layout::Equal(read(words))
+            }
+            Method::StartsWith | Method::EndsWith | Method::PathPrefix => {
+                Layout::Affix(read(words))
+            }
             Method::Contains | Method::ContainsNoCase => Layout::Grams(read(words)),
             Method::Net => Layout::Net(read(words)),
             Method::BoundUint | Method::BoundInt => Layout::Bounds(read(words)),
         };
-        Self { slot: row.slot, keys: row.keys, method, layout }
+        Self {
+            slot: row.slot,
+            keys: row.keys,
+            method,
+            layout,
+        }
     }
 }
 
 /// A layout from its words; an empty table where there are too few.
 fn read<T: bytemuck::Pod + Default>(words: &[u32]) -> T {
     let bytes: &[u8] = bytemuck::cast_slice(words);
-    bytes.get(..size_of::<T>()).map_or_else(T::default, bytemuck::pod_read_unaligned)
+    bytes
+        .get(..size_of::<T>())
+        .map_or_else(T::default, bytemuck::pod_read_unaligned)
 }
 
 /// Room that evaluations share. Everything in it is stamped with the number of the event that it belongs to,
@@ -174,6 +188,8 @@ pub(super) struct Parts<'e> {
     pub tables: &'e [Table],
     pub tests: &'e [PreparedTest],
     pub fields: &'e [FieldRef],
+    /// By constant: where its rarest byte stands.
+    pub rarest: &'e [u16],
 }
 
 /// One event's evaluation.
@@ -183,6 +199,7 @@ pub(super) struct Run<'a, S> {
     tables: &'a [Table],
     tests: &'a [PreparedTest],
     fields: &'a [FieldRef],
+    rarest: &'a [u16],
     source: &'a S,
     live: Vec<Option<Value<'a>>>,
     scratch: &'a mut Scratch,
@@ -190,6 +207,7 @@ pub(super) struct Run<'a, S> {
 }
 
 impl<'a, S: FieldSource> Run<'a, S> {
+    #[inline]
     pub fn begin(
         rules: &'a Tables<'a>,
         parts: Parts<'a>,
@@ -203,13 +221,29 @@ impl<'a, S: FieldSource> Run<'a, S> {
         scratch.next_event();
         let live = reuse(std::mem::take(&mut scratch.live));
         let epoch = scratch.epoch;
-        let Parts { tables, tests, fields } = parts;
-        Self { rules, pool: rules.pool(), tables, tests, fields, source, live, scratch, epoch }
+        let Parts {
+            tables,
+            tests,
+            fields,
+            rarest,
+        } = parts;
+        Self {
+            rules,
+            pool: rules.pool(),
+            tables,
+            tests,
+            fields,
+            rarest,
+            source,
+            live,
+            scratch,
+            epoch,
+        }
     }
 
     /// Gives the memory back.
-    pub fn end(self) {
-        self.scratch.live = reuse(self.live);
+    pub fn end(&mut self) {
+        self.scratch.live = reuse(std::mem::take(&mut self.live));
     }
 
     pub fn evaluate(&mut self, parts: &[Span], mut met: impl FnMut(u32)) {
@@ -217,7 +251,10 @@ impl<'a, S: FieldSource> Run<'a, S> {
         for &parts in parts {
             for part in parts.range() {
                 let guards = rules.list(rules.parts[part].guards);
-                if guards.iter().all(|&guard| self.atom(guard >> 1) == (guard & 1 != 0)) {
+                if guards
+                    .iter()
+                    .all(|&guard| self.atom(guard >> 1) == (guard & 1 != 0))
+                {
                     self.scratch.parts[part] = self.epoch;
                     self.scratch.active.push(part as u32);
                 }
@@ -258,7 +295,12 @@ impl<'a, S: FieldSource> Run<'a, S> {
     #[inline(never)]
     fn extract(&mut self, slot: u32) -> Option<Value<'a>> {
         let field = &self.fields[slot as usize];
-        let value = self.source.field(field.field, (&field.arg).into());
+        let arg = match &field.arg {
+            FieldArg::None => FieldArgRef::None,
+            FieldArg::Index(index) => FieldArgRef::Index(*index),
+            FieldArg::Key(key) => FieldArgRef::Key(key),
+        };
+        let value = self.source.field(field.field, arg);
         self.scratch.slots[slot as usize] = (self.epoch, self.live.len() as u32);
         self.live.push(value);
         value
@@ -272,34 +314,49 @@ impl<'a, S: FieldSource> Run<'a, S> {
         if std::mem::replace(state, self.epoch) == self.epoch {
             return;
         }
-        let Some(value) = self.value(table.slot) else { return };
+        if matches!(table.layout, Layout::Equal(_)) {
+            return match self.found(number) {
+                Found::Key(key) => self.post(key),
+                Found::Elements(elements) if elements.len > 0 => {
+                    for at in elements.range() {
+                        let key = self.scratch.elements[at];
+                        self.post(key);
+                    }
+                }
+                Found::Elements(_) | Found::OtherType => self.post_all(table),
+                Found::Nothing | Found::Other | Found::Searched | Found::Asked(_) => {}
+            };
+        }
+        let Some(value) = self.value(table.slot) else {
+            return;
+        };
         if fits(table.method, value) {
             return self.name(number, table, value);
         }
         match value {
             // A comparison that a list meets is met by one of its elements.
-            Value::List(elements) if !elements.is_empty() && elements.iter().all(|&element| fits(table.method, element)) => {
+            Value::List(elements)
+                if !elements.is_empty()
+                    && elements.iter().all(|&element| fits(table.method, element)) =>
+            {
                 for &element in elements {
                     self.name(number, table, element);
                 }
             }
-            // Nothing is known of other values, so everything is looked at.
-            _ => {
-                for key in table.keys.range() {
-                    self.post(key as u32);
-                }
-            }
+            _ => self.post_all(table),
+        }
+    }
+
+    /// Makes all of a table's units candidates: of a value of another type, nothing is known.
+    fn post_all(&mut self, table: &Table) {
+        for key in table.keys.range() {
+            self.post(key as u32);
         }
     }
 
     /// Makes the units candidates that a value of the table's type names.
     fn name(&mut self, number: u32, table: &Table, value: Value<'a>) {
         match (&table.layout, value) {
-            (Layout::Equal(_), value) => {
-                if let Some(key) = self.equal(table, value) {
-                    self.post(key);
-                }
-            }
             (Layout::Affix(layout), Value::Bytes(bytes)) if table.method == Method::PathPrefix => {
                 let pool = self.pool;
                 let mut plain = std::mem::take(&mut self.scratch.text);
@@ -308,12 +365,20 @@ impl<'a, S: FieldSource> Run<'a, S> {
                 self.scratch.text = plain;
             }
             (Layout::Affix(layout), Value::Bytes(bytes)) => {
-                let end = if table.method == Method::StartsWith { End::Front } else { End::Back };
+                let end = if table.method == Method::StartsWith {
+                    End::Front
+                } else {
+                    End::Back
+                };
                 let pool = self.pool;
                 affix::find(pool, *layout, end, bytes, |key| self.post(key));
             }
-            (Layout::Grams(layout), Value::Bytes(bytes)) => self.search(number, table, layout, bytes, true),
-            (Layout::Net(layout), Value::Ip(address)) => net::find(self.pool, *layout, address, |key| self.post(key)),
+            (Layout::Grams(layout), Value::Bytes(bytes)) => {
+                self.search(number, table, layout, bytes, true)
+            }
+            (Layout::Net(layout), Value::Ip(address)) => {
+                net::find(self.pool, *layout, address, |key| self.post(key))
+            }
             (Layout::Bounds(layout), value) => {
                 if let Some(number) = ordered(table.method, value) {
                     range::find(self.pool, *layout, number, |key| self.post(key));
@@ -326,7 +391,12 @@ impl<'a, S: FieldSource> Run<'a, S> {
     /// Makes the units of a constant candidates, where their partition takes part.
     #[inline]
     fn post(&mut self, key: u32) {
-        let Some(posts) = self.rules.keys.get(key as usize).and_then(|row| self.rules.posts.get(row.posts.range())) else {
+        let Some(posts) = self
+            .rules
+            .keys
+            .get(key as usize)
+            .and_then(|row| self.rules.posts.get(row.posts.range()))
+        else {
             return;
         };
         for post in posts {
@@ -342,9 +412,16 @@ impl<'a, S: FieldSource> Run<'a, S> {
     /// The constant that the value is.
     #[inline]
     fn equal(&self, table: &Table, value: Value<'_>) -> Option<u32> {
-        let Layout::Equal(index) = table.layout else { return None };
+        let Layout::Equal(index) = table.layout else {
+            return None;
+        };
         let find = |bytes: &[u8]| {
-            let is = |key: u32| self.rules.keys.get(key as usize).is_some_and(|row| self.rules.bytes(row.text) == bytes);
+            let is = |key: u32| {
+                self.rules
+                    .keys
+                    .get(key as usize)
+                    .is_some_and(|row| self.rules.bytes(row.text) == bytes)
+            };
             equal::find(self.pool, index, bytes, is)
         };
         match value {
@@ -370,8 +447,12 @@ impl<'a, S: FieldSource> Run<'a, S> {
         };
         let (rules, pool, epoch) = (self.rules, self.pool, self.epoch);
         gram::find(pool, layout, text, |key, start| {
-            let Some(row) = rules.keys.get(key as usize) else { return };
-            if self.scratch.keys[key as usize] != epoch && text[start..].starts_with(rules.bytes(row.text)) {
+            let Some(row) = rules.keys.get(key as usize) else {
+                return;
+            };
+            if self.scratch.keys[key as usize] != epoch
+                && text[start..].starts_with(rules.bytes(row.text))
+            {
                 self.scratch.keys[key as usize] = epoch;
                 if posting {
                     self.post(key);
@@ -394,8 +475,13 @@ impl<'a, S: FieldSource> Run<'a, S> {
         };
         if asked < ASKED_MAX {
             self.scratch.tables[atom.b as usize] = (self.epoch, Found::Asked(asked + 1));
-            let wanted = self.rules.keys.get(atom.a as usize).map_or(&b""[..], |row| self.rules.bytes(row.text));
-            return gram::contains(text, wanted);
+            let wanted = self
+                .rules
+                .keys
+                .get(atom.a as usize)
+                .map_or(&b""[..], |row| self.rules.bytes(row.text));
+            let rarest = self.rarest.get(atom.a as usize).copied().unwrap_or(0);
+            return gram::contains(text, wanted, usize::from(rarest));
         }
         if let Layout::Grams(layout) = &table.layout {
             self.search(atom.b, table, layout, text, false);
@@ -422,6 +508,27 @@ impl<'a, S: FieldSource> Run<'a, S> {
         found
     }
 
+    /// The same for one constant, which is compared where nothing was looked up yet: that is cheaper than a look-up.
+    #[inline]
+    fn found_for(&mut self, atom: &AtomRow) -> Found {
+        if self.scratch.tables[atom.b as usize].0 != self.epoch
+            && let Some(Value::Bytes(value)) = self.value(atom.slot)
+            && self.tables[atom.b as usize].method == Method::EqualBytes
+        {
+            let wanted = self
+                .rules
+                .keys
+                .get(atom.a as usize)
+                .map_or(&b""[..], |row| self.rules.bytes(row.text));
+            return if value == wanted {
+                Found::Key(atom.a)
+            } else {
+                Found::Other
+            };
+        }
+        self.found(atom.b)
+    }
+
     fn found_elements(&mut self, table: &Table, elements: &[Value<'_>]) -> Found {
         if !elements.iter().all(|&element| fits(table.method, element)) {
             return Found::OtherType;
@@ -431,14 +538,22 @@ impl<'a, S: FieldSource> Run<'a, S> {
             let key = self.equal(table, element).unwrap_or(NO_KEY);
             self.scratch.elements.push(key);
         }
-        Found::Elements(Span { start, len: elements.len() as u32 })
+        Found::Elements(Span {
+            start,
+            len: elements.len() as u32,
+        })
     }
 
     /// Whether a list meets `=` or `in`: with one element, or where the field is a list to Falco and the operator is `in`, with all.
     fn elements_in(&self, atom: &AtomRow, elements: Span, is_in: impl Fn(u32) -> bool) -> bool {
-        let elements = self.scratch.elements.get(elements.range()).unwrap_or_default();
+        let elements = self
+            .scratch
+            .elements
+            .get(elements.range())
+            .unwrap_or_default();
         let slot = &self.rules.slots[atom.slot as usize];
-        let is_list = Field::from_index(usize::from(slot.field)).is_some_and(|field| field.info().list);
+        let is_list =
+            Field::from_index(usize::from(slot.field)).is_some_and(|field| field.info().list);
         if is_list && (atom.kind == kind::IN || atom.op == 1) {
             elements.iter().all(|&key| is_in(key))
         } else {
@@ -451,7 +566,11 @@ impl<'a, S: FieldSource> Run<'a, S> {
         let mut at = entry;
         while at < NO {
             let node = self.rules.nodes[at as usize];
-            at = if self.atom(node.atom) { node.yes } else { node.no };
+            at = if self.atom(node.atom) {
+                node.yes
+            } else {
+                node.no
+            };
         }
         at == YES
     }
@@ -459,29 +578,33 @@ impl<'a, S: FieldSource> Run<'a, S> {
     /// Whether a comparison holds.
     #[inline]
     fn atom(&mut self, number: u32) -> bool {
+        let rules = self.rules;
+        let atom = &rules.atoms[number as usize];
+        if atom.once != 0 {
+            return self.compare(atom);
+        }
         let memo = self.scratch.memo[number as usize];
         if memo >> 1 == self.epoch {
             return memo & 1 != 0;
         }
-        let answer = self.compare(number);
+        let answer = self.compare(atom);
         self.scratch.memo[number as usize] = self.epoch << 1 | u32::from(answer);
         answer
     }
 
-    fn compare(&mut self, number: u32) -> bool {
-        let atom = self.rules.atoms[number as usize];
+    fn compare(&mut self, atom: &'a AtomRow) -> bool {
         match atom.kind {
             kind::SUB => self.holds(atom.a),
-            kind::EQUAL => match self.found(atom.b) {
+            kind::EQUAL => match self.found_for(atom) {
                 Found::Key(key) => key == atom.a,
-                Found::Elements(elements) => self.elements_in(&atom, elements, |key| key == atom.a),
-                Found::OtherType => self.restored(&atom),
+                Found::Elements(elements) => self.elements_in(atom, elements, |key| key == atom.a),
+                Found::OtherType => self.restored(atom),
                 Found::Nothing | Found::Other | Found::Searched | Found::Asked(_) => false,
             },
-            kind::NOT_EQUAL => match self.found(atom.b) {
+            kind::NOT_EQUAL => match self.found_for(atom) {
                 Found::Key(key) => key != atom.a,
                 Found::Other => true,
-                Found::Elements(_) | Found::OtherType => self.restored(&atom),
+                Found::Elements(_) | Found::OtherType => self.restored(atom),
                 Found::Nothing | Found::Searched | Found::Asked(_) => false,
             },
             kind::IN => {
@@ -489,35 +612,50 @@ impl<'a, S: FieldSource> Run<'a, S> {
                 let keys = self.rules.list(set.keys);
                 match self.found(set.table) {
                     Found::Key(key) => keys.binary_search(&key).is_ok(),
-                    Found::Elements(elements) => self.elements_in(&atom, elements, |key| keys.binary_search(&key).is_ok()),
-                    Found::OtherType => self.restored(&atom),
+                    Found::Elements(elements) => {
+                        self.elements_in(atom, elements, |key| keys.binary_search(&key).is_ok())
+                    }
+                    Found::OtherType => self.restored(atom),
                     Found::Nothing | Found::Other | Found::Searched | Found::Asked(_) => false,
                 }
             }
             kind::EXISTS => self.value(atom.slot).is_some(),
             kind::STARTS_WITH | kind::ENDS_WITH => {
-                let text = self.rules.bytes(Span { start: atom.a, len: atom.b });
+                let text = self.rules.bytes(Span {
+                    start: atom.a,
+                    len: atom.b,
+                });
                 match self.value(atom.slot) {
                     None => false,
-                    Some(Value::Bytes(value)) if atom.kind == kind::STARTS_WITH => value.starts_with(text),
+                    Some(Value::Bytes(value)) if atom.kind == kind::STARTS_WITH => {
+                        value.starts_with(text)
+                    }
                     Some(Value::Bytes(value)) => value.ends_with(text),
-                    Some(_) => self.restored(&atom),
+                    Some(_) => self.restored(atom),
                 }
             }
             kind::CONTAINS => match self.value(atom.slot) {
                 None => false,
-                Some(Value::Bytes(text)) => self.contains(&atom, text),
-                Some(_) => self.restored(&atom),
+                Some(Value::Bytes(text)) => self.contains(atom, text),
+                Some(_) => self.restored(atom),
             },
             kind::WORD | kind::COMPARE => {
-                let Some(value) = self.value(atom.slot) else { return false };
+                let Some(value) = self.value(atom.slot) else {
+                    return false;
+                };
                 let operand = u64::from(atom.a) | u64::from(atom.b) << 32;
                 let number = match value {
                     Value::Uint(number) if atom.class == Class::Uint as u8 => number,
-                    Value::Int(number) if atom.class == Class::Int as u8 && atom.kind == kind::WORD => number as u64,
-                    Value::Int(number) if atom.class == Class::Int as u8 => range::ordered_int(number),
+                    Value::Int(number)
+                        if atom.class == Class::Int as u8 && atom.kind == kind::WORD =>
+                    {
+                        number as u64
+                    }
+                    Value::Int(number) if atom.class == Class::Int as u8 => {
+                        range::ordered_int(number)
+                    }
                     Value::Bool(value) if atom.class == Class::Bool as u8 => u64::from(value),
-                    _ => return self.restored(&atom),
+                    _ => return self.restored(atom),
                 };
                 match (atom.kind, atom.op) {
                     (kind::WORD, _) => number == operand,
@@ -538,7 +676,8 @@ impl<'a, S: FieldSource> Run<'a, S> {
         if !matches!(self.value(atom.slot), Some(Value::List(_))) {
             return false;
         }
-        restore(self.rules, self.tables, atom).is_some_and(|test| super::general(&test, self.source))
+        restore(self.rules, self.tables, atom)
+            .is_some_and(|test| super::general(&test, self.source))
     }
 }
 
@@ -565,7 +704,10 @@ fn plain_path<'p>(path: &'p [u8], room: &'p mut Vec<u8>) -> &'p [u8] {
         return path;
     }
     room.clear();
-    for component in path.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
+    for component in path
+        .split(|&byte| byte == b'/')
+        .filter(|component| !component.is_empty())
+    {
         room.push(b'/');
         room.extend_from_slice(component);
     }
@@ -584,11 +726,14 @@ fn ordered(method: Method, value: Value<'_>) -> Option<u64> {
 fn restore(rules: &Tables<'_>, tables: &[Table], atom: &AtomRow) -> Option<Test> {
     let slot = rules.slots.get(atom.slot as usize)?;
     let arg = match slot.arg_kind {
-        0 => crate::expr::FieldArg::None,
-        1 => crate::expr::FieldArg::Index(slot.index),
-        _ => crate::expr::FieldArg::Key(rules.str(slot.key).into()),
+        0 => FieldArg::None,
+        1 => FieldArg::Index(slot.index),
+        _ => FieldArg::Key(rules.str(slot.key).into()),
     };
-    let field = FieldRef { field: Field::from_index(usize::from(slot.field))?, arg };
+    let field = FieldRef {
+        field: Field::from_index(usize::from(slot.field))?,
+        arg,
+    };
     let literal = |key: u32, table: u32| {
         let bytes = rules.bytes(rules.keys.get(key as usize)?.text);
         let word = || Some(u64::from_le_bytes(bytes.try_into().ok()?));
@@ -603,14 +748,27 @@ fn restore(rules: &Tables<'_>, tables: &[Table], atom: &AtomRow) -> Option<Test>
         })
     };
     let word = u64::from(atom.a) | u64::from(atom.b) << 32;
-    let text = || Literal::Bytes(rules.bytes(Span { start: atom.a, len: atom.b }).into());
+    let text = || {
+        Literal::Bytes(
+            rules
+                .bytes(Span {
+                    start: atom.a,
+                    len: atom.b,
+                })
+                .into(),
+        )
+    };
     let equality = if atom.op == 0 { Op::Eq } else { Op::In };
     let (op, values) = match atom.kind {
         kind::EQUAL => (equality, vec![literal(atom.a, atom.b)?]),
         kind::NOT_EQUAL => (Op::Ne, vec![literal(atom.a, atom.b)?]),
         kind::IN => {
             let set = rules.sets.get(atom.a as usize)?;
-            let values = rules.list(set.keys).iter().map(|&key| literal(key, set.table)).collect::<Option<_>>()?;
+            let values = rules
+                .list(set.keys)
+                .iter()
+                .map(|&key| literal(key, set.table))
+                .collect::<Option<_>>()?;
             (Op::In, values)
         }
         kind::STARTS_WITH => (Op::StartsWith, vec![text()]),
@@ -622,16 +780,29 @@ fn restore(rules: &Tables<'_>, tables: &[Table], atom: &AtomRow) -> Option<Test>
         kind::COMPARE => {
             let op = [Op::Lt, Op::Le, Op::Gt, Op::Ge][usize::from(atom.op) & 3];
             let is_int = atom.class == Class::Int as u8;
-            (op, vec![if is_int { Literal::Int(range::ordered_int(word as i64) as i64) } else { Literal::Uint(word) }])
+            (
+                op,
+                vec![if is_int {
+                    Literal::Int(range::ordered_int(word as i64) as i64)
+                } else {
+                    Literal::Uint(word)
+                }],
+            )
         }
         _ => return None,
     };
-    Some(Test { lhs: Operand::Field(field), op, modifier: None, rhs: Rhs::Values(values) })
+    Some(Test {
+        lhs: Operand::Field(field),
+        op,
+        modifier: None,
+        rhs: Rhs::Values(values),
+    })
 }
 
 /// The vector's memory for values of another event.
 fn reuse<'b>(mut values: Vec<Option<Value<'_>>>) -> Vec<Option<Value<'b>>> {
     values.clear();
-    // Collecting an empty vector into one of equal layout keeps its memory.
-    values.into_iter().map(|_| None).collect()
+    // SAFETY: both types are the same but for a lifetime, which has no part in their layout, and the vector is empty, so that
+    // no value outlives what it borrows from. Collecting anew would keep the memory too, at fifty times the instructions.
+    unsafe { std::mem::transmute::<Vec<Option<Value<'_>>>, Vec<Option<Value<'b>>>>(values) }
 }

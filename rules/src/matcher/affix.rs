@@ -36,7 +36,11 @@ const NODE_BITS: u32 = 24;
 ///
 /// # Panics
 /// Never for fewer than 2^24 nodes, which the compiler ensures by its bound on the constants' bytes.
-pub fn build<'c>(pool: &mut Pool, end: End, constants: impl Iterator<Item = (&'c [u8], u32)>) -> Affix {
+pub fn build<'c>(
+    pool: &mut Pool,
+    end: End,
+    constants: impl Iterator<Item = (&'c [u8], u32)>,
+) -> Affix {
     let mut nodes = vec![0_u32];
     let mut steps: FxHashMap<(u64, u32, u32), u32> = FxHashMap::default();
     for (constant, key) in constants {
@@ -55,7 +59,10 @@ pub fn build<'c>(pool: &mut Pool, end: End, constants: impl Iterator<Item = (&'c
         nodes[node as usize] |= 1 << (len - 1);
         steps.insert((chunk & mask(len), node, len), key);
     }
-    assert!(nodes.len() < 1 << NODE_BITS, "the compiler bounds the bytes of constants");
+    assert!(
+        nodes.len() < 1 << NODE_BITS,
+        "the compiler bounds the bytes of constants"
+    );
     let capacity = (steps.len().max(1) * 2).next_power_of_two();
     let mut table = vec![0_u64; capacity * 2];
     let mut sorted: Vec<_> = steps.into_iter().collect();
@@ -69,7 +76,10 @@ pub fn build<'c>(pool: &mut Pool, end: End, constants: impl Iterator<Item = (&'c
         table[at * 2] = chunk;
         table[at * 2 + 1] = u64::from(tag) << 32 | u64::from(target + 1);
     }
-    Affix { nodes: pool.add_words(&nodes), steps: pool.add_quads(&table) }
+    Affix {
+        nodes: pool.add_words(&nodes),
+        steps: pool.add_quads(&table),
+    }
 }
 
 /// Calls `hit` with the key of every constant that the value starts (or ends) with, shortest first.
@@ -80,7 +90,9 @@ pub fn find(pool: PoolRef<'_>, table: Affix, end: End, value: &[u8], mut hit: im
     let mut node = 0_u32;
     let mut at = 0;
     while at < value.len() {
-        let Some(&lengths) = nodes.get(node as usize) else { return };
+        let Some(&lengths) = nodes.get(node as usize) else {
+            return;
+        };
         let (chunk, left) = read(value, at, end);
         let mut rest = lengths & ((1_u32 << left.min(8)) - 1);
         while rest != 0 {
@@ -122,21 +134,19 @@ fn probe(steps: &[u64], chunk: u64, tag: u32) -> Option<u32> {
 #[inline]
 fn read(value: &[u8], at: usize, end: End) -> (u64, usize) {
     let left = value.len() - at;
-    let chunk = if left >= 8 {
-        match end {
-            End::Front => hash::read8(value, at),
-            End::Back => hash::read8(value, left - 8).swap_bytes(),
-        }
-    } else {
-        let mut raw = [0; 8];
-        match end {
-            End::Front => raw[..left].copy_from_slice(&value[at..]),
-            End::Back => {
-                raw[8 - left..].copy_from_slice(&value[..left]);
-                raw.reverse();
-            }
-        }
-        u64::from_le_bytes(raw)
+    let chunk = match end {
+        End::Front if left >= 8 => hash::read8(value, at),
+        End::Back if left >= 8 => hash::read8(value, left - 8).swap_bytes(),
+        // The last bytes, shifted out of a read that reaches back over those before.
+        End::Front if at > 0 => hash::read8(value, value.len() - 8) >> (8 * (8 - left)),
+        End::Back if at > 0 => (hash::read8(value, 0) << (8 * (8 - left))).swap_bytes(),
+        End::Front => value
+            .iter()
+            .rev()
+            .fold(0, |chunk, &byte| chunk << 8 | u64::from(byte)),
+        End::Back => value
+            .iter()
+            .fold(0, |chunk, &byte| chunk << 8 | u64::from(byte)),
     };
     (chunk, left)
 }
@@ -152,17 +162,39 @@ mod tests {
 
     fn check(end: End, constants: &[&str], value: &str, expected: &[u32]) {
         let mut pool = Pool::default();
-        let table = build(&mut pool, end, constants.iter().enumerate().map(|(key, text)| (text.as_bytes(), key as u32)));
+        let table = build(
+            &mut pool,
+            end,
+            constants
+                .iter()
+                .enumerate()
+                .map(|(key, text)| (text.as_bytes(), key as u32)),
+        );
         let mut found = Vec::new();
-        find(pool.as_ref(), table, end, value.as_bytes(), |key| found.push(key));
+        find(pool.as_ref(), table, end, value.as_bytes(), |key| {
+            found.push(key)
+        });
         assert_eq!(found, expected, "{constants:?} in {value:?}");
     }
 
     #[test]
     fn yields_every_prefix_shortest_first() {
-        let paths = ["/etc/", "/etc/passwd", "/usr/lib", "/usr/lib/", "/", "/etc/passwd-backup.old", "/etc/sha"];
+        let paths = [
+            "/etc/",
+            "/etc/passwd",
+            "/usr/lib",
+            "/usr/lib/",
+            "/",
+            "/etc/passwd-backup.old",
+            "/etc/sha",
+        ];
         check(End::Front, &paths, "/etc/passwd", &[4, 0, 1]);
-        check(End::Front, &paths, "/etc/passwd-backup.old.2", &[4, 0, 1, 5]);
+        check(
+            End::Front,
+            &paths,
+            "/etc/passwd-backup.old.2",
+            &[4, 0, 1, 5],
+        );
         check(End::Front, &paths, "/usr/lib", &[4, 2]);
         check(End::Front, &paths, "/usr/lib/", &[4, 2, 3]);
         check(End::Front, &paths, "/usr/li", &[4]);
@@ -172,7 +204,13 @@ mod tests {
 
     #[test]
     fn yields_every_suffix() {
-        let names = [".so", "/libcuda.so", "o", "/x/libcuda.so", "1234567890123456"];
+        let names = [
+            ".so",
+            "/libcuda.so",
+            "o",
+            "/x/libcuda.so",
+            "1234567890123456",
+        ];
         check(End::Back, &names, "/opt/x/libcuda.so", &[2, 0, 1, 3]);
         check(End::Back, &names, "so", &[2]);
         check(End::Back, &names, "01234567890123456", &[4]);
@@ -184,18 +222,31 @@ mod tests {
     fn agrees_with_plain_comparison() {
         let mut state = 1_u64;
         let mut next = |bound: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % bound
         };
         for end in [End::Front, End::Back] {
             for _ in 0..300 {
-                let mut word = |max| (0..1 + next(max)).map(|_| b"ab"[next(2) as usize]).collect::<Vec<u8>>();
+                let mut word = |max| {
+                    (0..1 + next(max))
+                        .map(|_| b"ab"[next(2) as usize])
+                        .collect::<Vec<u8>>()
+                };
                 let mut constants: Vec<_> = (0..40).map(|_| word(24)).collect();
                 constants.sort();
                 constants.dedup();
                 let value = word(30);
                 let mut pool = Pool::default();
-                let table = build(&mut pool, end, constants.iter().enumerate().map(|(k, c)| (c.as_slice(), k as u32)));
+                let table = build(
+                    &mut pool,
+                    end,
+                    constants
+                        .iter()
+                        .enumerate()
+                        .map(|(k, c)| (c.as_slice(), k as u32)),
+                );
                 let mut found = Vec::new();
                 find(pool.as_ref(), table, end, &value, |key| found.push(key));
                 found.sort_unstable();

@@ -6,7 +6,10 @@
 use super::{Pool, PoolRef, Span, hash};
 
 /// Builds the table. Each constant stands once.
-pub fn build<'c>(pool: &mut Pool, constants: impl ExactSizeIterator<Item = (&'c [u8], u32)>) -> Span {
+pub fn build<'c>(
+    pool: &mut Pool,
+    constants: impl ExactSizeIterator<Item = (&'c [u8], u32)>,
+) -> Span {
     let capacity = (constants.len().max(2) * 2).next_power_of_two();
     let mut table = vec![0_u64; capacity];
     for (constant, key) in constants {

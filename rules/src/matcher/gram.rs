@@ -66,7 +66,11 @@ pub fn build<'c>(pool: &mut Pool, constants: impl Iterator<Item = (&'c [u8], u32
     grams
 }
 
-fn build_class(pool: &mut Pool, constants: &[(&[u8], u32)], (gram_len, stride): (usize, usize)) -> Class {
+fn build_class(
+    pool: &mut Pool,
+    constants: &[(&[u8], u32)],
+    (gram_len, stride): (usize, usize),
+) -> Class {
     let mut shared: FxHashMap<u32, u32> = FxHashMap::default();
     for (constant, _) in constants {
         for window in constant.windows(gram_len) {
@@ -78,15 +82,19 @@ fn build_class(pool: &mut Pool, constants: &[(&[u8], u32)], (gram_len, stride): 
         let span = gram_len + stride - 1;
         let start = (0..=constant.len() - span)
             .min_by_key(|&at| {
-                (at..at + stride).map(|gram| commonness(&constant[gram..gram + gram_len], &shared)).sum::<u32>()
+                (at..at + stride)
+                    .map(|gram| commonness(&constant[gram..gram + gram_len], &shared))
+                    .sum::<u32>()
             })
             .unwrap_or(0);
         for at in start..start + stride {
             posts.push([gram_of(&constant[at..at + gram_len]), key, at as u32]);
         }
     }
-    let bits_log2 =
-        (posts.len() * BITS_PER_GRAM).next_power_of_two().trailing_zeros().clamp(*BITS_LOG2.start(), *BITS_LOG2.end());
+    let bits_log2 = (posts.len() * BITS_PER_GRAM)
+        .next_power_of_two()
+        .trailing_zeros()
+        .clamp(*BITS_LOG2.start(), *BITS_LOG2.end());
     let mut bitmap = vec![0_u64; 1 << (bits_log2 - 6)];
     let buckets_log2 = posts.len().next_power_of_two().trailing_zeros().max(1);
     posts.sort_unstable_by_key(|post| (bucket(post[0], buckets_log2), *post));
@@ -99,7 +107,11 @@ fn build_class(pool: &mut Pool, constants: &[(&[u8], u32)], (gram_len, stride): 
     for at in 1..heads.len() {
         heads[at] += heads[at - 1];
     }
-    Class { bitmap: pool.add_quads(&bitmap), heads: pool.add_words(&heads), posts: pool.add_words(posts.as_flattened()) }
+    Class {
+        bitmap: pool.add_quads(&bitmap),
+        heads: pool.add_words(&heads),
+        posts: pool.add_words(posts.as_flattened()),
+    }
 }
 
 /// How often a gram is to be expected, in steps of about a factor of two: how many constants share it, and how common its bytes are in paths
@@ -137,18 +149,25 @@ pub fn find(pool: PoolRef<'_>, table: &Grams, value: &[u8], mut candidate: impl 
     scan::<1, 1>(pool, &table.classes[4], value, &mut candidate);
 }
 
-/// Whether a value contains one constant: looks for its rarest byte, then compares.
+/// Where a constant's rarest byte stands, for [`contains`].
+pub fn rarest(wanted: &[u8]) -> usize {
+    (0..wanted.len())
+        .min_by_key(|&at| byte_commonness(wanted[at]))
+        .unwrap_or(0)
+}
+
+/// Whether a value contains one constant, given where its rarest byte stands: looks for that byte, then compares.
 #[inline]
-pub fn contains(value: &[u8], wanted: &[u8]) -> bool {
-    if wanted.len() > value.len() {
+pub fn contains(value: &[u8], wanted: &[u8], rarest: usize) -> bool {
+    let Some(&byte) = wanted.get(rarest) else {
+        return wanted.is_empty();
+    };
+    let Some(slack) = value.len().checked_sub(wanted.len()) else {
         return false;
-    }
-    let Some((offset, &byte)) = wanted.iter().enumerate().min_by_key(|&(_, &byte)| byte_commonness(byte)) else {
-        return true;
     };
     // Where that byte can stand, if the whole constant is to fit.
-    let room = &value[offset..value.len() - (wanted.len() - 1 - offset)];
-    memchr::memchr_iter(byte, room).any(|at| &value[at..at + wanted.len()] == wanted)
+    memchr::memchr_iter(byte, &value[rarest..=rarest + slack])
+        .any(|at| &value[at..at + wanted.len()] == wanted)
 }
 
 #[inline]
@@ -168,7 +187,10 @@ fn scan<const LEN: usize, const STRIDE: usize>(
     while at <= last {
         let gram = read::<LEN>(value, at);
         let bit = bucket(gram, bits_log2) as usize;
-        if bitmap.get(bit >> 6).is_some_and(|word| word >> (bit & 63) & 1 != 0) {
+        if bitmap
+            .get(bit >> 6)
+            .is_some_and(|word| word >> (bit & 63) & 1 != 0)
+        {
             posts(pool, class, gram, at, candidate);
         }
         at += STRIDE;
@@ -177,13 +199,23 @@ fn scan<const LEN: usize, const STRIDE: usize>(
 
 #[cold]
 #[inline(never)]
-fn posts(pool: PoolRef<'_>, class: &Class, gram: u32, at: usize, candidate: &mut impl FnMut(u32, usize)) {
+fn posts(
+    pool: PoolRef<'_>,
+    class: &Class,
+    gram: u32,
+    at: usize,
+    candidate: &mut impl FnMut(u32, usize),
+) {
     let heads = pool.words(class.heads);
     let posts = pool.words(class.posts);
     let buckets_log2 = heads.len().saturating_sub(1).max(1).trailing_zeros();
     let bucket = bucket(gram, buckets_log2) as usize;
-    let (Some(&start), Some(&end)) = (heads.get(bucket), heads.get(bucket + 1)) else { return };
-    for post in (start as usize..end as usize).filter_map(|index| posts.get(index * 3..index * 3 + 3)) {
+    let (Some(&start), Some(&end)) = (heads.get(bucket), heads.get(bucket + 1)) else {
+        return;
+    };
+    for post in
+        (start as usize..end as usize).filter_map(|index| posts.get(index * 3..index * 3 + 3))
+    {
         if post[0] == gram && post[2] as usize <= at {
             candidate(post[1], at - post[2] as usize);
         }
@@ -205,7 +237,10 @@ fn read<const LEN: usize>(value: &[u8], at: usize) -> u32 {
 
 #[inline]
 fn gram_of(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |gram, &byte| gram << 8 | u32::from(byte))
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |gram, &byte| gram << 8 | u32::from(byte))
 }
 
 #[cfg(test)]
@@ -214,7 +249,13 @@ mod tests {
 
     fn found(constants: &[Vec<u8>], value: &[u8]) -> Vec<u32> {
         let mut pool = Pool::default();
-        let table = build(&mut pool, constants.iter().enumerate().map(|(k, c)| (c.as_slice(), k as u32)));
+        let table = build(
+            &mut pool,
+            constants
+                .iter()
+                .enumerate()
+                .map(|(k, c)| (c.as_slice(), k as u32)),
+        );
         let mut keys = Vec::new();
         find(pool.as_ref(), &table, value, |key, start| {
             let constant = &constants[key as usize];
@@ -234,15 +275,36 @@ mod tests {
 
     #[test]
     fn finds_constants_of_every_length_at_every_place() {
-        let constants = ["/etc/shadow", "passwd", "nc", ";", "sh ", "stratum+tcp://", "exec"];
+        let constants = [
+            "/etc/shadow",
+            "passwd",
+            "nc",
+            ";",
+            "sh ",
+            "stratum+tcp://",
+            "exec",
+        ];
         check(&constants, "cat /etc/shadow", &[0]);
         check(&constants, "/etc/shado", &[]);
         check(&constants, "x=1;nc -e sh -c", &[2, 3, 4]);
         check(&constants, "xmrig -o stratum+tcp://pool", &[5]);
-        for (constant, value, expected) in
-            [("", "", true), ("a", "", false), ("ab", "xab", true), ("ab", "xa", false), ("bab", "abbab", true), ("=x", "==x", true)]
-        {
-            assert_eq!(contains(value.as_bytes(), constant.as_bytes()), expected, "{constant:?} in {value:?}");
+        for (constant, value, expected) in [
+            ("", "", true),
+            ("a", "", false),
+            ("ab", "xab", true),
+            ("ab", "xa", false),
+            ("bab", "abbab", true),
+            ("=x", "==x", true),
+        ] {
+            assert_eq!(
+                contains(
+                    value.as_bytes(),
+                    constant.as_bytes(),
+                    rarest(constant.as_bytes())
+                ),
+                expected,
+                "{constant:?} in {value:?}"
+            );
         }
         check(&constants, "passwd", &[1]);
         check(&constants, "exec /etc/shadow;passwd", &[0, 1, 3, 6]);
@@ -254,21 +316,34 @@ mod tests {
     fn agrees_with_plain_search() {
         let mut state = 7_u64;
         let mut next = |bound: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % bound
         };
         for _ in 0..500 {
-            let mut word = |max| (0..1 + next(max)).map(|_| b"abc"[next(3) as usize]).collect::<Vec<u8>>();
+            let mut word = |max| {
+                (0..1 + next(max))
+                    .map(|_| b"abc"[next(3) as usize])
+                    .collect::<Vec<u8>>()
+            };
             let mut constants: Vec<_> = (0..60).map(|_| word(14)).collect();
             constants.sort();
             constants.dedup();
             let value = word(80);
             let expected: Vec<u32> = (0..constants.len() as u32)
-                .filter(|&k| value.windows(constants[k as usize].len()).any(|window| window == constants[k as usize]))
+                .filter(|&k| {
+                    value
+                        .windows(constants[k as usize].len())
+                        .any(|window| window == constants[k as usize])
+                })
                 .collect();
             assert_eq!(found(&constants, &value), expected);
             for (key, constant) in constants.iter().enumerate() {
-                assert_eq!(contains(&value, constant), expected.contains(&(key as u32)));
+                assert_eq!(
+                    contains(&value, constant, rarest(constant)),
+                    expected.contains(&(key as u32))
+                );
             }
         }
     }

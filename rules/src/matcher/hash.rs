@@ -18,30 +18,45 @@ pub fn fold(a: u64, b: u64) -> u64 {
 /// Hashes a byte string.
 #[inline]
 pub fn bytes(value: &[u8]) -> u64 {
-    let len = value.len();
-    let (a, b) = if len > 16 {
+    if value.len() > 16 {
         return long(value);
-    } else if len >= 8 {
-        (read8(value, 0), read8(value, len - 8))
-    } else if len >= 4 {
-        (u64::from(read4(value, 0)), u64::from(read4(value, len - 4)))
-    } else if len > 0 {
-        (u64::from(value[0]) | u64::from(value[len / 2]) << 8 | u64::from(value[len - 1]) << 16, 0)
+    }
+    // Overlapping reads from both ends cover every length without a loop.
+    let (a, b) = if let (Some(first), Some(last)) = (value.first_chunk(), value.last_chunk()) {
+        (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+    } else if let (Some(first), Some(last)) = (value.first_chunk(), value.last_chunk()) {
+        (
+            u64::from(u32::from_le_bytes(*first)),
+            u64::from(u32::from_le_bytes(*last)),
+        )
+    } else if let [first, .., last] = value {
+        (
+            u64::from(*first) | u64::from(value[value.len() / 2]) << 8 | u64::from(*last) << 16,
+            0,
+        )
     } else {
-        (0, 0)
+        (
+            value.first().map_or(0, |&byte| u64::from(byte) * 0x1_0101),
+            0,
+        )
     };
-    fold(a ^ K0, b ^ K1 ^ (len as u64).wrapping_mul(K2))
+    fold(a ^ K0, b ^ K1 ^ (value.len() as u64).wrapping_mul(K2))
 }
 
 fn long(value: &[u8]) -> u64 {
-    let len = value.len();
-    let mut state = (len as u64).wrapping_mul(K2);
-    let mut at = 0;
-    while at + 16 < len {
-        state = fold(read8(value, at) ^ K0, read8(value, at + 8) ^ state ^ K1);
-        at += 16;
+    let mut state = (value.len() as u64).wrapping_mul(K2);
+    let mut rest = value;
+    while let Some((chunk, after)) = rest.split_first_chunk::<16>()
+        && !after.is_empty()
+    {
+        let chunk = u128::from_le_bytes(*chunk);
+        state = fold(chunk as u64 ^ K0, (chunk >> 64) as u64 ^ state ^ K1);
+        rest = after;
     }
-    fold(read8(value, len - 16) ^ K0 ^ state, read8(value, len - 8) ^ K1)
+    let last = value
+        .last_chunk()
+        .map_or(0, |last| u128::from_le_bytes(*last));
+    fold(last as u64 ^ K0 ^ state, (last >> 64) as u64 ^ K1)
 }
 
 /// Hashes a number together with a small one.
@@ -53,17 +68,17 @@ pub fn pair(number: u64, small: u32) -> u64 {
 /// Eight bytes at an offset, which must exist.
 #[inline]
 pub fn read8(value: &[u8], at: usize) -> u64 {
-    let mut raw = [0; 8];
-    raw.copy_from_slice(&value[at..at + 8]);
-    u64::from_le_bytes(raw)
+    value[at..]
+        .first_chunk()
+        .map_or(0, |raw| u64::from_le_bytes(*raw))
 }
 
 /// Four bytes at an offset, which must exist.
 #[inline]
 pub fn read4(value: &[u8], at: usize) -> u32 {
-    let mut raw = [0; 4];
-    raw.copy_from_slice(&value[at..at + 4]);
-    u32::from_le_bytes(raw)
+    value[at..]
+        .first_chunk()
+        .map_or(0, |raw| u32::from_le_bytes(*raw))
 }
 
 #[cfg(test)]
@@ -87,6 +102,10 @@ mod tests {
                 seen.insert((super::bytes(&value) >> 32) as u32);
             }
         }
-        assert!(count - seen.len() <= 1, "{} of {count} collided", count - seen.len());
+        assert!(
+            count - seen.len() <= 1,
+            "{} of {count} collided",
+            count - seen.len()
+        );
     }
 }

@@ -29,12 +29,28 @@ pub fn build(pool: &mut Pool, networks: impl Iterator<Item = ((IpAddr, u8), u32)
     let mut nets = Vec::new();
     let v4 = segments(v4, &mut nets);
     let v6 = segments(v6, &mut nets);
-    let v4: Vec<u32> = v4.iter().filter_map(|&(start, net)| Some([u32::try_from(start).ok()?, net])).flatten().collect();
+    let v4: Vec<u32> = v4
+        .iter()
+        .filter_map(|&(start, net)| Some([u32::try_from(start).ok()?, net]))
+        .flatten()
+        .collect();
     let v6: Vec<u32> = v6
         .iter()
-        .flat_map(|&(start, net)| [(start >> 96) as u32, (start >> 64) as u32, (start >> 32) as u32, start as u32, net])
+        .flat_map(|&(start, net)| {
+            [
+                (start >> 96) as u32,
+                (start >> 64) as u32,
+                (start >> 32) as u32,
+                start as u32,
+                net,
+            ]
+        })
         .collect();
-    Nets { v4: pool.add_words(&v4), v6: pool.add_words(&v6), nets: pool.add_words(&nets) }
+    Nets {
+        v4: pool.add_words(&v4),
+        v6: pool.add_words(&v6),
+        nets: pool.add_words(&nets),
+    }
 }
 
 /// First and last address, and the key.
@@ -79,21 +95,32 @@ pub fn find(pool: PoolRef<'_>, table: Nets, address: IpAddr, mut hit: impl FnMut
             let address = u32::from(address);
             let starts = pool.words(table.v4).as_chunks::<2>().0;
             let above = starts.partition_point(|segment| segment[0] <= address);
-            above.checked_sub(1).and_then(|at| starts.get(at)).map_or(0, |segment| segment[1])
+            above
+                .checked_sub(1)
+                .and_then(|at| starts.get(at))
+                .map_or(0, |segment| segment[1])
         }
         IpAddr::V6(address) => {
             let address = u128::from(address);
             let starts = pool.words(table.v6).as_chunks::<5>().0;
             let above = starts.partition_point(|segment| {
-                let start = segment[..4].iter().fold(0_u128, |start, &word| start << 32 | u128::from(word));
+                let start = segment[..4]
+                    .iter()
+                    .fold(0_u128, |start, &word| start << 32 | u128::from(word));
                 start <= address
             });
-            above.checked_sub(1).and_then(|at| starts.get(at)).map_or(0, |segment| segment[4])
+            above
+                .checked_sub(1)
+                .and_then(|at| starts.get(at))
+                .map_or(0, |segment| segment[4])
         }
     };
     let nets = pool.words(table.nets).as_chunks::<2>().0;
     // A parent stands before its child, so the chain ends, also in a damaged table.
-    while let Some(&[key, parent]) = net.checked_sub(1).and_then(|index| nets.get(index as usize)) {
+    while let Some(&[key, parent]) = net
+        .checked_sub(1)
+        .and_then(|index| nets.get(index as usize))
+    {
         hit(key);
         net = if parent < net { parent } else { 0 };
     }
@@ -110,17 +137,31 @@ mod tests {
 
     fn check(nets: &[&str], address: &str, expected: &[u32]) {
         let mut pool = Pool::default();
-        let table = build(&mut pool, nets.iter().enumerate().map(|(key, text)| (net(text), key as u32)));
+        let table = build(
+            &mut pool,
+            nets.iter()
+                .enumerate()
+                .map(|(key, text)| (net(text), key as u32)),
+        );
         let mut found = Vec::new();
-        find(pool.as_ref(), table, address.parse().unwrap(), |key| found.push(key));
+        find(pool.as_ref(), table, address.parse().unwrap(), |key| {
+            found.push(key)
+        });
         found.sort_unstable();
         assert_eq!(found, expected, "{address} in {nets:?}");
     }
 
     #[test]
     fn yields_every_network_around_an_address() {
-        let nets =
-            ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "192.168.0.0/16", "0.0.0.0/0", "2001:db8::/32", "255.255.255.255/32"];
+        let nets = [
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "10.1.2.0/24",
+            "192.168.0.0/16",
+            "0.0.0.0/0",
+            "2001:db8::/32",
+            "255.255.255.255/32",
+        ];
         check(&nets, "10.1.2.3", &[0, 1, 2, 4]);
         check(&nets, "10.1.3.3", &[0, 1, 4]);
         check(&nets, "10.2.0.0", &[0, 4]);
@@ -132,7 +173,11 @@ mod tests {
         check(&nets, "2001:db9::1", &[]);
         check(&nets, "::ffff:10.1.2.3", &[]);
         check(&["10.0.0.0/8"], "11.0.0.0", &[]);
-        check(&["::/0", "ffff::/16"], "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", &[0, 1]);
+        check(
+            &["::/0", "ffff::/16"],
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            &[0, 1],
+        );
         check(&[], "1.2.3.4", &[]);
     }
 }

@@ -34,7 +34,10 @@ pub fn build(pool: &mut Pool, bounds: impl Iterator<Item = (Bound, u32)>) -> Bou
     }
     at_least.sort_unstable();
     at_most.sort_unstable_by_key(|&bound| core::cmp::Reverse(bound));
-    Bounds { at_least: pool.add_quads(at_least.as_flattened()), at_most: pool.add_quads(at_most.as_flattened()) }
+    Bounds {
+        at_least: pool.add_quads(at_least.as_flattened()),
+        at_most: pool.add_quads(at_most.as_flattened()),
+    }
 }
 
 /// Calls `hit` with the key of every bound that the number meets.
@@ -62,7 +65,13 @@ mod tests {
 
     fn check(bounds: &[Bound], number: u64, expected: &[u32]) {
         let mut pool = Pool::default();
-        let table = build(&mut pool, bounds.iter().enumerate().map(|(key, &bound)| (bound, key as u32)));
+        let table = build(
+            &mut pool,
+            bounds
+                .iter()
+                .enumerate()
+                .map(|(key, &bound)| (bound, key as u32)),
+        );
         let mut found = Vec::new();
         find(pool.as_ref(), table, number, |key| found.push(key));
         found.sort_unstable();
@@ -72,7 +81,14 @@ mod tests {
     #[test]
     fn yields_every_bound_met() {
         use Bound::{AtLeast, AtMost};
-        let bounds = [AtLeast(10), AtLeast(0), AtLeast(u64::MAX), AtMost(10), AtMost(0), AtMost(u64::MAX)];
+        let bounds = [
+            AtLeast(10),
+            AtLeast(0),
+            AtLeast(u64::MAX),
+            AtMost(10),
+            AtMost(0),
+            AtMost(u64::MAX),
+        ];
         check(&bounds, 10, &[0, 1, 3, 5]);
         check(&bounds, 9, &[1, 3, 5]);
         check(&bounds, 11, &[0, 1, 5]);
