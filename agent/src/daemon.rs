@@ -39,7 +39,7 @@ pub enum DaemonError {
     Sensor(#[from] SensorError),
     /// The endpoint's address cannot be used.
     #[error(
-        "cannot serve metrics on {address}: {source}; set http.listen to another address, or http.enabled to false"
+        "cannot serve metrics on {address}; set http.listen to another address, or http.enabled to false"
     )]
     Listen {
         /// `http.listen`.

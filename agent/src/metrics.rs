@@ -303,13 +303,25 @@ impl Metrics {
     /// Shows the values that are known beforehand from the start: an alert rule on a counter that is not there yet never fires.
     fn show_zeroes(&self) {
         for cause in ["queue_full", "log_full"] {
-            drop(self.alerts_dropped.get_or_create(&Cause { cause: cause.into() }));
+            drop(self.alerts_dropped.get_or_create(&Cause {
+                cause: cause.into(),
+            }));
         }
-        for cause in ["ring_full", "too_big", "map_full", "read_fault", "missed_run"] {
-            drop(self.events_lost.get_or_create(&Cause { cause: cause.into() }));
+        for cause in [
+            "ring_full",
+            "too_big",
+            "map_full",
+            "read_fault",
+            "missed_run",
+        ] {
+            drop(self.events_lost.get_or_create(&Cause {
+                cause: cause.into(),
+            }));
         }
         for priority in saker_rules::ruleset::Priority::ALL {
-            drop(self.alerts.get_or_create(&PriorityName { priority: format!("{priority:?}") }));
+            drop(self.alerts.get_or_create(&PriorityName {
+                priority: format!("{priority:?}"),
+            }));
         }
         drop(self.sink_alerts.get_or_create(&SinkName { sink: "stdout" }));
         drop(self.sink_errors.get_or_create(&SinkName { sink: "stdout" }));
@@ -351,17 +363,41 @@ mod tests {
         // A family without a label value is not shown; these get theirs from hooks and rules.
         let kind = String::from("execve");
         let hook = String::from("none");
-        metrics.probe_attached.get_or_create(&KindHook { kind: kind.clone(), hook }).set(0);
-        metrics.kernel_events.get_or_create(&KindOutcome { kind: kind.clone(), outcome: "seen" }).inc();
+        metrics
+            .probe_attached
+            .get_or_create(&KindHook {
+                kind: kind.clone(),
+                hook,
+            })
+            .set(0);
+        metrics
+            .kernel_events
+            .get_or_create(&KindOutcome {
+                kind: kind.clone(),
+                outcome: "seen",
+            })
+            .inc();
         metrics.events.get_or_create(&Kind { kind }).inc();
-        metrics.rule_matches.get_or_create(&RuleName { rule: "A rule".into() }).inc();
+        metrics
+            .rule_matches
+            .get_or_create(&RuleName {
+                rule: "A rule".into(),
+            })
+            .inc();
         let text = metrics.render();
         for row in METRICS {
             let stem = row.name.trim_end_matches("_total");
             let line = format!("# TYPE {stem} {}", row.kind);
-            assert!(text.contains(&line), "{} is missing from:\n{text}", row.name);
+            assert!(
+                text.contains(&line),
+                "{} is missing from:\n{text}",
+                row.name
+            );
         }
-        assert!(text.contains("saker_alerts_dropped_total{cause=\"log_full\"} 0"), "{text}");
+        assert!(
+            text.contains("saker_alerts_dropped_total{cause=\"log_full\"} 0"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -51,7 +51,10 @@ fn offsets_are_those_of_bpftool() {
     let listing = match listing {
         Ok(output) if output.status.success() => output.stdout,
         Ok(output) => {
-            return saker_tests::skip(&format!("bpftool: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            return saker_tests::skip(&format!(
+                "bpftool: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
         }
         Err(error) => return saker_tests::skip(&format!("bpftool: {error}")),
     };

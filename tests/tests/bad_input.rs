@@ -110,6 +110,7 @@ fn without_root_it_exits_3_and_says_so() {
     .expect("the folder is opened");
     let copy = folder.path().join("saker");
     fs::copy(program("saker"), &copy).expect("the agent is copied");
+    let config = file(folder.path(), "quiet.yaml", "http: {enabled: false}\n");
     let output = Command::new("setpriv")
         .args([
             "--reuid=65534",
@@ -119,7 +120,8 @@ fn without_root_it_exits_3_and_says_so() {
             "--bounding-set=-all",
         ])
         .arg(&copy)
-        .arg("run")
+        .args(["run", "--config"])
+        .arg(&config)
         .output()
         .expect("setpriv starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -139,14 +141,14 @@ fn a_kernel_without_btf_exits_3() {
     let missing = file(
         folder.path(),
         "missing.yaml",
-        "sensor: {btf: /no/such/btf}\n",
+        "http: {enabled: false}\nsensor: {btf: /no/such/btf}\n",
     );
     check(&["run", "--config", &missing], 3, &["/no/such/btf", "BTF"]);
     let junk = file(folder.path(), "junk", "this is no BTF");
     let junk = file(
         folder.path(),
         "junk.yaml",
-        format!("sensor: {{btf: {junk}}}\n"),
+        format!("http: {{enabled: false}}\nsensor: {{btf: {junk}}}\n"),
     );
     check(&["run", "--config", &junk], 3, &["BTF"]);
 }
@@ -160,7 +162,10 @@ fn a_ring_that_the_kernel_refuses_exits_3_with_its_size() {
     let huge = file(
         folder.path(),
         "huge.yaml",
-        format!("sensor: {{ring_bytes: {}}}\n", 1_u32 << 31),
+        format!(
+            "http: {{enabled: false}}\nsensor: {{ring_bytes: {}}}\n",
+            1_u32 << 31
+        ),
     );
     check(
         &["run", "--config", &huge],

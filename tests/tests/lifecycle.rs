@@ -53,7 +53,7 @@ fn metrics_and_health_are_served() {
     );
     assert!(metrics.contains("saker_build_info{version="), "{metrics}");
     assert!(
-        metrics.contains("saker_probe_attached{kind=\"execve\""),
+        metrics.contains("saker_probe_attached{kind=\"exec\""),
         "{metrics}"
     );
     assert!(metrics.trim_end().ends_with("# EOF"), "{metrics}");

@@ -10,6 +10,8 @@ mod setup;
 mod test;
 mod tidy;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -54,13 +56,21 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
         Command::Setup => setup::setup(setup::Need::Tests),
         Command::Run { args } => run::run(&args),
         Command::Demo => demo::demo(),
         Command::Test { filter } => test::test(filter.as_deref()),
         Command::Check { fix } => check::check(fix),
         Command::Bench { which } => bench::bench(&which),
+    };
+    // One line, all causes; a backtrace of this program helps nobody.
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

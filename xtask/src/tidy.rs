@@ -48,6 +48,7 @@ const AGENT_FLOW: &[&[&str]] = &[
     &["sink"],
     &["api"],
     &["config"],
+    &["pipeline"],
     &["daemon", "reference"],
     &["cli"],
 ];

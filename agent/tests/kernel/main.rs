@@ -1,19 +1,29 @@
-//! What the tests on the real kernel share: load a sensor or say why not, act, and await an event.
+//! Every hook of the sensor on the real kernel, each with a real act. Needs root; says so and passes without.
+//!
+//! One binary, a file a hook family; what they share is here.
+
+mod books;
+mod connect;
+mod device;
+mod file;
+mod machine;
+mod process;
 
 use std::collections::VecDeque;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use saker::decode::decode;
-use saker::event::Event;
-use saker::source::{Sensor, SensorConfig, SensorError};
+use saker::event::{Body, Event, Exec};
+use saker::source::{Kind, Sensor, SensorConfig, SensorError};
 
 /// How long an event may take before the test fails. Far longer than it ever takes.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A loaded sensor, and what it has shown so far.
-pub struct Watch {
+struct Watch {
     /// The sensor.
-    pub sensor: Sensor,
+    sensor: Sensor,
     /// Drained, and not looked at yet.
     waiting: VecDeque<Vec<u8>>,
     /// Looked at, in words, for the message of a test that fails.
@@ -21,7 +31,7 @@ pub struct Watch {
 }
 
 /// Loads a sensor that also reports this process; `None`, with a visible line, where the machine does not allow it.
-pub fn watch(config: SensorConfig) -> Option<Watch> {
+fn watch(config: SensorConfig) -> Option<Watch> {
     match Sensor::load(&SensorConfig {
         own_tgid: 0,
         ..config
@@ -41,7 +51,7 @@ pub fn watch(config: SensorConfig) -> Option<Watch> {
 
 impl Watch {
     /// Waits for an event that `wanted` makes something of. Those after it are left for the next call.
-    pub fn until<T>(&mut self, what: &str, mut wanted: impl FnMut(&Event<'_>) -> Option<T>) -> T {
+    fn until<T>(&mut self, what: &str, mut wanted: impl FnMut(&Event<'_>) -> Option<T>) -> T {
         let end = Instant::now() + DEADLINE;
         loop {
             while let Some(record) = self.waiting.pop_front() {
@@ -67,7 +77,7 @@ impl Watch {
     }
 
     /// Detaches, and hands out everything that is left.
-    pub fn finish(&mut self, f: &mut dyn FnMut(&Event<'_>)) {
+    fn finish(&mut self, f: &mut dyn FnMut(&Event<'_>)) {
         self.sensor.detach().expect("detach");
         for record in self.waiting.drain(..) {
             f(&decode(&record).expect("the kernel's records decode"));
@@ -77,4 +87,35 @@ impl Watch {
         }) > 0
         {}
     }
+}
+
+fn kinds(kinds: &[Kind]) -> SensorConfig {
+    SensorConfig {
+        kinds: kinds.iter().copied().collect(),
+        ring_bytes: 1 << 20,
+        ..SensorConfig::default()
+    }
+}
+
+/// The exec event of the process `pid`.
+fn exec_of<T>(watch: &mut Watch, pid: u32, f: impl Fn(&Event<'_>, &Exec<'_>) -> T) -> T {
+    watch.until("exec", |event| match &event.body {
+        Body::Exec(exec) if event.tgid == pid => Some(f(event, exec)),
+        _ => None,
+    })
+}
+
+fn run(command: &mut Command) -> u32 {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("spawn");
+    child.wait().expect("wait");
+    child.id()
+}
+
+fn owned(argv: &Exec<'_>) -> Vec<Vec<u8>> {
+    argv.argv.iter().map(<[u8]>::to_vec).collect()
 }
