@@ -9,6 +9,11 @@
 
 use std::collections::BTreeMap;
 
+use regex_automata::{
+    dfa::{StartKind, dense},
+    nfa::thompson,
+    util::syntax,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use sha2::{Digest, Sha256};
 
@@ -26,6 +31,7 @@ use crate::{
     kernel_filter::{self, KernelFilter},
     matcher::{Pool, Span, equal},
     ruleset::{Detection, Rule, RuleSet},
+    semantics,
     value::Value,
 };
 use atoms::{Class, Const, Form, Method, Needle};
@@ -83,6 +89,8 @@ pub enum CompileError {
 
 /// Rules that compile to more are refused: no node could afford the memory.
 const BYTES_MAX: usize = 1 << 30;
+/// Regular expressions whose automaton would be larger are compiled when they are first needed, and matched by a slower engine.
+const AUTOMATON_BYTES_MAX: usize = 256 << 10;
 /// Bound on the bytes of constants, which keeps every table's numbers in range.
 const CONSTANTS_MAX: usize = 64 << 20;
 
@@ -260,7 +268,7 @@ impl Compiler {
     fn write_part(
         &mut self,
         part: &parts::Part,
-        chosen: &[Option<Vec<AtomId>>],
+        chosen: &[Option<Vec<gates::Chosen>>],
         branches: &mut Branches,
     ) {
         let number = self.out.parts.len() as u32;
@@ -279,10 +287,8 @@ impl Compiler {
                 always.push(unit);
                 continue;
             };
-            for &atom in gate {
-                let Some(gate) = atoms::gate(self.graph.atom(atom)) else {
-                    continue;
-                };
+            for &(atom, gate) in gate {
+                let Some(gate) = atoms::gates(self.graph.atom(atom)).into_iter().nth(usize::from(gate)) else { continue };
                 for needle in &gate.needles {
                     let key = self.registry.key(&gate.field, gate.method, needle);
                     self.registry.post(key, PostRow { part: number, unit });
@@ -661,6 +667,7 @@ impl Builder {
             },
             (Form::Ne(_), [key]) => row(kind::NOT_EQUAL, None, row_of(*key), key.table),
             (Form::Contains(_), [key]) => row(kind::CONTAINS, None, row_of(*key), key.table),
+            (Form::Regex(pattern), _) => self.regex(test, slot, pattern)?,
             (Form::StartsWith(text), _) => {
                 let text = self.add_text(text);
                 row(kind::STARTS_WITH, None, text.start, text.len)
@@ -683,6 +690,32 @@ impl Builder {
                 }
             }
             _ => self.general(test)?,
+        })
+    }
+
+    /// A regular expression as an automaton in the bundle; where it would be too large, a general test.
+    fn regex(&mut self, test: &Test, slot: u32, pattern: &[u8]) -> Result<AtomRow, CompileError> {
+        let general = self.general(test)?;
+        let built = dense::Builder::new()
+            .configure(
+                dense::Config::new()
+                    .start_kind(StartKind::Anchored)
+                    .accelerate(false)
+                    .dfa_size_limit(Some(AUTOMATON_BYTES_MAX))
+                    .determinize_size_limit(Some(AUTOMATON_BYTES_MAX)),
+            )
+            .syntax(syntax::Config::new().unicode(false).utf8(false).multi_line(true))
+            .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(AUTOMATON_BYTES_MAX)))
+            .build(&semantics::regex_pattern(pattern))
+            .ok()
+            .and_then(|dense| dense.to_sparse().ok());
+        Ok(match built {
+            None => general,
+            Some(automaton) => {
+                let span = self.add_blob(&automaton.to_bytes_little_endian());
+                self.automata.push(span);
+                AtomRow { kind: kind::REGEX, slot, a: self.automata.len() as u32 - 1, b: general.a, ..general }
+            }
         })
     }
 

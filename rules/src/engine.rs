@@ -18,9 +18,10 @@ use crate::{
     kernel_filter::{self, KernelFilter},
     matcher::{Span, equal, gram},
     ruleset::Priority,
-    semantics::PreparedTest,
     template::Template,
 };
+use general::LazyTest;
+use regex_automata::dfa::sparse;
 use run::{Parts, Run, Table};
 
 pub(crate) use general::general;
@@ -58,7 +59,8 @@ pub struct Engine {
     bundle: Bundle,
     options: EngineOptions,
     tables: Vec<Table>,
-    tests: Vec<PreparedTest>,
+    tests: Vec<LazyTest>,
+    automata: Vec<sparse::DFA<Vec<u8>>>,
     fields: Vec<FieldRef>,
     rarest: Vec<u16>,
     /// By rule: whether its source takes part.
@@ -69,15 +71,13 @@ impl Engine {
     /// Readies a bundle: decodes the few tests that have no table form and nothing else.
     pub fn new(bundle: Bundle, options: EngineOptions) -> Self {
         let tables = bundle.tables();
-        let tests = tables
-            .tests
+        let tests = tables.tests.iter().map(|&test| LazyTest::new(test)).collect();
+        let automata = tables
+            .automata
             .iter()
-            .map(|&test| {
-                let bytes = tables.blob.get(test.range()).unwrap_or_default();
-                let test = codec::decode_test(bytes);
-                PreparedTest::new(
-                    &test.unwrap_or_else(|| unreachable!("loading a bundle decodes every test")),
-                )
+            .map(|&automaton| {
+                let read = sparse::DFA::from_bytes(tables.blob.get(automaton.range()).unwrap_or_default());
+                read.map_or_else(|_| unreachable!("loading a bundle reads every automaton"), |(automaton, _)| automaton.to_owned())
             })
             .collect();
         let active = tables
@@ -107,6 +107,7 @@ impl Engine {
         Self {
             tables: parsed,
             tests,
+            automata,
             fields,
             rarest,
             active,
@@ -267,6 +268,7 @@ impl Engine {
         Parts {
             tables: &self.tables,
             tests: &self.tests,
+            automata: &self.automata,
             fields: &self.fields,
             rarest: &self.rarest,
         }

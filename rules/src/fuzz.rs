@@ -287,6 +287,9 @@ mod tests {
             let mut bytes = FILE.as_bytes().to_vec();
             for _ in 0..1 + random.below(4) {
                 let at = random.below(bytes.len());
+                if bytes.is_empty() {
+                    break;
+                }
                 match random.below(3) {
                     0 => bytes[at] = b" :-[]{}'\"%&*!|>#\n,0a"[random.below(20)],
                     1 => drop(bytes.drain(at..(at + random.below(20)).min(bytes.len()))),

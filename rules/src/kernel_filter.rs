@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     bundle::codec::{Reader, Writer},
     compile::{
-        atoms::{self, Method, Needle},
+        atoms::{self, Gate, Method, Needle},
         graph::{Graph, Node, NodeId},
     },
     expr::{FieldArg, FieldRef, Literal, Op, Operand, Rhs, Test},
@@ -99,7 +99,9 @@ impl KernelFilter {
         match self.kinds.get(kind) {
             None => !self.any_kind.is_empty(),
             Some(KindFilter::Connect(wanted)) => {
-                wanted.ipv4 && family.ipv4 || wanted.ipv6 && family.ipv6 || wanted.other && family.other
+                wanted.ipv4 && family.ipv4
+                    || wanted.ipv6 && family.ipv6
+                    || wanted.other && family.other
             }
             Some(KindFilter::Wanted | KindFilter::Open(_)) => true,
         }
@@ -109,12 +111,21 @@ impl KernelFilter {
     pub fn blockers(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut blockers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for rule in &self.any_kind {
-            blockers.entry(rule.clone()).or_default().insert("every kind".into());
+            blockers
+                .entry(rule.clone())
+                .or_default()
+                .insert("every kind".into());
         }
         for (kind, filter) in &self.kinds {
             if let KindFilter::Open(filter) = filter {
-                for rule in [&filter.any, &filter.read, &filter.write].into_iter().flat_map(|paths| &paths.everything) {
-                    blockers.entry(rule.clone()).or_default().insert(kind.clone());
+                for rule in [&filter.any, &filter.read, &filter.write]
+                    .into_iter()
+                    .flat_map(|paths| &paths.everything)
+                {
+                    blockers
+                        .entry(rule.clone())
+                        .or_default()
+                        .insert(kind.clone());
                 }
             }
         }
@@ -125,7 +136,10 @@ impl KernelFilter {
 impl PathFilter {
     /// Whether nothing passes.
     pub fn is_empty(&self) -> bool {
-        self.everything.is_empty() && self.exact.is_empty() && self.prefixes.is_empty() && self.suffixes.is_empty()
+        self.everything.is_empty()
+            && self.exact.is_empty()
+            && self.prefixes.is_empty()
+            && self.suffixes.is_empty()
     }
 
     /// Whether a path passes.
@@ -166,7 +180,11 @@ pub(crate) fn derive<'r>(
         let mut filter = OpenFilter::default();
         for (name, node) in rules {
             let opens = opens(graph, node, true);
-            for (into, paths) in [(&mut filter.any, opens.any), (&mut filter.read, opens.read), (&mut filter.write, opens.write)] {
+            for (into, paths) in [
+                (&mut filter.any, opens.any),
+                (&mut filter.read, opens.read),
+                (&mut filter.write, opens.write),
+            ] {
                 match paths {
                     None => {}
                     Some(Paths::Any) => {
@@ -179,7 +197,9 @@ pub(crate) fn derive<'r>(
         return Some(KindFilter::Open(filter));
     }
     if CONNECTS.contains(&kind) {
-        let families = rules.fold(NO_FAMILY, |families, (_, node)| families | family(graph, node, true));
+        let families = rules.fold(NO_FAMILY, |families, (_, node)| {
+            families | family(graph, node, true)
+        });
         return Some(KindFilter::Connect(Families {
             ipv4: families & IPV4 != 0,
             ipv6: families & IPV6 != 0,
@@ -206,15 +226,25 @@ struct Opens {
 
 impl Opens {
     fn all() -> Self {
-        Self { any: Some(Paths::Any), ..Self::default() }
+        Self {
+            any: Some(Paths::Any),
+            ..Self::default()
+        }
     }
 
     fn paths(paths: PathFilter) -> Self {
-        Self { any: Some(Paths::Of(paths)), ..Self::default() }
+        Self {
+            any: Some(Paths::Of(paths)),
+            ..Self::default()
+        }
     }
 
     fn union(mut self, other: Self) -> Self {
-        for (mine, theirs) in [(&mut self.any, other.any), (&mut self.read, other.read), (&mut self.write, other.write)] {
+        for (mine, theirs) in [
+            (&mut self.any, other.any),
+            (&mut self.read, other.read),
+            (&mut self.write, other.write),
+        ] {
             *mine = match (mine.take(), theirs) {
                 (None, paths) | (paths, None) => paths,
                 (Some(Paths::Of(mut mine)), Some(Paths::Of(theirs))) => {
@@ -233,9 +263,15 @@ impl Opens {
         let modes = |opens: &Self| [opens.any.clone(), opens.read.clone(), opens.write.clone()];
         for (mine_mode, mine) in modes(self).into_iter().enumerate() {
             for (theirs_mode, theirs) in modes(other).into_iter().enumerate() {
-                let (Some(mine), Some(theirs)) = (&mine, theirs) else { continue };
+                let (Some(mine), Some(theirs)) = (&mine, theirs) else {
+                    continue;
+                };
                 let mut one = Self::default();
-                let paths = if breadth(mine) <= breadth(&theirs) { mine.clone() } else { theirs };
+                let paths = if breadth(mine) <= breadth(&theirs) {
+                    mine.clone()
+                } else {
+                    theirs
+                };
                 // Read and write together are at least a write.
                 *match mine_mode.max(theirs_mode) {
                     0 => &mut one.any,
@@ -255,7 +291,13 @@ fn breadth(paths: &Paths) -> f64 {
         Paths::Any => f64::INFINITY,
         Paths::Of(paths) => {
             let affix = |text: &Vec<u8>| 1e6 * 0.7_f64.powi(text.len().min(200) as i32);
-            paths.exact.len() as f64 + paths.prefixes.iter().chain(&paths.suffixes).map(affix).sum::<f64>()
+            paths.exact.len() as f64
+                + paths
+                    .prefixes
+                    .iter()
+                    .chain(&paths.suffixes)
+                    .map(affix)
+                    .sum::<f64>()
         }
     }
 }
@@ -267,45 +309,63 @@ fn opens(graph: &Graph, node: NodeId, holds: bool) -> Opens {
         (Node::Atom(atom), true) => open_test(graph.atom(*atom)),
         (Node::Not(part), _) => opens(graph, *part, !holds),
         (Node::And(parts), true) | (Node::Or(parts), false) => {
-            parts.iter().fold(Opens::all(), |both, &part| both.intersection(&opens(graph, part, holds)))
+            parts.iter().fold(Opens::all(), |both, &part| {
+                both.intersection(&opens(graph, part, holds))
+            })
         }
         (Node::Or(parts), true) | (Node::And(parts), false) => {
-            parts.iter().fold(Opens::default(), |either, &part| either.union(opens(graph, part, holds)))
+            parts.iter().fold(Opens::default(), |either, &part| {
+                either.union(opens(graph, part, holds))
+            })
         }
     }
 }
 
 fn open_test(test: &Test) -> Opens {
-    let Operand::Field(FieldRef { field, arg: FieldArg::None }) = &test.lhs else { return Opens::all() };
-    let is_true = test.modifier.is_none() && matches!(&test.rhs, Rhs::Values(values) if values[..] == [Literal::Bool(true)]);
+    let Operand::Field(FieldRef {
+        field,
+        arg: FieldArg::None,
+    }) = &test.lhs
+    else {
+        return Opens::all();
+    };
+    let is_true = test.modifier.is_none()
+        && matches!(&test.rhs, Rhs::Values(values) if values[..] == [Literal::Bool(true)]);
     match field {
-        Field::EvtIsOpenRead if is_true && matches!(test.op, Op::Eq | Op::In) => {
-            Opens { read: Some(Paths::Any), ..Opens::default() }
-        }
-        Field::EvtIsOpenWrite if is_true && matches!(test.op, Op::Eq | Op::In) => {
-            Opens { write: Some(Paths::Any), ..Opens::default() }
-        }
+        Field::EvtIsOpenRead if is_true && matches!(test.op, Op::Eq | Op::In) => Opens {
+            read: Some(Paths::Any),
+            ..Opens::default()
+        },
+        Field::EvtIsOpenWrite if is_true && matches!(test.op, Op::Eq | Op::In) => Opens {
+            write: Some(Paths::Any),
+            ..Opens::default()
+        },
         Field::FdName | Field::FdDirectory | Field::FdFilename => {
-            let Some(gate) = atoms::gate(test) else { return Opens::all() };
-            let mut paths = PathFilter::default();
-            for needle in gate.needles {
-                let Needle::Bytes(text) = needle else { return Opens::all() };
-                let text = text.into_vec();
-                let into = match (field, gate.method) {
-                    (Field::FdName, Method::EqualBytes) => &mut paths.exact,
-                    (Field::FdName | Field::FdDirectory, Method::StartsWith | Method::PathPrefix) => &mut paths.prefixes,
-                    // A directory is the path up to its last slash, that one perhaps included.
-                    (Field::FdDirectory, Method::EqualBytes) if text.starts_with(b"/") => &mut paths.prefixes,
-                    (Field::FdName | Field::FdFilename, Method::EndsWith) => &mut paths.suffixes,
-                    (Field::FdFilename, Method::EqualBytes) if !text.is_empty() => &mut paths.suffixes,
-                    _ => return Opens::all(),
-                };
-                into.insert(text);
-            }
-            Opens::paths(paths)
+            let paths = atoms::gates(test).into_iter().find_map(|gate| path_filter(*field, gate));
+            paths.map_or_else(Opens::all, Opens::paths)
         }
         _ => Opens::all(),
     }
+}
+
+/// A gate on a path, where the kernel can check it.
+fn path_filter(field: Field, gate: Gate) -> Option<PathFilter> {
+    let mut paths = PathFilter::default();
+    for needle in gate.needles {
+        let Needle::Bytes(text) = needle else { return None };
+        let text = text.into_vec();
+        let into = match (field, gate.method) {
+            (Field::FdName, Method::EqualBytes) => &mut paths.exact,
+            (Field::FdName | Field::FdDirectory, Method::StartsWith | Method::PathPrefix) => &mut paths.prefixes,
+            // A directory is the path up to its last slash, that one perhaps included.
+            (Field::FdDirectory, Method::EqualBytes) if text.starts_with(b"/") => &mut paths.prefixes,
+            (Field::FdName | Field::FdFilename, Method::EndsWith) => &mut paths.suffixes,
+            (Field::FdFilename, Method::EqualBytes) if !text.is_empty() => &mut paths.suffixes,
+            _ => return None,
+        };
+        into.insert(text);
+    }
+    Some(paths)
 }
 
 const NO_FAMILY: u8 = 0;
@@ -322,16 +382,26 @@ fn family(graph: &Graph, node: NodeId, holds: bool) -> u8 {
         (Node::Atom(atom), true) => family_test(graph.atom(*atom)),
         (Node::Not(part), _) => family(graph, *part, !holds),
         (Node::And(parts), true) | (Node::Or(parts), false) => {
-            parts.iter().fold(ANY_FAMILY, |families, &part| families & family(graph, part, holds))
+            parts.iter().fold(ANY_FAMILY, |families, &part| {
+                families & family(graph, part, holds)
+            })
         }
         (Node::Or(parts), true) | (Node::And(parts), false) => {
-            parts.iter().fold(NO_FAMILY, |families, &part| families | family(graph, part, holds))
+            parts.iter().fold(NO_FAMILY, |families, &part| {
+                families | family(graph, part, holds)
+            })
         }
     }
 }
 
 fn family_test(test: &Test) -> u8 {
-    let Operand::Field(FieldRef { field, arg: FieldArg::None }) = &test.lhs else { return ANY_FAMILY };
+    let Operand::Field(FieldRef {
+        field,
+        arg: FieldArg::None,
+    }) = &test.lhs
+    else {
+        return ANY_FAMILY;
+    };
     let named = |families: fn(&[u8]) -> u8| match &test.rhs {
         Rhs::Values(values) if test.modifier.is_none() && matches!(test.op, Op::Eq | Op::In) => {
             values.iter().fold(NO_FAMILY, |all, value| match value {
@@ -381,7 +451,10 @@ fn family_test(test: &Test) -> u8 {
 pub(crate) fn encode(filter: &KernelFilter) -> Vec<u8> {
     let mut out = Writer::default();
     out.count(filter.any_kind.len());
-    filter.any_kind.iter().for_each(|rule| out.bytes(rule.as_bytes()));
+    filter
+        .any_kind
+        .iter()
+        .for_each(|rule| out.bytes(rule.as_bytes()));
     out.count(filter.kinds.len());
     for (kind, filter) in &filter.kinds {
         out.bytes(kind.as_bytes());
@@ -391,7 +464,10 @@ pub(crate) fn encode(filter: &KernelFilter) -> Vec<u8> {
                 out.byte(1);
                 for paths in [&filter.any, &filter.read, &filter.write] {
                     out.count(paths.everything.len());
-                    paths.everything.iter().for_each(|rule| out.bytes(rule.as_bytes()));
+                    paths
+                        .everything
+                        .iter()
+                        .for_each(|rule| out.bytes(rule.as_bytes()));
                     for texts in [&paths.exact, &paths.prefixes, &paths.suffixes] {
                         out.count(texts.len());
                         texts.iter().for_each(|text| out.bytes(text));
@@ -399,9 +475,17 @@ pub(crate) fn encode(filter: &KernelFilter) -> Vec<u8> {
                 }
             }
             KindFilter::Connect(families) => {
-                let bits = [(families.ipv4, IPV4), (families.ipv6, IPV6), (families.other, OTHER)];
+                let bits = [
+                    (families.ipv4, IPV4),
+                    (families.ipv6, IPV6),
+                    (families.other, OTHER),
+                ];
                 out.byte(2);
-                out.byte(bits.iter().map(|&(passes, bit)| if passes { bit } else { 0 }).sum());
+                out.byte(
+                    bits.iter()
+                        .map(|&(passes, bit)| if passes { bit } else { 0 })
+                        .sum(),
+                );
             }
         }
     }
@@ -436,7 +520,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<KernelFilter> {
             2 => {
                 let bits = from.byte()?;
                 let passes = |bit| bits & bit != 0;
-                KindFilter::Connect(Families { ipv4: passes(IPV4), ipv6: passes(IPV6), other: passes(OTHER) })
+                KindFilter::Connect(Families {
+                    ipv4: passes(IPV4),
+                    ipv6: passes(IPV6),
+                    other: passes(OTHER),
+                })
             }
             _ => return None,
         };

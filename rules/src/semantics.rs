@@ -22,7 +22,7 @@ use std::{cmp::Ordering, net::IpAddr};
 
 use rustc_hash::FxHashSet;
 
-pub(crate) use bytes::check_regex;
+pub(crate) use bytes::{check_regex, regex_pattern};
 pub(crate) use glob::Glob;
 pub(crate) use path::PathSet;
 pub(crate) use transform::{Computed, evaluate};

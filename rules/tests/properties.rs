@@ -11,7 +11,10 @@ use saker_rules::{
     bundle::Bundle,
     compile::CompileOptions,
     engine::{Engine, EngineOptions},
-    expr::{Expr, FieldArg, FieldRef, Literal, Modifier, Op, Operand, Rhs, Test, Transform, TransformKind},
+    expr::{
+        Expr, FieldArg, FieldRef, Literal, Modifier, Op, Operand, Rhs, Test, Transform,
+        TransformKind,
+    },
     fields::Field,
     kernel_filter::Families,
     reference::Prepared,
@@ -46,13 +49,32 @@ impl Random {
 
 const KINDS: [&str; 6] = ["execve", "open", "openat", "connect", "clone", "gpu"];
 const WORDS: [&str; 18] = [
-    "sh", "bash", "bas", "python3", "a", "", "passwd", "/etc/passwd", "/etc", "/etc/", "/usr/bin/python3", "curl http://x/y", "BASH",
-    "/usr//lib/", "miner", "host", "/etc/passwd-backup.old", "f",
+    "sh",
+    "bash",
+    "bas",
+    "python3",
+    "a",
+    "",
+    "passwd",
+    "/etc/passwd",
+    "/etc",
+    "/etc/",
+    "/usr/bin/python3",
+    "curl http://x/y",
+    "BASH",
+    "/usr//lib/",
+    "miner",
+    "host",
+    "/etc/passwd-backup.old",
+    "f",
 ];
 
 /// Fields of every type and shape; with what they may be asked for.
 fn fields(random: &mut Random) -> FieldRef {
-    let plain = |field| FieldRef { field, arg: FieldArg::None };
+    let plain = |field| FieldRef {
+        field,
+        arg: FieldArg::None,
+    };
     match random.below(24) {
         0..4 => plain(Field::ProcName),
         4..7 => plain(Field::ProcCmdline),
@@ -60,16 +82,28 @@ fn fields(random: &mut Random) -> FieldRef {
         11 => plain(Field::FdDirectory),
         12 => plain(Field::FdFilename),
         13 => plain(Field::ContainerId),
-        14 => FieldRef { field: Field::ProcAname, arg: FieldArg::Index(2) },
+        14 => FieldRef {
+            field: Field::ProcAname,
+            arg: FieldArg::Index(2),
+        },
         15 => plain(Field::ProcAname),
-        16 => FieldRef { field: Field::EvtArg, arg: FieldArg::Key("flags".into()) },
+        16 => FieldRef {
+            field: Field::EvtArg,
+            arg: FieldArg::Key("flags".into()),
+        },
         17 => plain(Field::UserUid),
         18 => plain(Field::FdNum),
         19 => plain(Field::EvtIsOpenRead),
         20 => plain(Field::EvtIsOpenWrite),
         21 => plain(Field::FdSip),
-        22 => plain(random_of(random, &[Field::FdIp, Field::FdNet, Field::FdTypechar, Field::FdSport])),
-        _ => plain(random_of(random, &[Field::ProcLineage, Field::FdTypes, Field::ProcName])),
+        22 => plain(random_of(
+            random,
+            &[Field::FdIp, Field::FdNet, Field::FdTypechar, Field::FdSport],
+        )),
+        _ => plain(random_of(
+            random,
+            &[Field::ProcLineage, Field::FdTypes, Field::ProcName],
+        )),
     }
 }
 
@@ -103,9 +137,23 @@ fn test(random: &mut Random) -> Test {
         // The kind of event, in every way in which a rule may ask for it.
         let op = random.pick(&[Op::Eq, Op::In, Op::In, Op::Ne, Op::StartsWith, Op::Exists]);
         let count = if op == Op::In { 1 + random.below(3) } else { 1 };
-        let values = (0..count).map(|_| Literal::Bytes(random.pick(&KINDS).as_bytes().into())).collect();
-        let rhs = if op == Op::Exists { Rhs::None } else { Rhs::Values(values) };
-        return Test { lhs: Operand::Field(FieldRef { field: Field::EvtType, arg: FieldArg::None }), op, modifier: None, rhs };
+        let values = (0..count)
+            .map(|_| Literal::Bytes(random.pick(&KINDS).as_bytes().into()))
+            .collect();
+        let rhs = if op == Op::Exists {
+            Rhs::None
+        } else {
+            Rhs::Values(values)
+        };
+        return Test {
+            lhs: Operand::Field(FieldRef {
+                field: Field::EvtType,
+                arg: FieldArg::None,
+            }),
+            op,
+            modifier: None,
+            rhs,
+        };
     }
     let field = fields(random);
     use saker_rules::value::FieldType as Type;
@@ -113,19 +161,51 @@ fn test(random: &mut Random) -> Test {
     let is_text = matches!(ty, Type::Str | Type::Path | Type::Bytes);
     let op = match ty {
         _ if is_text => random.pick(&[
-            Op::Exists, Op::Eq, Op::Eq, Op::Ne, Op::Lt, Op::Ge, Op::In, Op::In, Op::Intersects, Op::PMatch, Op::Contains, Op::Contains,
-            Op::IContains, Op::BContains, Op::StartsWith, Op::StartsWith, Op::BStartsWith, Op::EndsWith, Op::Glob, Op::IGlob, Op::Regex,
+            Op::Exists,
+            Op::Eq,
+            Op::Eq,
+            Op::Ne,
+            Op::Lt,
+            Op::Ge,
+            Op::In,
+            Op::In,
+            Op::Intersects,
+            Op::PMatch,
+            Op::Contains,
+            Op::Contains,
+            Op::IContains,
+            Op::BContains,
+            Op::StartsWith,
+            Op::StartsWith,
+            Op::BStartsWith,
+            Op::EndsWith,
+            Op::Glob,
+            Op::IGlob,
+            Op::Regex,
         ]),
         Type::Bool => random.pick(&[Op::Exists, Op::Eq, Op::Ne]),
         Type::Ip | Type::Net => random.pick(&[Op::Exists, Op::Eq, Op::Ne, Op::In]),
-        _ => random.pick(&[Op::Exists, Op::Eq, Op::Ne, Op::Lt, Op::Le, Op::Gt, Op::Ge, Op::In]),
+        _ => random.pick(&[
+            Op::Exists,
+            Op::Eq,
+            Op::Ne,
+            Op::Lt,
+            Op::Le,
+            Op::Gt,
+            Op::Ge,
+            Op::In,
+        ]),
     };
     let modifier = if op != Op::Exists && random.chance(8) {
         Some(random.pick(&[Modifier::OneOf, Modifier::AnyOf, Modifier::AllOf]))
     } else {
         None
     };
-    let count = if modifier.is_some() || matches!(op, Op::In | Op::Intersects | Op::PMatch) { 1 + random.below(4) } else { 1 };
+    let count = if modifier.is_some() || matches!(op, Op::In | Op::Intersects | Op::PMatch) {
+        1 + random.below(4)
+    } else {
+        1
+    };
     let literal = |random: &mut Random| match ty {
         Type::Bool => Literal::Bool(random.chance(60)),
         Type::Ip if random.chance(50) => Literal::Ip(address(random)),
@@ -141,9 +221,28 @@ fn test(random: &mut Random) -> Test {
                 pattern.insert(random.below(pattern.len() + 1), random.pick(b"**?[\\"));
                 pattern.into()
             }
-            Op::PMatch if random.chance(20) => random.pick(&[&b"/"[..], b"/*/passwd", b"/usr/li*", b"etc", b"//etc//"]).into(),
+            Op::PMatch if random.chance(20) => random
+                .pick(&[&b"/"[..], b"/*/passwd", b"/usr/li*", b"etc", b"//etc//"])
+                .into(),
             // As `lexer` would not let a pattern through that is none.
-            Op::Regex => random.pick(&[&b"ba.*"[..], b"(sh|bash)", b"/etc/.*", b".*passwd", b"[a-z]+3?", b".*"]).into(),
+            Op::Regex => random
+                .pick(&[
+                    &b"ba.*"[..],
+                    b"(sh|bash)",
+                    b"/etc/.*",
+                    b".*passwd",
+                    b"[a-z]+3?",
+                        b".*",
+                        b"/etc/pass.*",
+                        b"(/etc|/usr)/.*",
+                        b".*bin/py.*",
+                        b"^sh$",
+                        br"ba\w+",
+                        b"(?i)ba.*",
+                        b"[^/]*(miner|host)f?",
+                        b"",
+                    ])
+                .into(),
             Op::IContains => word(random).to_ascii_lowercase().into(),
             _ => word(random),
         }),
@@ -161,17 +260,33 @@ fn test(random: &mut Random) -> Test {
     let rhs = match op {
         Op::Exists => Rhs::None,
         Op::Eq | Op::Ne if is_text && modifier.is_none() && random.chance(5) => {
-            Rhs::Operand(Operand::Field(FieldRef { field: Field::ProcName, arg: FieldArg::None }))
+            Rhs::Operand(Operand::Field(FieldRef {
+                field: Field::ProcName,
+                arg: FieldArg::None,
+            }))
         }
         _ => Rhs::Values(values),
     };
     let lhs = if is_text && random.chance(6) {
-        let kind = random.pick(&[TransformKind::ToLower, TransformKind::ToUpper, TransformKind::Basename]);
-        Operand::Transform(Box::new(Transform { kind, args: vec![Operand::Field(field)], arg: FieldArg::None }))
+        let kind = random.pick(&[
+            TransformKind::ToLower,
+            TransformKind::ToUpper,
+            TransformKind::Basename,
+        ]);
+        Operand::Transform(Box::new(Transform {
+            kind,
+            args: vec![Operand::Field(field)],
+            arg: FieldArg::None,
+        }))
     } else {
         Operand::Field(field)
     };
-    Test { lhs, op, modifier, rhs }
+    Test {
+        lhs,
+        op,
+        modifier,
+        rhs,
+    }
 }
 
 fn expr(random: &mut Random, depth: usize, pool: &[Expr]) -> Expr {
@@ -179,7 +294,11 @@ fn expr(random: &mut Random, depth: usize, pool: &[Expr]) -> Expr {
     if !pool.is_empty() && random.chance(15) {
         return random.pick(pool);
     }
-    let parts = |random: &mut Random| (0..2 + random.below(3)).map(|_| expr(random, depth - 1, pool)).collect();
+    let parts = |random: &mut Random| {
+        (0..2 + random.below(3))
+            .map(|_| expr(random, depth - 1, pool))
+            .collect()
+    };
     match if depth == 0 { 0 } else { random.below(10) } {
         0..3 => Expr::Test(test(random)),
         3..6 => Expr::And(parts(random)),
@@ -203,7 +322,10 @@ impl FieldSource for Event {
         if field == Field::EvtType {
             return self.event_type().map(Value::Bytes);
         }
-        self.values.iter().find(|(own, _)| own.field == field && FieldArgRef::from(&own.arg) == arg).map(|(_, value)| *value)
+        self.values
+            .iter()
+            .find(|(own, _)| own.field == field && FieldArgRef::from(&own.arg) == arg)
+            .map(|(_, value)| *value)
     }
 }
 
@@ -234,7 +356,13 @@ fn value(random: &mut Random, field: &FieldRef) -> Value<'static> {
     };
     // A source may be wrong about a type; the engine must not be.
     if random.chance(2) {
-        return random.pick(&[Value::Uint(7), Value::Bytes(b"sh"), Value::Int(-1), Value::Bool(true), Value::List(&[])]);
+        return random.pick(&[
+            Value::Uint(7),
+            Value::Bytes(b"sh"),
+            Value::Int(-1),
+            Value::Bool(true),
+            Value::List(&[]),
+        ]);
     }
     if several {
         let count = random.below(4);
@@ -244,7 +372,11 @@ fn value(random: &mut Random, field: &FieldRef) -> Value<'static> {
 }
 
 fn event(random: &mut Random) -> Event {
-    let kind = if random.chance(3) { None } else { Some(random.pick(&[&KINDS[..], &["mmap", "opening"]].concat())) };
+    let kind = if random.chance(3) {
+        None
+    } else {
+        Some(random.pick(&[&KINDS[..], &["mmap", "opening"]].concat()))
+    };
     let mut values: Vec<(FieldRef, Value<'static>)> = Vec::new();
     for _ in 0..30 {
         let field = fields(random);
@@ -274,16 +406,25 @@ fn rule(index: usize, condition: Expr) -> Rule {
 
 fn rules(random: &mut Random) -> RuleSet {
     let pool: Vec<Expr> = (0..4).map(|_| expr(random, 2, &[])).collect();
-    RuleSet { rules: (0..RULES).map(|index| rule(index, expr(random, 3, &pool))).collect() }
+    RuleSet {
+        rules: (0..RULES)
+            .map(|index| rule(index, expr(random, 3, &pool)))
+            .collect(),
+    }
 }
 
 fn condition(rule: &Rule) -> &Expr {
-    let Detection::Event(condition) = &rule.detection else { unreachable!("all rules here are of this kind") };
+    let Detection::Event(condition) = &rule.detection else {
+        unreachable!("all rules here are of this kind")
+    };
     condition
 }
 
 fn rounds() -> usize {
-    let pairs = env::var("SAKER_PROPERTY_PAIRS").ok().and_then(|text| text.parse().ok()).unwrap_or(PAIRS_DEFAULT);
+    let pairs = env::var("SAKER_PROPERTY_PAIRS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(PAIRS_DEFAULT);
     pairs.div_ceil(RULES * EVENTS)
 }
 
@@ -293,7 +434,11 @@ fn the_engine_agrees_with_the_reference() {
     for seed in 1..=rounds() as u64 {
         let random = &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let rules = rules(random);
-        let prepared: Vec<_> = rules.rules.iter().map(|rule| Prepared::new(condition(rule))).collect();
+        let prepared: Vec<_> = rules
+            .rules
+            .iter()
+            .map(|rule| Prepared::new(condition(rule)))
+            .collect();
         let bundle = Bundle::compile(&rules, &CompileOptions::default()).unwrap();
         let engine = Engine::new(bundle, EngineOptions::default());
         let mut scratch = engine.scratch();
@@ -303,10 +448,14 @@ fn the_engine_agrees_with_the_reference() {
             found.clear();
             engine.evaluate(&mut scratch, &event, &mut found);
             let found: Vec<usize> = found.iter().map(|id| id.0 as usize).collect();
-            let expected: Vec<usize> = (0..RULES).filter(|&index| prepared[index].evaluate(&event)).collect();
+            let expected: Vec<usize> = (0..RULES)
+                .filter(|&index| prepared[index].evaluate(&event))
+                .collect();
             matched += expected.len();
             if found != expected {
-                let wrong = (0..RULES).find(|index| found.contains(index) != expected.contains(index)).unwrap();
+                let wrong = (0..RULES)
+                    .find(|index| found.contains(index) != expected.contains(index))
+                    .unwrap();
                 panic!(
                     "seed {seed}: the engine says {}, the reference {}, of {:#?}\non {:?} {:#?}",
                     found.contains(&wrong),
@@ -318,18 +467,34 @@ fn the_engine_agrees_with_the_reference() {
             }
         }
     }
-    assert!(matched > rounds() * EVENTS, "too few matches for the test to mean anything: {matched}");
+    assert!(
+        matched > rounds() * EVENTS,
+        "too few matches for the test to mean anything: {matched}"
+    );
 }
 
 /// An open or a connection as a kernel tells it: fields that follow from each other do.
 fn kernel_event(random: &mut Random) -> (Event, Vec<u8>, bool, bool, Families) {
-    let plain = |field| FieldRef { field, arg: FieldArg::None };
+    let plain = |field| FieldRef {
+        field,
+        arg: FieldArg::None,
+    };
     let mut event = event(random);
     let derived = [
-        Field::FdName, Field::FdDirectory, Field::FdFilename, Field::EvtIsOpenRead, Field::EvtIsOpenWrite, Field::FdSip, Field::FdIp, Field::FdNet,
-        Field::FdSport, Field::FdTypechar,
+        Field::FdName,
+        Field::FdDirectory,
+        Field::FdFilename,
+        Field::EvtIsOpenRead,
+        Field::EvtIsOpenWrite,
+        Field::FdSip,
+        Field::FdIp,
+        Field::FdNet,
+        Field::FdSport,
+        Field::FdTypechar,
     ];
-    event.values.retain(|(own, _)| !derived.contains(&own.field));
+    event
+        .values
+        .retain(|(own, _)| !derived.contains(&own.field));
     let mut families = Families::default();
     let (mut path, mut is_read, mut is_write) = (Vec::new(), false, false);
     if random.chance(70) {
@@ -338,14 +503,27 @@ fn kernel_event(random: &mut Random) -> (Event, Vec<u8>, bool, bool, Families) {
         (is_read, is_write) = (random.chance(60), random.chance(50));
         let slash = path.iter().rposition(|&byte| byte == b'/');
         let name: &'static [u8] = leak(path.clone());
-        event.values.push((plain(Field::FdName), Value::Bytes(name)));
+        event
+            .values
+            .push((plain(Field::FdName), Value::Bytes(name)));
         if let Some(slash) = slash {
-            event.values.push((plain(Field::FdDirectory), Value::Bytes(&name[..slash.max(1)])));
-            event.values.push((plain(Field::FdFilename), Value::Bytes(&name[slash + 1..])));
+            event.values.push((
+                plain(Field::FdDirectory),
+                Value::Bytes(&name[..slash.max(1)]),
+            ));
+            event
+                .values
+                .push((plain(Field::FdFilename), Value::Bytes(&name[slash + 1..])));
         }
-        event.values.push((plain(Field::FdTypechar), Value::Bytes(b"f")));
-        event.values.push((plain(Field::EvtIsOpenRead), Value::Bool(is_read)));
-        event.values.push((plain(Field::EvtIsOpenWrite), Value::Bool(is_write)));
+        event
+            .values
+            .push((plain(Field::FdTypechar), Value::Bytes(b"f")));
+        event
+            .values
+            .push((plain(Field::EvtIsOpenRead), Value::Bool(is_read)));
+        event
+            .values
+            .push((plain(Field::EvtIsOpenWrite), Value::Bool(is_write)));
     } else {
         event.kind = Some("connect");
         let address = address(random);
@@ -354,10 +532,19 @@ fn kernel_event(random: &mut Random) -> (Event, Vec<u8>, bool, bool, Families) {
             _ if address.is_ipv4() => families.ipv4 = true,
             _ => families.ipv6 = true,
         }
-        let typechar: &[u8] = if families.other { b"u" } else if families.ipv4 { b"4" } else { b"6" };
-        event.values.push((plain(Field::FdTypechar), Value::Bytes(typechar)));
+        let typechar: &[u8] = if families.other {
+            b"u"
+        } else if families.ipv4 {
+            b"4"
+        } else {
+            b"6"
+        };
+        event
+            .values
+            .push((plain(Field::FdTypechar), Value::Bytes(typechar)));
         if !families.other {
-            let ends: &'static [Value<'static>] = leak(vec![Value::Ip(address), Value::Ip(address)]);
+            let ends: &'static [Value<'static>] =
+                leak(vec![Value::Ip(address), Value::Ip(address)]);
             event.values.push((plain(Field::FdSip), Value::Ip(address)));
             event.values.push((plain(Field::FdIp), Value::List(ends)));
             event.values.push((plain(Field::FdNet), Value::List(ends)));
@@ -375,7 +562,10 @@ fn the_kernel_filter_drops_nothing_that_a_rule_matches() {
         // Few rules, or there is nothing that none of them wants.
         let mut rules = rules(random);
         rules.rules.truncate(1 + random.below(3));
-        let engine = Engine::new(Bundle::compile(&rules, &CompileOptions::default()).unwrap(), EngineOptions::default());
+        let engine = Engine::new(
+            Bundle::compile(&rules, &CompileOptions::default()).unwrap(),
+            EngineOptions::default(),
+        );
         let filter = engine.kernel_filter();
         let mut scratch = engine.scratch();
         let mut found = Vec::new();
@@ -393,17 +583,26 @@ fn the_kernel_filter_drops_nothing_that_a_rule_matches() {
                 passes || found.is_empty(),
                 "seed {seed}: dropped {kind} of {:?}, which matches {:#?}\nfilter {filter:#?}",
                 String::from_utf8_lossy(&path),
-                found.iter().map(|id| condition(&rules.rules[id.0 as usize])).collect::<Vec<_>>()
+                found
+                    .iter()
+                    .map(|id| condition(&rules.rules[id.0 as usize]))
+                    .collect::<Vec<_>>()
             );
         }
     }
-    assert!(dropped > rounds(), "the filter drops too little for the test to mean anything: {dropped}");
+    assert!(
+        dropped > rounds(),
+        "the filter drops too little for the test to mean anything: {dropped}"
+    );
 }
 
 #[test]
 fn damaged_bundles_are_refused() {
     let random = &mut Random(5);
-    let whole = Bundle::compile(&rules(random), &CompileOptions::default()).unwrap().as_bytes().to_vec();
+    let whole = Bundle::compile(&rules(random), &CompileOptions::default())
+        .unwrap()
+        .as_bytes()
+        .to_vec();
     for end in 0..whole.len() {
         // Every place in the header and directory, then every few bytes.
         if end < 600 || end % 37 == 0 {
@@ -425,7 +624,10 @@ fn malformed_bundles_do_no_harm() {
     let mut accepted = 0;
     for round in 0..(rounds() * 20).min(40_000) {
         let mut bytes = if round % 500 == 0 || round == 0 {
-            Bundle::compile(&rules(random), &CompileOptions::default()).unwrap().as_bytes().to_vec()
+            Bundle::compile(&rules(random), &CompileOptions::default())
+                .unwrap()
+                .as_bytes()
+                .to_vec()
         } else {
             LAST.with_borrow(Clone::clone)
         };
@@ -433,14 +635,25 @@ fn malformed_bundles_do_no_harm() {
         for _ in 0..1 + random.below(4) {
             let at = 72 + random.below(bytes.len() - 72);
             let at = at & !3;
-            let number = random.pick(&[0, 1, 2, u32::MAX, u32::MAX - 1, 0x7fff_ffff, random.0 as u32 & 0xff, random.0 as u32 & 0xffff]);
+            let number = random.pick(&[
+                0,
+                1,
+                2,
+                u32::MAX,
+                u32::MAX - 1,
+                0x7fff_ffff,
+                random.0 as u32 & 0xff,
+                random.0 as u32 & 0xffff,
+            ]);
             if let Some(word) = bytes.get_mut(at..at + 4) {
                 word.copy_from_slice(&number.to_le_bytes());
             }
         }
         let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[32..]);
         bytes[24..32].copy_from_slice(&checksum.to_le_bytes());
-        let Ok(bundle) = Bundle::from_bytes(&bytes) else { continue };
+        let Ok(bundle) = Bundle::from_bytes(&bytes) else {
+            continue;
+        };
         accepted += 1;
         let engine = Engine::new(bundle, EngineOptions::default());
         let mut scratch = engine.scratch();
@@ -449,7 +662,12 @@ fn malformed_bundles_do_no_harm() {
             engine.evaluate(&mut scratch, &event(random), &mut found);
         }
         for rule in engine.rules() {
-            let _ = (rule.name(), rule.tags().count(), rule.output(), rule.sequence_by());
+            let _ = (
+                rule.name(),
+                rule.tags().count(),
+                rule.output(),
+                rule.sequence_by(),
+            );
         }
         let _ = engine.kernel_filter();
     }

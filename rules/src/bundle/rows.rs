@@ -68,6 +68,8 @@ pub mod kind {
     pub const WORD: u8 = 9;
     /// A shared condition, entered at node `a`; all its nodes stand before `b`.
     pub const SUB: u8 = 10;
+    /// The automaton `a` accepts the value; for values of other types, general test `b`.
+    pub const REGEX: u8 = 11;
 }
 
 /// A set of keys of one table.

@@ -4,6 +4,8 @@
 //! and that every reference fits. What the tables of `matcher` hold is not checked: a wrong word there makes a look-up miss,
 //! and their loops are bounded whatever they hold.
 
+use regex_automata::dfa::sparse;
+
 use super::{
     align, codec,
     rows::{
@@ -86,6 +88,8 @@ sections! {
     sets: SetRow,
     /// General tests: where each stands in `blob`.
     tests: Span,
+    /// Automata: where each stands in `blob`.
+    automata: Span,
     /// Steps of conditions.
     nodes: NodeRow,
     /// Units.
@@ -265,6 +269,10 @@ impl<'a> Tables<'a> {
             let test = self.blob.get(test.range()).ok_or("a test is missing")?;
             ensure(codec::decode_test(test).is_some(), "a test cannot be read")?;
         }
+        for automaton in self.automata {
+            let bytes = self.blob.get(automaton.range()).ok_or("an automaton is missing")?;
+            ensure(sparse::DFA::from_bytes(bytes).is_ok(), "an automaton cannot be read")?;
+        }
         for set in self.sets {
             ensure(
                 (set.table as usize) < self.tables.len(),
@@ -303,6 +311,10 @@ impl<'a> Tables<'a> {
                 (atom.a as usize) < self.tests.len(),
                 "a comparison's test is missing",
             ),
+            kind::REGEX => {
+                let fits = (atom.a as usize) < self.automata.len() && (atom.b as usize) < self.tests.len();
+                ensure(fits, "a comparison's automaton is missing")
+            }
             kind::EXISTS | kind::WORD => Ok(()),
             kind::COMPARE => ensure(atom.op < 4, "a comparison's operator is unknown"),
             kind::IN => ensure(

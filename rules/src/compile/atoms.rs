@@ -9,6 +9,7 @@ use crate::{
     expr::{FieldRef, Literal, Op, Operand, Rhs, Test},
     fields::Field,
     matcher::range::{self, Bound},
+    semantics::regex_pattern,
 };
 
 /// How the engine answers a comparison.
@@ -28,6 +29,8 @@ pub enum Form<'t> {
     EndsWith(&'t [u8]),
     /// Whether the value contains this.
     Contains(&'t [u8]),
+    /// Whether the pattern matches the whole value.
+    Regex(&'t [u8]),
     /// Order of numbers: type, operator, operand.
     Compare(Class, Op, u64),
 }
@@ -123,6 +126,7 @@ pub fn form(test: &Test) -> Form<'_> {
             }
         }
         (Op::Ne, [value]) => constant(value).map_or(Form::General, Form::Ne),
+        (Op::Regex, [Literal::Bytes(pattern)]) => Form::Regex(pattern),
         (Op::StartsWith, [Literal::Bytes(text)]) => Form::StartsWith(text),
         (Op::EndsWith, [Literal::Bytes(text)]) => Form::EndsWith(text),
         (Op::Contains, [Literal::Bytes(text)]) if !text.is_empty() => Form::Contains(text),
@@ -147,51 +151,111 @@ fn constant(literal: &Literal) -> Option<Const<'_>> {
     })
 }
 
-/// The constants by which a rule that needs the comparison can be found, if there are any.
-pub fn gate(test: &Test) -> Option<Gate> {
-    let Operand::Field(field) = &test.lhs else {
-        return None;
+/// The constants by which a rule that needs the comparison can be found: alternatives, the rarest first.
+pub fn gates(test: &Test) -> Vec<Gate> {
+    let (Operand::Field(field), Rhs::Values(values)) = (&test.lhs, &test.rhs) else {
+        return Vec::new();
     };
-    let Rhs::Values(values) = &test.rhs else {
-        return None;
-    };
-    if values.is_empty() {
-        return None;
-    }
-    let (method, needles) = match test.op {
-        Op::Eq | Op::In | Op::Intersects => equality(values)?,
-        Op::StartsWith | Op::BStartsWith => (Method::StartsWith, texts(values)?),
-        Op::EndsWith => (Method::EndsWith, texts(values)?),
-        Op::Contains | Op::BContains => (Method::Contains, texts(values)?),
-        Op::IContains => {
-            let lower = |needle: Needle| match needle {
-                Needle::Bytes(text) => Needle::Bytes(text.to_ascii_lowercase().into()),
-                other => other,
-            };
-            (
-                Method::ContainsNoCase,
-                texts(values)?.into_iter().map(lower).collect(),
-            )
+    let one = |gate: Option<(Method, Vec<Needle>)>| gate.into_iter().collect();
+    let found: Vec<(Method, Vec<Needle>)> = match test.op {
+        _ if values.is_empty() => Vec::new(),
+        Op::Eq | Op::In | Op::Intersects => one(equality(values)),
+        Op::StartsWith | Op::BStartsWith => one(texts(Method::StartsWith, values)),
+        Op::EndsWith => one(texts(Method::EndsWith, values)),
+        Op::Contains | Op::BContains => one(texts(Method::Contains, values)),
+        Op::IContains => one(texts(Method::ContainsNoCase, values)),
+        Op::PMatch => {
+            one(values.iter().map(path_start).collect::<Option<_>>().map(|needles| (Method::PathPrefix, needles)))
         }
-        Op::PMatch => (
-            Method::PathPrefix,
-            values.iter().map(path_start).collect::<Option<_>>()?,
-        ),
-        Op::Glob => glob(values)?,
-        Op::Lt | Op::Le | Op::Gt | Op::Ge => bound(test.op, values)?,
-        Op::Exists | Op::Ne | Op::IGlob | Op::Regex => return None,
+        Op::Glob => pieces(values, glob_pieces),
+        Op::Regex => pieces(values, regex_pieces),
+        Op::Lt | Op::Le | Op::Gt | Op::Ge => one(bound(test.op, values)),
+        Op::Exists | Op::Ne | Op::IGlob => Vec::new(),
     };
-    let share = needles
-        .iter()
-        .map(|needle| share(field.field, method, needle))
-        .sum::<f32>()
-        .min(1.0);
-    Some(Gate {
-        field: field.clone(),
-        method,
-        needles,
-        share,
-    })
+    let mut gates: Vec<Gate> = found
+        .into_iter()
+        .map(|(method, needles)| {
+            let share = needles.iter().map(|needle| share(field.field, method, needle)).sum::<f32>().min(1.0);
+            Gate { field: field.clone(), method, needles, share }
+        })
+        .collect();
+    gates.sort_by(|a, b| a.share.total_cmp(&b.share));
+    gates
+}
+
+/// Texts of which a value has one, where a pattern matches it; by where they stand.
+#[derive(Default)]
+struct Pieces {
+    starts: Option<Vec<Vec<u8>>>,
+    ends: Option<Vec<Vec<u8>>>,
+    inside: Option<Vec<Vec<u8>>>,
+}
+
+/// All patterns by their starts, all by their ends, all by text inside: whichever of these every pattern has.
+fn pieces(values: &[Literal], of: impl Fn(&[u8]) -> Pieces) -> Vec<(Method, Vec<Needle>)> {
+    let mut all = [(Method::StartsWith, Some(Vec::new())), (Method::EndsWith, Some(Vec::new())), (Method::Contains, Some(Vec::new()))];
+    for value in values {
+        let pieces = match value {
+            Literal::Bytes(pattern) => of(pattern),
+            _ => Pieces::default(),
+        };
+        for ((_, all), own) in all.iter_mut().zip([pieces.starts, pieces.ends, pieces.inside]) {
+            let own = own.filter(|texts| !texts.is_empty() && texts.iter().all(|text| !text.is_empty()));
+            *all = match (all.take(), own) {
+                (Some(mut all), Some(own)) => {
+                    all.extend(own.into_iter().map(|text| Needle::Bytes(text.into())));
+                    Some(all)
+                }
+                _ => None,
+            };
+        }
+    }
+    all.into_iter().filter_map(|(method, needles)| Some((method, needles?))).collect()
+}
+
+fn glob_pieces(pattern: &[u8]) -> Pieces {
+    let starts = Some(vec![literal_start(pattern).to_vec()]);
+    // A bracket or an escape makes it hard to say where literal text ends; the start is still plain.
+    if pattern.iter().any(|byte| b"[\\".contains(byte)) {
+        return Pieces { starts, ..Pieces::default() };
+    }
+    let parts = || pattern.split(|byte| b"*?".contains(byte));
+    Pieces {
+        starts,
+        ends: parts().next_back().map(|part| vec![part.to_vec()]),
+        inside: parts().max_by_key(|part| part.len()).map(|part| vec![part.to_vec()]),
+    }
+}
+
+fn regex_pieces(pattern: &[u8]) -> Pieces {
+    use regex_syntax::{
+        ParserBuilder,
+        hir::{
+            Hir, HirKind,
+            literal::{ExtractKind, Extractor},
+        },
+    };
+    // As `semantics.rs` compiles it.
+    let parsed = ParserBuilder::new().unicode(false).utf8(false).multi_line(true).build().parse(&regex_pattern(pattern));
+    let Ok(parsed) = parsed else { return Pieces::default() };
+    let literals = |kind| {
+        let found = Extractor::new().kind(kind).limit_total(32).extract(&parsed);
+        found.literals().map(|literals| literals.iter().map(|literal| literal.as_bytes().to_vec()).collect())
+    };
+    fn longest(hir: &Hir) -> Option<&[u8]> {
+        match hir.kind() {
+            HirKind::Literal(literal) => Some(&literal.0),
+            HirKind::Concat(parts) => parts.iter().filter_map(longest).max_by_key(|text| text.len()),
+            HirKind::Capture(capture) => longest(&capture.sub),
+            HirKind::Repetition(repetition) if repetition.min > 0 => longest(&repetition.sub),
+            _ => None,
+        }
+    }
+    Pieces {
+        starts: literals(ExtractKind::Prefix),
+        ends: literals(ExtractKind::Suffix),
+        inside: longest(&parsed).map(|text| vec![text.to_vec()]),
+    }
 }
 
 /// What a path starts with whose components a `pmatch` pattern is a prefix of, when the path is written plainly: a slash before each component and none behind.
@@ -215,14 +279,14 @@ fn path_start(value: &Literal) -> Option<Needle> {
     (start.len() > 1).then(|| Needle::Bytes(start.into()))
 }
 
-fn texts(values: &[Literal]) -> Option<Vec<Needle>> {
-    values
-        .iter()
-        .map(|value| match value {
-            Literal::Bytes(text) if !text.is_empty() => Some(Needle::Bytes(text.clone())),
-            _ => None,
-        })
-        .collect()
+fn texts(method: Method, values: &[Literal]) -> Option<(Method, Vec<Needle>)> {
+    let needles = values.iter().map(|value| match value {
+        Literal::Bytes(text) if text.is_empty() => None,
+        Literal::Bytes(text) if method == Method::ContainsNoCase => Some(Needle::Bytes(text.to_ascii_lowercase().into())),
+        Literal::Bytes(text) => Some(Needle::Bytes(text.clone())),
+        _ => None,
+    });
+    Some((method, needles.collect::<Option<_>>()?))
 }
 
 fn equality(values: &[Literal]) -> Option<(Method, Vec<Needle>)> {
@@ -280,57 +344,6 @@ fn literal_start(pattern: &[u8]) -> &[u8] {
         .position(|byte| b"*?[\\".contains(byte))
         .unwrap_or(pattern.len());
     &pattern[..end]
-}
-
-/// All patterns by their starts, or all by their ends, or all by the longest text inside: whichever is the most telling.
-fn glob(values: &[Literal]) -> Option<(Method, Vec<Needle>)> {
-    let mut pieces: [(Method, Vec<&[u8]>); 3] = [
-        (Method::StartsWith, Vec::new()),
-        (Method::EndsWith, Vec::new()),
-        (Method::Contains, Vec::new()),
-    ];
-    for value in values {
-        let Literal::Bytes(pattern) = value else {
-            return None;
-        };
-        // A bracket or an escape makes it hard to say where literal text ends; the start is still plain.
-        let tricky = pattern.iter().any(|byte| b"[\\".contains(byte));
-        pieces[0].1.push(literal_start(pattern));
-        let mut parts = pattern.split(|byte| b"*?".contains(byte));
-        pieces[1].1.push(if tricky {
-            b""
-        } else {
-            parts.next_back().unwrap_or_default()
-        });
-        pieces[2].1.push(if tricky {
-            b""
-        } else {
-            pattern
-                .split(|byte| b"*?".contains(byte))
-                .max_by_key(|part| part.len())
-                .unwrap_or_default()
-        });
-    }
-    // A start or an end is cheaper to look up than text inside, so the latter must be clearly longer.
-    let worth = |(method, parts): &(Method, Vec<&[u8]>)| {
-        let shortest = parts.iter().map(|part| part.len()).min().unwrap_or(0);
-        if *method == Method::Contains {
-            shortest.saturating_sub(4)
-        } else {
-            shortest
-        }
-    };
-    let best = pieces
-        .into_iter()
-        .filter(|piece| piece.1.iter().all(|part| !part.is_empty()))
-        .max_by_key(worth)?;
-    Some((
-        best.0,
-        best.1
-            .into_iter()
-            .map(|part| Needle::Bytes(part.into()))
-            .collect(),
-    ))
 }
 
 /// Fields of which a few values make up most events.
@@ -392,7 +405,7 @@ fn decay(text: &[u8], base: f32, least: f32) -> f32 {
 
 /// Estimated share of events in which the comparison holds, and the cost of finding out in nanoseconds.
 pub fn estimate(test: &Test) -> (f32, f32) {
-    let gate = gate(test).map(|gate| gate.share);
+    let gate = gates(test).first().map(|gate| gate.share);
     let coarse = matches!(&test.lhs, Operand::Field(field) if is_coarse(field.field));
     match form(test) {
         Form::Exists => (0.8, 3.0),
@@ -401,9 +414,10 @@ pub fn estimate(test: &Test) -> (f32, f32) {
         Form::Ne(_) => (if coarse { 0.5 } else { 0.95 }, 4.0),
         Form::StartsWith(_) | Form::EndsWith(_) => (gate.unwrap_or(0.2), 5.0),
         Form::Contains(_) => (gate.unwrap_or(0.1), 20.0),
+        Form::Regex(_) => (gate.unwrap_or(0.1), 50.0),
         Form::Compare(..) => (0.5, 3.0),
         Form::General => match test.op {
-            Op::Regex | Op::IGlob => (0.1, 80.0),
+            Op::Regex | Op::IGlob => (gate.unwrap_or(0.1), 60.0),
             Op::Ne => (0.9, 25.0),
             _ => (gate.unwrap_or(0.1), 30.0),
         },

@@ -24,33 +24,38 @@ const UNGATED_NS: f32 = 7.0;
 /// Gates of all comparisons, worked out once.
 #[derive(Default)]
 pub struct Gates {
-    known: FxHashMap<AtomId, Option<(u32, f32)>>,
+    known: FxHashMap<AtomId, Vec<(u32, f32)>>,
     tables: Vec<TableName>,
     table_index: FxHashMap<TableName, u32>,
 }
 
-/// A choice: comparisons, the estimated share of events that meet one, and nothing else.
-type Choice = (f32, Vec<AtomId>);
+/// A comparison, and which of its gates.
+pub type Chosen = (AtomId, u8);
+
+/// Comparisons, and the estimated share of events that meet one.
+type Choice = (f32, Vec<Chosen>);
 
 impl Gates {
-    fn of(&mut self, graph: &Graph, atom: AtomId) -> Option<(u32, f32)> {
-        if let Some(known) = self.known.get(&atom) {
-            return *known;
-        }
-        let gate = atoms::gate(graph.atom(atom)).map(|gate| {
-            let name = (gate.field, gate.method);
-            let table = *self.table_index.entry(name.clone()).or_insert_with(|| {
-                self.tables.push(name);
-                self.tables.len() as u32 - 1
-            });
-            (table, gate.share)
-        });
-        self.known.insert(atom, gate);
-        gate
+    fn of(&mut self, graph: &Graph, atom: AtomId) -> &[(u32, f32)] {
+        let Self { known, tables, table_index } = self;
+        known.entry(atom).or_insert_with(|| {
+            let gates = atoms::gates(graph.atom(atom));
+            gates
+                .into_iter()
+                .map(|gate| {
+                    let name = (gate.field, gate.method);
+                    let table = *table_index.entry(name.clone()).or_insert_with(|| {
+                        tables.push(name);
+                        tables.len() as u32 - 1
+                    });
+                    (table, gate.share)
+                })
+                .collect()
+        })
     }
 
     /// Chooses a gate, or none, for each of a partition's conditions.
-    pub fn choose(&mut self, graph: &Graph, conditions: &[NodeId]) -> Vec<Option<Vec<AtomId>>> {
+    pub fn choose(&mut self, graph: &Graph, conditions: &[NodeId]) -> Vec<Option<Vec<Chosen>>> {
         let mut closed: FxHashSet<u32> = FxHashSet::default();
         let mut choices: Vec<_> = conditions
             .iter()
@@ -63,8 +68,7 @@ impl Gates {
                 let mut tables: Vec<_> = choice
                     .iter()
                     .flat_map(|choice| &choice.1)
-                    .filter_map(|&atom| self.of(graph, atom))
-                    .map(|gate| gate.0)
+                    .map(|&(atom, gate)| self.of(graph, atom)[usize::from(gate)].0)
                     .collect();
                 tables.sort_unstable();
                 tables.dedup();
@@ -121,8 +125,8 @@ impl Gates {
     ) -> Option<Choice> {
         match (graph.node(node), holds) {
             (Node::Atom(atom), true) => {
-                let (table, share) = self.of(graph, *atom)?;
-                (!closed.contains(&table)).then(|| (share, vec![*atom]))
+                let open = (0..).zip(self.of(graph, *atom)).find(|(_, (table, _))| !closed.contains(table));
+                open.map(|(gate, &(_, share))| (share, vec![(*atom, gate)]))
             }
             (Node::Not(part), _) => self.rarest(graph, *part, !holds, closed),
             (Node::And(parts), true) | (Node::Or(parts), false) => {

@@ -2,6 +2,12 @@
 
 use std::net::IpAddr;
 
+use regex_automata::{
+    Anchored, Input,
+    dfa::{Automaton, sparse},
+};
+
+use super::general::LazyTest;
 use crate::{
     FieldArgRef, FieldSource,
     bundle::{
@@ -19,7 +25,6 @@ use crate::{
         net::{self, Nets},
         range::{self, Bounds},
     },
-    semantics::PreparedTest,
     value::Value,
 };
 
@@ -186,7 +191,8 @@ impl Scratch {
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'e> {
     pub tables: &'e [Table],
-    pub tests: &'e [PreparedTest],
+    pub tests: &'e [LazyTest],
+    pub automata: &'e [sparse::DFA<Vec<u8>>],
     pub fields: &'e [FieldRef],
     /// By constant: where its rarest byte stands.
     pub rarest: &'e [u16],
@@ -197,7 +203,8 @@ pub(super) struct Run<'a, S> {
     rules: &'a Tables<'a>,
     pool: PoolRef<'a>,
     tables: &'a [Table],
-    tests: &'a [PreparedTest],
+    tests: &'a [LazyTest],
+    automata: &'a [sparse::DFA<Vec<u8>>],
     fields: &'a [FieldRef],
     rarest: &'a [u16],
     source: &'a S,
@@ -221,17 +228,13 @@ impl<'a, S: FieldSource> Run<'a, S> {
         scratch.next_event();
         let live = reuse(std::mem::take(&mut scratch.live));
         let epoch = scratch.epoch;
-        let Parts {
-            tables,
-            tests,
-            fields,
-            rarest,
-        } = parts;
+        let Parts { tables, tests, automata, fields, rarest } = parts;
         Self {
             rules,
             pool: rules.pool(),
             tables,
             tests,
+            automata,
             fields,
             rarest,
             source,
@@ -665,7 +668,16 @@ impl<'a, S: FieldSource> Run<'a, S> {
                     _ => number >= operand,
                 }
             }
-            _ => self.tests[atom.a as usize].holds(self.source),
+            kind::REGEX => match self.value(atom.slot) {
+                None => false,
+                Some(Value::Bytes(text)) => {
+                    // Automata without quit bytes answer every search.
+                    let input = Input::new(text).anchored(Anchored::Yes).earliest(true);
+                    self.automata[atom.a as usize].try_search_fwd(&input).is_ok_and(|end| end.is_some())
+                }
+                Some(_) => self.tests[atom.b as usize].get(self.rules).holds(self.source),
+            },
+            _ => self.tests[atom.a as usize].get(self.rules).holds(self.source),
         }
     }
 

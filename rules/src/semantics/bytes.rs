@@ -102,7 +102,7 @@ pub(crate) fn check_regex(pattern: &[u8]) -> Result<(), String> {
 
 /// The pattern that matches a whole value, in the syntax of the `regex` crate without Unicode, with
 /// `multi_line`. Bytes that are not ASCII stand for themselves.
-fn regex_pattern(pattern: &[u8]) -> String {
+pub(crate) fn regex_pattern(pattern: &[u8]) -> String {
     format!(r"\A(?:{})\z", latin1(pattern))
 }
 
