@@ -29,11 +29,17 @@ pub(crate) struct Typed {
     pub(crate) expr: Expr,
     pub(crate) nodes: usize,
     pub(crate) depth: usize,
+    /// Values in lists, for what all conditions of a load may take together.
+    pub(crate) values: usize,
 }
 
 /// Why a macro's name yields no condition.
 pub(crate) enum MacroError {
+    /// With the macro that is perhaps meant.
     Undefined(Option<String>),
+    /// It is defined behind its use.
+    Later,
+    /// It is used in its own definition.
     Loop,
     /// Its own condition is broken, as reported.
     Broken,
@@ -58,42 +64,53 @@ impl Checker<'_> {
                     expr: Expr::Not(Box::new(part.expr)),
                     nodes: part.nodes + 1,
                     depth: part.depth + 1,
+                    values: part.values,
                 })
             }
             ast::Expr::Macro(name) => self.macro_(name),
             ast::Expr::Test(test) => {
-                let nodes = 1 + match &test.rhs {
-                    ast::Rhs::List(values) => values.len() / 16,
+                let values = match &test.rhs {
+                    ast::Rhs::List(values) => values.len(),
                     _ => 0,
                 };
                 let test = self.test(test)?;
                 Some(Typed {
                     expr: Expr::Test(test),
-                    nodes,
+                    nodes: 1 + values / 16,
                     depth: 1,
+                    values,
                 })
             }
         }?;
         if typed.depth > DEPTH_MAX || typed.nodes > NODES_MAX {
-            let message = format!(
-                "condition is too large once macros are expanded (at most {DEPTH_MAX} levels and {NODES_MAX} comparisons)"
-            );
-            self.report(Code::TooLarge, message, expr.span());
-            return None;
+            return self.too_large(expr);
         }
         Some(typed)
     }
 
+    fn too_large<T>(&mut self, expr: &ast::Expr) -> Option<T> {
+        let message = format!(
+            "condition is too large once macros are expanded (at most {DEPTH_MAX} levels and {NODES_MAX} comparisons)"
+        );
+        self.report(Code::TooLarge, message, expr.span());
+        None
+    }
+
     fn parts(&mut self, parts: &[ast::Expr], is_and: bool) -> Option<Typed> {
         let mut typed = Vec::with_capacity(parts.len());
-        let (mut nodes, mut depth) = (1, 1);
+        let (mut nodes, mut depth, mut values) = (1, 1, 0);
         let mut complete = true;
-        for part in parts {
-            let Some(part) = self.expr(part) else {
+        for expr in parts {
+            let Some(part) = self.expr(expr) else {
                 complete = false;
                 continue;
             };
             nodes += part.nodes;
+            values += part.values;
+            // Not only at the end: every use of a large macro is a copy of it.
+            if nodes > NODES_MAX {
+                return self.too_large(expr);
+            }
             depth = depth.max(part.depth + 1);
             match part.expr {
                 Expr::And(inner) if is_and => typed.extend(inner),
@@ -106,7 +123,12 @@ impl Checker<'_> {
         } else {
             Expr::Or(typed)
         };
-        complete.then_some(Typed { expr, nodes, depth })
+        complete.then_some(Typed {
+            expr,
+            nodes,
+            depth,
+            values,
+        })
     }
 
     fn macro_(&mut self, name: &ast::Name) -> Option<Typed> {
@@ -114,26 +136,32 @@ impl Checker<'_> {
             Ok(typed) => return Some(typed),
             Err(error) => error,
         };
-        let place = self.text.place(name.span);
         match error {
             MacroError::Broken => {}
-            MacroError::Loop => {
-                let message = format!("reference loop in macro '{}'", name.text);
-                self.diagnostics
-                    .push(Diagnostic::new(Code::UndefinedMacro, message).at(place, ""));
+            MacroError::Undefined(Some(near)) => {
+                self.undefined(name, &format!("did you mean `{near}`?"));
             }
-            MacroError::Undefined(near) => {
-                let message = format!("Undefined macro '{}' used in filter.", name.text);
-                let mut diagnostic = Diagnostic::new(Code::UndefinedMacro, message).at(place, "");
-                diagnostic = match near {
-                    Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-                    None => diagnostic
-                        .help("a macro must be defined in this file or in one loaded before it"),
-                };
-                self.diagnostics.push(diagnostic);
-            }
+            MacroError::Undefined(None) => self.undefined(
+                name,
+                "a macro must be defined in this file or in one loaded before it",
+            ),
+            MacroError::Later => self.undefined(
+                name,
+                "it is defined further on; a macro sees only those that are defined before it",
+            ),
+            MacroError::Loop => self.undefined(name, "a macro cannot use itself"),
         }
         None
+    }
+
+    fn undefined(&mut self, name: &ast::Name, help: &str) {
+        let message = format!("Undefined macro '{}' used in filter.", name.text);
+        let place = self.text.place(name.span);
+        self.diagnostics.push(
+            Diagnostic::new(Code::UndefinedMacro, message)
+                .at(place, "")
+                .help(help),
+        );
     }
 
     fn test(&mut self, test: &ast::Test) -> Option<Test> {

@@ -165,6 +165,10 @@ fields! {
     EvtIsOpenWrite "evt.is_open_write" Bool [] "" [] Live("open flags in the kernel") "Whether a file was opened for writing.";
     EvtIsOpenExec "evt.is_open_exec" Bool [] "" [] Live("open flags and mode in the kernel") "Whether a file was created with execute permission.";
     EvtIsOpenCreate "evt.is_open_create" Bool [] "" [] Live("open flags in the kernel") "Whether a file was created.";
+    EvtInfraDockerName "evt.infra.docker.name" Str [] "" [] Recorded("Saker takes containers from the runtime, not from its events") "Name of an event of the container runtime. Made for tables.";
+    EvtInfraDockerContainerId "evt.infra.docker.container.id" Str [] "" [] Recorded("Saker takes containers from the runtime, not from its events") "Id of the container of such an event. Made for tables.";
+    EvtInfraDockerContainerName "evt.infra.docker.container.name" Str [] "" [] Recorded("Saker takes containers from the runtime, not from its events") "Name of the container of such an event. Made for tables.";
+    EvtInfraDockerContainerImage "evt.infra.docker.container.image" Str [] "" [] Recorded("Saker takes containers from the runtime, not from its events") "Image of the container of such an event. Made for tables.";
     ProcExe "proc.exe" Str [] "" [] Live("recorded at exec in the kernel") "First argument (argv[0]), which the program that starts a process chooses.";
     ProcPexe "proc.pexe" Str [] "" [] Live("process table") "The parent's proc.exe.";
     ProcAexe "proc.aexe" Str [OptionalIndex] "" [] Live("process table") "The proc.exe of the ancestor in brackets (0 is the process itself); without brackets any ancestor.";

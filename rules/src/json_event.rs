@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug, Error)]
 pub enum JsonEventError {
     /// It is not a JSON object.
-    #[error("not a JSON object: {0}")]
+    #[error("not a JSON object")]
     Json(#[source] serde_json::Error),
     /// A key names no field.
     #[error("unknown field '{key}'{}", suggestion(.near.as_deref()))]
@@ -283,14 +283,18 @@ fn read(key: &str, field: &FieldRef, raw: &RawValue) -> Result<Option<Stored>, J
         return Ok(None);
     }
     if text.starts_with('[') {
-        if !field.field.info().list && !stands_for_several(field) {
-            let expected = "a single value";
-            return Err(JsonEventError::WrongType {
-                key: key.to_owned(),
-                expected,
-            });
-        }
         let items: Vec<&RawValue> = serde_json::from_str(text).map_err(JsonEventError::Json)?;
+        if !field.field.info().list && !stands_for_several(field) {
+            // Falco's extraction yields lists of one; its plugins write them so.
+            return match items.as_slice() {
+                [] => Ok(None),
+                [only] if !only.get().starts_with('[') => read(key, field, only),
+                _ => Err(JsonEventError::WrongType {
+                    key: key.to_owned(),
+                    expected: "a single value",
+                }),
+            };
+        }
         let scalars: Result<Vec<_>, _> = items.into_iter().map(|item| scalar(item.get())).collect();
         return scalars.map(|scalars| Some(many(scalars)));
     }
@@ -335,26 +339,45 @@ fn read_scalar(ty: FieldType, text: &str) -> Option<Scalar> {
         None => text,
     };
     match ty {
-        FieldType::Uint | FieldType::RelTime | FieldType::AbsTime => match word.parse() {
-            Ok(number) => Some(Scalar::Uint(number)),
+        FieldType::Uint | FieldType::RelTime | FieldType::AbsTime => match whole(word)? {
             // "No user" is -1 to some tools and the largest 32-bit number to Falco.
-            Err(_) if word == "-1" => Some(Scalar::Uint(u32::MAX.into())),
-            Err(_) => None,
+            -1 => Some(Scalar::Uint(u32::MAX.into())),
+            number => number.try_into().ok().map(Scalar::Uint),
         },
         FieldType::Port => word
             .parse::<u16>()
             .ok()
             .map(|port| Scalar::Uint(port.into())),
-        FieldType::Int => word.parse().ok().map(Scalar::Int),
+        // Some tools write what the kernel returned as the unsigned number of the same bits.
+        FieldType::Int => {
+            let number = whole(word)?;
+            let wrapped = u64::try_from(number).ok().map(u64::cast_signed);
+            let number = number.try_into().ok().or(wrapped);
+            number.map(Scalar::Int)
+        }
         FieldType::Double => word
             .parse::<f64>()
             .ok()
             .filter(|number| number.is_finite())
             .map(Scalar::Double),
-        FieldType::Bool => word.parse().ok().map(Scalar::Bool),
+        FieldType::Bool => match word {
+            "true" | "1" => Some(Scalar::Bool(true)),
+            "false" | "0" => Some(Scalar::Bool(false)),
+            _ => None,
+        },
         FieldType::Ip | FieldType::Net if unquoted.is_some() => word.parse().ok().map(Scalar::Ip),
         _ => None,
     }
+}
+
+/// A whole number, which some tools write as `7.0` or `1e3`.
+fn whole(word: &str) -> Option<i128> {
+    // Beyond it a double does not hold every whole number.
+    const EXACT_MAX: f64 = (1u64 << 53) as f64;
+    word.parse().ok().or_else(|| {
+        let number = word.parse::<f64>().ok()?;
+        (number.fract() == 0.0 && number.abs() <= EXACT_MAX).then_some(number as i128)
+    })
 }
 
 fn expected(ty: FieldType) -> &'static str {

@@ -12,7 +12,10 @@ mod resolve;
 mod text;
 pub(crate) mod yaml;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -34,6 +37,9 @@ use resolve::Lists;
 
 const FILE_BYTES_MAX: usize = 32 << 20;
 const DIAGNOSTICS_MAX: usize = 10_000;
+/// What the conditions of a load may take together, in bytes, roughly: a list or macro that many rules name is
+/// copied into each.
+const CONDITIONS_BYTES_MAX: usize = 256 << 20;
 /// Each level costs stack. Falco's rules nest four deep.
 const MACRO_NESTING_MAX: usize = 64;
 /// Errors of macros that are shown with one condition.
@@ -105,6 +111,8 @@ pub struct RuleText {
     pub capture: bool,
     /// How long, in milliseconds.
     pub capture_duration_ms: Option<u32>,
+    /// Where its name was last written.
+    pub place: Place,
 }
 
 /// A list.
@@ -163,31 +171,76 @@ impl LoadReport {
         out
     }
 
-    /// In the shape of Falco's validation: one result a file.
+    /// In the shape of Falco's validation: one result a file. A library of which there is nothing to say is
+    /// left out, for the user named no such file. What would be expensive is no warning of Falco's, whose tools
+    /// take a file with warnings for a worse one; it stands apart.
     pub fn to_falco_json(&self) -> Value {
-        let results: Vec<_> = (0..self.files.len())
-            .map(|file| {
-                let of = |severity| -> Vec<_> {
-                    self.diagnostics
-                        .iter()
-                        .filter(|diagnostic| {
-                            let place = diagnostic.primary.as_ref().map(|label| label.place);
-                            diagnostic.severity == severity
-                                && place.map_or(0, |place| place.file) == file
-                        })
-                        .map(|diagnostic| diagnostic.to_falco_json(&self.files))
-                        .collect()
-                };
-                let errors = of(Severity::Error);
-                json!({
-                    "name": self.files[file].name,
-                    "successful": errors.is_empty(),
-                    "errors": errors,
-                    "warnings": of(Severity::Warning),
+        let own = self.files.iter().position(|file| !file.is_library);
+        let mut results = Vec::new();
+        for (index, file) in self.files.iter().enumerate() {
+            let found: Vec<_> = self
+                .diagnostics
+                .iter()
+                .filter(|diagnostic| {
+                    let place = diagnostic.primary.as_ref().map(|label| label.place);
+                    place.map_or(own.unwrap_or(0), |place| place.file) == index
                 })
-            })
-            .collect();
+                .collect();
+            if found.is_empty() && file.is_library {
+                continue;
+            }
+            let of = |wanted: &dyn Fn(&Diagnostic) -> bool| -> Vec<_> {
+                let wanted = found.iter().filter(|diagnostic| wanted(diagnostic));
+                wanted
+                    .map(|diagnostic| diagnostic.to_falco_json(&self.files))
+                    .collect()
+            };
+            let is_error = |found: &Diagnostic| found.severity == Severity::Error;
+            let errors = of(&is_error);
+            let mut result = json!({
+                "name": file.name,
+                "successful": errors.is_empty(),
+                "errors": errors,
+                "warnings": of(&|found| !is_error(found) && found.code != Code::Expensive),
+            });
+            let expensive = of(&|found| found.code == Code::Expensive);
+            if !expensive.is_empty() {
+                result["expensive"] = expensive.into();
+            }
+            results.push(result);
+        }
         json!({ "falco_load_results": results })
+    }
+
+    /// Warns of rules that keep the kernel from dropping events early: their names, with the kinds of events
+    /// that must all be seen because of them, as [`crate::kernel_filter::KernelFilter::blockers`] says.
+    pub fn warn_expensive(&mut self, blockers: &BTreeMap<String, BTreeSet<String>>) {
+        for (name, kinds) in blockers {
+            let Some(rule) = self.rules.iter().find(|rule| rule.name == *name) else {
+                continue;
+            };
+            let kinds: Vec<_> = kinds.iter().map(String::as_str).collect();
+            let message = format!(
+                "no event can be dropped in the kernel because of this rule, of: {}",
+                kinds.join(", ")
+            );
+            self.diagnostics.push(
+                Diagnostic::new(Code::Expensive, message)
+                    .at(rule.place, "")
+                    .about("rule", name)
+                    .help("name event types, and for opens compare fd.name with paths, prefixes or suffixes"),
+            );
+        }
+        self.sort();
+    }
+
+    /// In the order of files.
+    fn sort(&mut self) {
+        self.diagnostics.sort_by_key(|diagnostic| {
+            let place = diagnostic.primary.as_ref().map(|label| label.place);
+            let place = place.unwrap_or_default();
+            (place.file, place.span.start)
+        });
     }
 }
 
@@ -247,15 +300,7 @@ pub fn load(files: &[SourceFile], options: &LoadOptions) -> LoadReport {
             items: lists.items(&list.name).to_vec(),
         })
         .collect();
-    let key = |diagnostic: &Diagnostic| {
-        let place = diagnostic
-            .primary
-            .as_ref()
-            .map(|label| label.place)
-            .unwrap_or_default();
-        (place.file, place.span.start)
-    };
-    report.diagnostics.sort_by_key(key);
+    report.sort();
     report.diagnostics.truncate(DIAGNOSTICS_MAX);
     report
 }
@@ -312,6 +357,8 @@ struct Compiler<'a> {
     macros: Vec<MacroState>,
     /// How many macros are being checked, each for the sake of the one before.
     nesting: usize,
+    /// What is left of [`CONDITIONS_BYTES_MAX`]; `None` once that was exceeded, which is reported once.
+    bytes_left: Option<usize>,
     diagnostics: &'a mut Vec<Diagnostic>,
 }
 
@@ -361,6 +408,7 @@ impl<'a> Compiler<'a> {
             lists,
             macros,
             nesting: 0,
+            bytes_left: Some(CONDITIONS_BYTES_MAX),
             diagnostics,
         }
     }
@@ -371,12 +419,15 @@ impl<'a> Compiler<'a> {
             if !self.options.sources.contains(&item.source) {
                 continue;
             }
+            if self.bytes_left.is_none() {
+                break;
+            }
             if let Some((rule, text)) = self.rule(item, files, &lines) {
                 ruleset.rules.push(rule);
                 texts.push(text);
             }
         }
-        self.mark_macros_used_by_macros();
+        self.mark_macros_used_by_macros(files);
         self.warn_unused(files);
         if self.options.first_match {
             self.warn_shadowed(ruleset);
@@ -428,6 +479,7 @@ impl<'a> Compiler<'a> {
             compiled_output: output_text,
             capture: item.capture,
             capture_duration_ms: item.capture_duration_ms,
+            place: item.changed_at,
         };
         Some((rule, text))
     }
@@ -559,10 +611,25 @@ impl<'a> Compiler<'a> {
             }
         };
         let typed = self.check(&text, &parsed, usize::MAX, found)?;
+        self.spend(&text, &typed, found)?;
         // The check has bounded what the macros expand to.
         let mut printed = parsed;
         self.expand(&mut printed);
         Some((typed, printed.to_string()))
+    }
+
+    /// Takes a condition's size from what is left; `None` where that is too little.
+    fn spend(&mut self, text: &Text, typed: &Typed, found: &mut Vec<Diagnostic>) -> Option<()> {
+        let bytes = 4 * text.as_str().len() + 64 * (typed.nodes + typed.values);
+        self.bytes_left = self.bytes_left?.checked_sub(bytes);
+        if self.bytes_left.is_none() {
+            let message = format!(
+                "conditions take more than {CONDITIONS_BYTES_MAX} bytes in all once lists and macros are expanded; no further rule is read"
+            );
+            let place = text.place(Span::new(0, text.as_str().len()));
+            found.push(Diagnostic::new(Code::TooLarge, message).at(place, ""));
+        }
+        self.bytes_left.map(|_| ())
     }
 
     fn check(
@@ -595,11 +662,7 @@ impl<'a> Compiler<'a> {
         found: &mut Vec<Diagnostic>,
     ) -> Result<Typed, MacroError> {
         let collected = self.collected;
-        let index = collected
-            .macros
-            .index(&name.text)
-            .filter(|&index| collected.macros.items()[index].defined < visible_until);
-        let Some(index) = index else {
+        let Some(index) = collected.macros.index(&name.text) else {
             let names = collected
                 .macros
                 .items()
@@ -610,6 +673,12 @@ impl<'a> Compiler<'a> {
             ));
         };
         self.macros[index].is_used = true;
+        if matches!(self.macros[index].typed, Progress::Running) {
+            return Err(MacroError::Loop);
+        }
+        if collected.macros.items()[index].defined >= visible_until {
+            return Err(MacroError::Later);
+        }
         if matches!(self.macros[index].typed, Progress::NotYet) {
             self.macros[index].typed = Progress::Running;
             let item = &collected.macros.items()[index];
@@ -654,6 +723,7 @@ impl<'a> Compiler<'a> {
         let text = std::mem::take(&mut self.macros[index].text);
         let mut found = Vec::new();
         let typed = self.check(&text, &parsed, item.changed, &mut found);
+        let typed = typed.filter(|typed| self.spend(&text, typed, &mut found).is_some());
         self.nesting -= 1;
         self.macros[index].parsed = Some(parsed);
         self.macros[index].text = text;
@@ -773,9 +843,13 @@ impl<'a> Compiler<'a> {
     }
 
     /// Macros that no rule uses but another macro names are used in Falco's sense.
-    fn mark_macros_used_by_macros(&mut self) {
+    /// A library's own use of a macro that the user defines anew is no use of the user's.
+    fn mark_macros_used_by_macros(&mut self, files: &[SourceFile]) {
         let mut named = Vec::new();
-        for state in &self.macros {
+        for (state, item) in self.macros.iter().zip(self.collected.macros.items()) {
+            if files[item.place.file].is_library {
+                continue;
+            }
             if let Some(parsed) = &state.parsed {
                 collect_macros(parsed, &mut named);
             }

@@ -124,3 +124,47 @@ fn falcos_shape_holds_one_result_a_file() {
             .any(|diagnostic| diagnostic.severity == Severity::Error)
     );
 }
+
+#[test]
+fn places_are_exact_in_every_way_to_write_a_condition() {
+    // Written here, for editors and git change line ends and marks in files.
+    let check = |condition: &str| {
+        let plain = format!(
+            "- rule: r\n  desc: d\n  output: o\n  priority: INFO\n  condition: {condition}\n"
+        );
+        let forms = [
+            plain.replace('\n', "\r\n"),
+            format!("\u{feff}{plain}"),
+            plain.replace(" proc", "\tproc"),
+            plain,
+        ];
+        for text in forms {
+            let before = &text[..text.find("proc.nme").unwrap()];
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+            let file = SourceFile::new("f.yaml", text.clone());
+            let rendered = loader::load(&[file], &LoadOptions::default()).render(false);
+            for wanted in [
+                "nonexistent field proc.nme",
+                &format!("f.yaml:{line}:{column}\n"),
+                "^^^^^^^^ no such field",
+            ] {
+                assert!(
+                    rendered.contains(wanted),
+                    "{text:?}: {wanted} in {rendered}"
+                );
+            }
+        }
+    };
+    check("evt.type = open and proc.nme = x");
+    check("evt.type = open\n    and proc.nme = x");
+    check("'evt.type = open and fd.name != ''a'' and proc.nme = x'");
+    check(r#""evt.type = open and fd.name != \"\u017e\" and proc.nme = x""#);
+    check("\"evt.type = open\n    and \\\n    proc.nme = x\"");
+    check(">\n    evt.type = open\n    and proc.nme = x");
+    check(">-\n    evt.type = open\n      and proc.nme = x\n\n    and fd.name != y");
+    check("|\n    evt.type = open\n\n    and proc.nme = x");
+    check("evt.type = open and fd.name != 'žluťoučký 日本' and proc.nme = x");
+    check("&anchor evt.type = open and proc.nme = x");
+    check("!!str evt.type = open and proc.nme = x");
+}

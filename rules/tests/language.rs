@@ -107,6 +107,32 @@ fn conditions_hold_or_fail() {
     );
     check("thread.cpu > 1.5", r#"{"thread.cpu": 1.6}"#, true);
     check("evt.rawarg.res = -1", r#"{"evt.rawarg.res": -1}"#, true);
+    // The argument has a sign in one of the events that have it.
+    check("evt.rawarg.size < -20", r#"{"evt.rawarg.size": -22}"#, true);
+    check("evt.rawarg.size < 515", r#"{"evt.rawarg.size": 512}"#, true);
+    // What the kernel returned, as the unsigned number of the same bits.
+    check(
+        "evt.rawres = -2",
+        r#"{"evt.rawres": 18446744073709551614}"#,
+        true,
+    );
+    check(
+        "evt.num = 18446744073709551615",
+        r#"{"evt.num": 18446744073709551615}"#,
+        true,
+    );
+    // Numbers as other tools write them, and lists of one.
+    check("proc.pid = 7", r#"{"proc.pid": "7"}"#, true);
+    check("proc.pid = 1000", r#"{"proc.pid": 1e3}"#, true);
+    check("evt.num = 7", r#"{"evt.num": 7.0}"#, true);
+    check("evt.failed = true", r#"{"evt.failed": 1}"#, true);
+    check("proc.name = a", r#"{"proc.name": ["a"]}"#, true);
+    check("proc.name exists", r#"{"proc.name": []}"#, false);
+    check(
+        "k8s.rs.label.app = a",
+        r#"{"k8s.rs.label[app]": "a"}"#,
+        true,
+    );
     check("evt.rawarg.flags = 5", r#"{"evt.rawarg[flags]": 5}"#, true);
     check(
         "evt.arg[flags] contains CREAT",
@@ -161,11 +187,21 @@ fn lines_that_are_no_events_are_refused() {
     );
     check(r#"{"proc.name[1]": "a"}"#, "unknown field");
     check(r#"{"proc.pid": "x"}"#, "'proc.pid' must be a whole number");
-    check(r#"{"evt.failed": 1}"#, "'evt.failed' must be true or false");
+    check(r#"{"proc.pid": 7.5}"#, "'proc.pid' must be a whole number");
+    check(
+        r#"{"proc.pid": 18446744073709551616}"#,
+        "'proc.pid' must be a whole number",
+    );
+    check(r#"{"evt.num": -2}"#, "'evt.num' must be a number that");
+    check(r#"{"evt.failed": 2}"#, "'evt.failed' must be true or false");
     check(r#"{"fd.sip": "1.2.3"}"#, "'fd.sip' must be an IP address");
     check(r#"{"fd.sport": 70000}"#, "'fd.sport' must be a port number");
     check(
-        r#"{"proc.name": ["a"]}"#,
+        r#"{"proc.name": ["a", "b"]}"#,
+        "'proc.name' must be a single value",
+    );
+    check(
+        r#"{"proc.name": [["a"]]}"#,
         "'proc.name' must be a single value",
     );
     check(r#"{"proc.name": {}}"#, "'proc.name' must be text");

@@ -355,3 +355,122 @@ fn a_rule_that_comes_later_changes_the_one_before_across_files() {
         "(evt.type = open and proc.name = x)"
     );
 }
+
+#[test]
+fn a_change_to_a_rule_keeps_its_source() {
+    let check = |source: &str, change: &str, expected: &[Code]| {
+        let text = format!(
+            "{}  source: k8s_audit\n- rule: r\n  condition: and a.b = c\n{source}{change}",
+            rule("ka.verb = GET")
+        );
+        let report = load(&text);
+        assert_eq!(errors(&report), expected, "{}", report.render(false));
+    };
+    let append = "  append: true\n";
+    let replace = "  override: {condition: replace}\n";
+    for change in [append, replace] {
+        check("  source: syscall\n", change, &[Code::SourceChanged]);
+        check("  source: k8s_audit\n", change, &[]);
+        check("  source: \"\"\n", change, &[]);
+        check("  source:\n", change, &[]);
+        check("", change, &[]);
+    }
+}
+
+#[test]
+fn the_prelude_shows_in_falcos_shape_only_if_it_is_wrong() {
+    let user = SourceFile::new("user.yaml", rule("evt.type = open"));
+    let names = |library: &str| -> Vec<String> {
+        let files = [SourceFile::library("lib.yaml", library), user.clone()];
+        let json = loader::load(&files, &LoadOptions::default()).to_falco_json();
+        let results = json["falco_load_results"].as_array().unwrap();
+        let names = results
+            .iter()
+            .map(|result| result["name"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    };
+    assert_eq!(names(PRELUDE), ["user.yaml"]);
+    assert_eq!(names("- rule: r\n"), ["lib.yaml", "user.yaml"]);
+}
+
+#[test]
+fn a_macro_that_only_the_library_uses_is_unused() {
+    let library = SourceFile::library(
+        "lib.yaml",
+        "- macro: inner\n  condition: evt.type = open\n- macro: outer\n  condition: inner\n",
+    );
+    let user = SourceFile::new(
+        "user.yaml",
+        "- macro: inner\n  condition: evt.type = close\n",
+    );
+    let report = loader::load(&[library, user], &LoadOptions::default());
+    let codes: Vec<_> = report.diagnostics.iter().map(|found| found.code).collect();
+    assert_eq!(codes, [Code::UnusedMacro]);
+}
+
+#[test]
+fn macros_that_cannot_be_seen_are_explained() {
+    let check = |text: &str, help: &str| {
+        let report = load(text);
+        assert_eq!(errors(&report), [Code::UndefinedMacro]);
+        let rendered = report.render(false);
+        assert!(rendered.contains(help), "{rendered}");
+    };
+    let uses = rule("a");
+    check(
+        &format!("- macro: a\n  condition: a and evt.type = open\n{uses}"),
+        "a macro cannot use itself",
+    );
+    check(
+        &format!("- macro: a\n  condition: b\n- macro: b\n  condition: a\n{uses}"),
+        "defined further on",
+    );
+    check(
+        &format!("- macro: a\n  condition: bb\n- macro: bbb\n  condition: evt.type = open\n{uses}"),
+        "did you mean `bbb`?",
+    );
+}
+
+#[test]
+fn rules_that_cost_the_kernels_filter_are_named_beside_falcos_warnings() {
+    let mut report =
+        load(&(rule("evt.type = open") + &rule("evt.type = close").replace("rule: r", "rule: s")));
+    let blockers = [("r".to_owned(), ["open".to_owned()].into())].into();
+    report.warn_expensive(&blockers);
+    let rendered = report.render(false);
+    assert!(
+        rendered.contains("warning[SK0119]") && rendered.contains("rules.yaml:1:9"),
+        "{rendered}"
+    );
+    let result = &report.to_falco_json()["falco_load_results"][0];
+    assert_eq!(result["warnings"].as_array().unwrap().len(), 0);
+    assert_eq!(
+        result["expensive"][0]["context"]["locations"][0]["item_name"],
+        "r"
+    );
+    assert!(!report.has_errors());
+}
+
+#[test]
+fn what_conditions_take_together_is_bounded() {
+    let many = |text: &str, rules: usize| {
+        let mut all = text.to_owned();
+        for index in 0..rules {
+            all += &rule("evt.type = open and m").replace("rule: r", &format!("rule: r{index}"));
+        }
+        all
+    };
+    // A large list that many rules name.
+    let items: Vec<_> = (0..50_000).map(|index| format!("item{index}")).collect();
+    let list = format!("- list: l\n  items: [{}]\n", items.join(", "));
+    let text = many(
+        &format!("{list}- macro: m\n  condition: proc.name in (l)\n"),
+        400,
+    );
+    assert_eq!(errors(&load(&text)), [Code::TooLarge]);
+    // A large macro that one condition names often: it is not copied before it is refused.
+    let tests = vec!["fd.name != x"; 100_000].join(" and ");
+    let uses = vec!["m"; 100_000].join(" or ");
+    let text = format!("- macro: m\n  condition: {tests}\n{}", rule(&uses));
+    assert_eq!(errors(&load(&text)), [Code::TooLarge]);
+}

@@ -33,7 +33,7 @@ pub enum ArgError {
 }
 
 /// Fields whose argument may also follow a dot: `evt.arg.flags`.
-const DOTTED: [Field; 10] = [
+const DOTTED: [Field; 12] = [
     Field::EvtArg,
     Field::EvtRawarg,
     Field::EvtTypeIs,
@@ -42,6 +42,8 @@ const DOTTED: [Field; 10] = [
     Field::ContainerLabel,
     Field::K8sPodLabel,
     Field::K8sNsLabel,
+    Field::K8sRcLabel,
+    Field::K8sRsLabel,
     Field::K8sSvcLabel,
     Field::K8sDeploymentLabel,
 ];

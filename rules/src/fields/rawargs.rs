@@ -1,6 +1,7 @@
 //! The arguments of Falco's events by name, and the type of each as it was passed.
 //!
-//! The type of `evt.rawarg.NAME` comes from here. Where events disagree about a name, the widest type stands.
+//! The type of `evt.rawarg.NAME` comes from here. Where events disagree about a name, the widest type stands,
+//! and a signed one where one of them is signed.
 
 use crate::value::FieldType;
 
@@ -232,7 +233,7 @@ static ARGUMENTS: &[(&str, Kind)] = &[
     ("sig", Kind::Typed(FieldType::Int)),
     ("signal", Kind::Typed(FieldType::Uint)),
     ("sigset", Kind::Opaque),
-    ("size", Kind::Typed(FieldType::Uint)),
+    ("size", Kind::Typed(FieldType::Int)),
     ("snaplen", Kind::Typed(FieldType::Uint)),
     ("sockaddr", Kind::Opaque),
     ("sockopt_data", Kind::Typed(FieldType::Bytes)),

@@ -364,11 +364,8 @@ impl Reader<'_> {
         if let Some(previous) = self.collected.rules.get(about.name)
             && previous.source != rule.source
         {
-            let diagnostic = Diagnostic::new(Code::SourceChanged, messages::SOURCE_CHANGED)
-                .at(place, "")
-                .also(previous.place, "defined here")
-                .about("rule", about.name);
-            self.diagnostics.push(diagnostic);
+            let previous = previous.place;
+            self.source_changed(place, previous, about);
             broken = true;
         }
         if !self.known_sources.contains(&rule.source) {
@@ -476,6 +473,7 @@ impl Reader<'_> {
         if broken {
             return Err(Broken);
         }
+        self.same_source(&rule, place, about)?;
         for key in &overrides.append {
             self.append_rule_key(&mut rule, key, about)?;
         }
@@ -499,6 +497,7 @@ impl Reader<'_> {
         let Some(mut rule) = self.collected.rules.get(about.name).cloned() else {
             return self.no_previous(messages::NO_PREVIOUS_RULE_APPEND, place, about);
         };
+        self.same_source(&rule, place, about)?;
         let mut found = false;
         for key in ["condition", "exceptions"] {
             if about.node.get(key).is_some() {
@@ -513,6 +512,24 @@ impl Reader<'_> {
         rule.changed_at = place;
         self.collected.rules.define(rule);
         Ok(())
+    }
+
+    /// What changes a rule may name the rule's source, and no other. An empty source names none.
+    fn same_source(&mut self, rule: &RuleItem, place: Place, about: About<'_>) -> Read<()> {
+        let source = about.node.get("source").and_then(|value| value.scalar());
+        if source.is_some_and(|source| !source.is_empty() && source != rule.source) {
+            self.source_changed(place, rule.place, about);
+            return Err(Broken);
+        }
+        Ok(())
+    }
+
+    fn source_changed(&mut self, place: Place, previous: Place, about: About<'_>) {
+        let diagnostic = Diagnostic::new(Code::SourceChanged, messages::SOURCE_CHANGED)
+            .at(place, "")
+            .also(previous, "defined here")
+            .about("rule", about.name);
+        self.diagnostics.push(diagnostic);
     }
 
     fn append_rule_key(&mut self, rule: &mut RuleItem, key: &str, about: About<'_>) -> Read<()> {

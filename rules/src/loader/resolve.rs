@@ -43,13 +43,18 @@ impl<'a> Lists<'a> {
         };
         let mut budget = EXPANDED_ITEMS_MAX;
         let mut used = HashSet::new();
+        let mut is_reported = false;
         for list in table.items() {
             let mut open = vec![list.name.as_str()];
             let mut items = Vec::new();
             if let Err(name) = expand(table, list, &mut open, &mut items, &mut budget, &mut used) {
-                let message =
-                    format!("list '{name}' has too many items once its lists are resolved");
-                diagnostics.push(Diagnostic::new(Code::TooLarge, message).at(list.place, ""));
+                used.extend(list.items.iter().map(|(item, _)| item.as_str()));
+                // What follows is cut short for the same reason.
+                if !std::mem::replace(&mut is_reported, true) {
+                    let message =
+                        format!("list '{name}' has too many items once its lists are resolved");
+                    diagnostics.push(Diagnostic::new(Code::TooLarge, message).at(list.place, ""));
+                }
             }
             let quoted: Vec<_> = items.iter().map(|item| quote_item(item)).collect();
             let text = quoted.join(", ");
