@@ -65,7 +65,7 @@ pub enum Matching {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sensor {
-    /// Size of the ring buffer between kernel and agent, in bytes: a power of two, at least a page. When it is full, events
+    /// Size of the ring buffer between kernel and agent, in bytes: a power of two from 8 KiB to 1 GiB. When it is full, events
     /// are lost and counted.
     pub ring_bytes: u32,
     /// BTF file that describes the running kernel. Default: the kernel's own, `/sys/kernel/btf/vmlinux`.
@@ -259,10 +259,10 @@ impl Config {
             })
         };
         let ring = self.sensor.ring_bytes;
-        if !ring.is_power_of_two() || ring < 4096 {
+        if !ring.is_power_of_two() || !(8192..=1 << 30).contains(&ring) {
             return wrong(
                 "sensor.ring_bytes",
-                format!("{ring} is not a power of two of at least 4096"),
+                format!("{ring} is not a power of two from 8192 to 1073741824"),
             );
         }
         if self.processes.max < 1024 {

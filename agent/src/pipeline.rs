@@ -42,6 +42,8 @@ pub struct Pipeline {
     hostname: String,
     own_tgid: u32,
     clock: Clock,
+    /// The last event's `evt.num`.
+    number: u64,
     counts: Counts,
     published: Counts,
     metrics: Arc<Metrics>,
@@ -85,6 +87,7 @@ impl Pipeline {
             hostname: hostname.into(),
             own_tgid: std::process::id(),
             clock: Clock::new(),
+            number: 0,
             counts: Counts::default(),
             published: Counts::default(),
             metrics,
@@ -161,10 +164,16 @@ impl Pipeline {
         }
     }
 
-    /// The process that an event speaks of. One that is not known (its fork was lost) starts with what the event says.
+    /// The process that an event speaks of. One that is not known (its fork was lost) starts with what `/proc` still has,
+    /// or else with what the event says.
     fn actor(&mut self, event: &Event<'_>) -> Slot {
         if let Some(slot) = self.table.find(event.tgid, event.start_ns) {
             return slot;
+        }
+        if let Some(seed) = procfs::read(Path::new("/proc"), event.tgid)
+            .filter(|seed| seed.is_started_at(event.start_ns))
+        {
+            return self.table.add(seed, event.ts_ns);
         }
         let seed = Seed {
             tgid: event.tgid,
@@ -234,16 +243,17 @@ impl Pipeline {
             Body::DeviceOpen(open) => self.accelerators.path(open.major, open.minor),
             _ => None,
         };
-        let owner = self.containers.resolve(event.cgroup_id, event.tgid).clone();
+        self.containers.resolve(event.cgroup_id, event.tgid);
+        self.number += 1;
         let view = EventView {
             event,
-            number: self.counts.delivered(),
+            number: self.number,
             epoch_offset_ns: self.clock.epoch_offset_ns,
             hostname: &self.hostname,
             process: actor.and_then(|slot| self.table.get(slot)),
             table: &self.table,
             device: device.as_deref(),
-            owner: &owner,
+            owner: self.containers.get(event.cgroup_id),
             names: &self.names,
             arena: &self.arena,
         };
@@ -252,7 +262,7 @@ impl Pipeline {
             *raised += 1;
             alerts(alert);
         });
-        if self.counts.delivered().is_multiple_of(LATENCY_SAMPLE) {
+        if self.number.is_multiple_of(LATENCY_SAMPLE) {
             let latency_ns = self.clock.boot_ns().saturating_sub(event.ts_ns);
             self.metrics.event_latency.observe(latency_ns as f64 / 1e9);
         }

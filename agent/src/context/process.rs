@@ -144,6 +144,13 @@ pub struct Seed {
     pub cgroup_id: u64,
 }
 
+impl Seed {
+    /// Whether a start time from the kernel is this process's; the one here came from `/proc`.
+    pub fn is_started_at(&self, start_ns: u64) -> bool {
+        self.start_ns / TICK_NS == start_ns / TICK_NS
+    }
+}
+
 /// A place in the table, valid while its process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
