@@ -22,6 +22,8 @@ pub(crate) use operand::{OperandType, check_output_operand};
 /// stack; the nodes keep a chain of macros, each using the last one twice, from doubling without end.
 pub(crate) const DEPTH_MAX: usize = 400;
 pub(crate) const NODES_MAX: usize = 200_000;
+/// Wrong values of one list that are reported: a list of words beside a number is wrong in each.
+const LIST_ERRORS_MAX: usize = 8;
 
 /// A typed condition and its size.
 #[derive(Clone, Debug)]
@@ -180,16 +182,10 @@ impl Checker<'_> {
                 Rhs::Operand(operand)
             }
             (ast::Rhs::Value(value), _) => Rhs::Values(vec![self.literal(test, &lhs, ty, value)?]),
-            (ast::Rhs::List(values), _) => {
-                let read: Vec<_> = values
-                    .iter()
-                    .map(|value| self.literal(test, &lhs, ty, value))
-                    .collect();
-                Rhs::Values(without_duplicates(
-                    read.into_iter().collect::<Option<_>>()?,
-                    test.modifier,
-                ))
-            }
+            (ast::Rhs::List(values), _) => Rhs::Values(without_duplicates(
+                self.list(test, &lhs, ty, values)?,
+                test.modifier,
+            )),
             (ast::Rhs::Operand(_), None) => unreachable!("an operand on the right was checked"),
         };
         Some(Test {
@@ -198,6 +194,27 @@ impl Checker<'_> {
             modifier: test.modifier,
             rhs,
         })
+    }
+
+    fn list(
+        &mut self,
+        test: &ast::Test,
+        lhs: &Operand,
+        ty: OperandType,
+        values: &[ast::Value],
+    ) -> Option<Vec<Literal>> {
+        let mut read = Vec::with_capacity(values.len());
+        let mut wrong = 0;
+        for value in values {
+            match self.literal(test, lhs, ty, value) {
+                Some(literal) => read.push(literal),
+                None => wrong += 1,
+            }
+            if wrong == LIST_ERRORS_MAX {
+                break;
+            }
+        }
+        (wrong == 0).then_some(read)
     }
 
     fn literal(
@@ -215,6 +232,9 @@ impl Checker<'_> {
                 let mut diagnostic = Diagnostic::new(error.code, error.message).at(place, "");
                 if let Some(help) = error.help {
                     diagnostic = diagnostic.help(help);
+                }
+                if !self.text.is_written(value.span) {
+                    diagnostic = diagnostic.help("it is an item of the list that is named here");
                 }
                 self.diagnostics.push(diagnostic);
                 None

@@ -129,6 +129,10 @@ impl Diagnostic {
 
     /// For people: message, place with source line and caret, help.
     pub fn render(&self, files: &[SourceFile], colour: bool) -> String {
+        self.render_at(files, &Lines::new(files), colour)
+    }
+
+    pub(crate) fn render_at(&self, files: &[SourceFile], lines: &Lines, colour: bool) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
@@ -155,7 +159,7 @@ impl Diagnostic {
             let end = file.text[last..]
                 .find('\n')
                 .map_or(file.text.len(), |at| last + at + 1);
-            let line = line_column(&file.text, start).0 as usize;
+            let line = lines.line(file_index, start) as usize;
             let mut snippet = Snippet::source(&file.text[start..end])
                 .line_start(line)
                 .path(file.name.as_str());
@@ -183,13 +187,20 @@ impl Diagnostic {
 
     /// In the shape of Falco's validation results. Lines and columns count from 0, as Falco's do.
     pub fn to_falco_json(&self, files: &[SourceFile]) -> Value {
+        self.to_falco_json_at(files, &Lines::new(files))
+    }
+
+    pub(crate) fn to_falco_json_at(&self, files: &[SourceFile], lines: &Lines) -> Value {
         let place = self
             .primary
             .as_ref()
             .map(|label| label.place)
             .unwrap_or_default();
         let file = files.get(place.file);
-        let (line, column) = file.map_or((1, 1), |file| line_column(&file.text, place.span.start));
+        let (line, column) = file.map_or((1, 1), |file| {
+            let line = lines.line(place.file, place.span.start);
+            (line, column(&file.text, place.span.start))
+        });
         let snippet = file.map_or("", |file| line_at(&file.text, place.span.start));
         let name = file.map_or("", |file| file.name.as_str());
         let position = json!({"name": name, "line": line - 1, "column": column - 1, "offset": place.span.start});
@@ -225,12 +236,43 @@ impl Diagnostic {
     }
 }
 
+/// Where the lines of files begin, so that not every diagnostic counts them anew.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// Of every line but a file's first.
+    starts: Vec<Vec<usize>>,
+}
+
+impl Lines {
+    pub(crate) fn new(files: &[SourceFile]) -> Self {
+        let starts = |file: &SourceFile| {
+            memchr::memchr_iter(b'\n', file.text.as_bytes())
+                .map(|at| at + 1)
+                .collect()
+        };
+        Self {
+            starts: files.iter().map(starts).collect(),
+        }
+    }
+
+    /// The line of a byte, from 1.
+    pub(crate) fn line(&self, file: usize, offset: usize) -> u32 {
+        let starts = self.starts.get(file).map_or(&[][..], Vec::as_slice);
+        saturate(1 + starts.partition_point(|start| *start <= offset))
+    }
+}
+
 /// Line and column of a byte, both from 1, the column in characters.
 pub fn line_column(text: &str, offset: usize) -> (u32, u32) {
+    let before = &text.as_bytes()[..floor_boundary(text, offset)];
+    let line = memchr::memchr_iter(b'\n', before).count();
+    (saturate(line + 1), column(text, offset))
+}
+
+fn column(text: &str, offset: usize) -> u32 {
     let before = &text[..floor_boundary(text, offset)];
-    let line = before.bytes().filter(|&byte| byte == b'\n').count();
-    let column = before.rsplit('\n').next().unwrap_or("").chars().count();
-    (saturate(line + 1), saturate(column + 1))
+    let line = before.rfind('\n').map_or(0, |at| at + 1);
+    saturate(before[line..].chars().count() + 1)
 }
 
 /// The candidate nearest to a misspelt name, if one is near enough to be meant.

@@ -25,7 +25,7 @@ pub(crate) use text::Text;
 use crate::{
     ast::{self, Span},
     check::{self, Checker, MacroError, Typed, lint, reach},
-    diagnostic::{Code, Diagnostic, Place, Severity, nearest},
+    diagnostic::{Code, Diagnostic, Lines, Place, Severity, nearest},
     expr::{Expr, FieldRef, Operand},
     parser,
     ruleset::{Detection, Rule, RuleSet},
@@ -36,7 +36,8 @@ use read::{Collected, Reader};
 use resolve::Lists;
 
 const FILE_BYTES_MAX: usize = 32 << 20;
-const DIAGNOSTICS_MAX: usize = 10_000;
+/// Nobody reads more, and each costs what rendering its line costs.
+const DIAGNOSTICS_MAX: usize = 1_000;
 /// What the conditions of a load may take together, in bytes, roughly: a list or macro that many rules name is
 /// copied into each.
 const CONDITIONS_BYTES_MAX: usize = 256 << 20;
@@ -163,9 +164,10 @@ impl LoadReport {
 
     /// All diagnostics for people, errors and warnings in order.
     pub fn render(&self, colour: bool) -> String {
+        let lines = Lines::new(&self.files);
         let mut out = String::new();
         for diagnostic in &self.diagnostics {
-            out.push_str(&diagnostic.render(&self.files, colour));
+            out.push_str(&diagnostic.render_at(&self.files, &lines, colour));
             out.push('\n');
         }
         out
@@ -176,6 +178,7 @@ impl LoadReport {
     /// take a file with warnings for a worse one; it stands apart.
     pub fn to_falco_json(&self) -> Value {
         let own = self.files.iter().position(|file| !file.is_library);
+        let lines = Lines::new(&self.files);
         let mut results = Vec::new();
         for (index, file) in self.files.iter().enumerate() {
             let found: Vec<_> = self
@@ -192,7 +195,7 @@ impl LoadReport {
             let of = |wanted: &dyn Fn(&Diagnostic) -> bool| -> Vec<_> {
                 let wanted = found.iter().filter(|diagnostic| wanted(diagnostic));
                 wanted
-                    .map(|diagnostic| diagnostic.to_falco_json(&self.files))
+                    .map(|diagnostic| diagnostic.to_falco_json_at(&self.files, &lines))
                     .collect()
             };
             let is_error = |found: &Diagnostic| found.severity == Severity::Error;
@@ -232,6 +235,17 @@ impl LoadReport {
             );
         }
         self.sort();
+    }
+
+    /// Keeps what is shown within bounds, and warnings from crowding out errors.
+    fn truncate(&mut self) {
+        if self.diagnostics.len() > DIAGNOSTICS_MAX {
+            // Stable: within a severity, in the order of files.
+            self.diagnostics
+                .sort_by_key(|diagnostic| diagnostic.severity);
+            self.diagnostics.truncate(DIAGNOSTICS_MAX);
+            self.sort();
+        }
     }
 
     /// In the order of files.
@@ -301,7 +315,7 @@ pub fn load(files: &[SourceFile], options: &LoadOptions) -> LoadReport {
         })
         .collect();
     report.sort();
-    report.diagnostics.truncate(DIAGNOSTICS_MAX);
+    report.truncate();
     report
 }
 
@@ -346,7 +360,12 @@ pub fn check_condition_syntax(text: &str) -> Result<ast::Expr, Box<Diagnostic>> 
 }
 
 fn syntax_diagnostic(error: &parser::SyntaxError, text: &Text) -> Diagnostic {
-    Diagnostic::new(Code::ConditionSyntax, error.message.clone()).at(text.place(error.span), "here")
+    let diagnostic = Diagnostic::new(Code::ConditionSyntax, error.message.clone())
+        .at(text.place(error.span), "here");
+    match &error.help {
+        Some(help) => diagnostic.help(help.as_str()),
+        None => diagnostic,
+    }
 }
 
 /// Turns what was collected into checked rules.
@@ -459,7 +478,7 @@ impl<'a> Compiler<'a> {
         let (detection, compiled_condition) = detection?;
         let output = output?;
         let origin = item.changed_at;
-        let line = lines.line(origin);
+        let line = lines.line(origin.file, origin.span.start);
         let rule = Rule {
             name: item.name.clone(),
             desc: item.desc.clone(),
@@ -910,31 +929,6 @@ impl<'a> Compiler<'a> {
             }
             seen.entry(key_of(conjuncts(expr))).or_insert(rule);
         }
-    }
-}
-
-/// Where the lines of the files begin. Counting them anew for every rule would cost the square of the file.
-struct Lines {
-    starts: Vec<Vec<usize>>,
-}
-
-impl Lines {
-    fn new(files: &[SourceFile]) -> Self {
-        let starts = |file: &SourceFile| {
-            memchr::memchr_iter(b'\n', file.text.as_bytes())
-                .map(|at| at + 1)
-                .collect()
-        };
-        Self {
-            starts: files.iter().map(starts).collect(),
-        }
-    }
-
-    /// The line of a place, from 1.
-    fn line(&self, place: Place) -> u32 {
-        let starts = &self.starts[place.file];
-        let line = 1 + starts.partition_point(|start| *start <= place.span.start);
-        u32::try_from(line).unwrap_or(u32::MAX)
     }
 }
 

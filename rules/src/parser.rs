@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::{
     ast::{Expr, Field, Name, Operand, Rhs, Span, Test, Transform, Value},
+    diagnostic::nearest,
     expr::{Modifier, Op, TransformKind},
     lexer::{EscapeError, Lexer},
 };
@@ -24,6 +25,8 @@ pub struct SyntaxError {
     pub message: String,
     /// Where.
     pub span: Span,
+    /// What is perhaps meant.
+    pub help: Option<String>,
 }
 
 /// Parses a condition. Names are not looked up.
@@ -33,6 +36,7 @@ pub fn parse(text: &str) -> Result<Expr, SyntaxError> {
         text,
         depth: 0,
         last: Span::default(),
+        last_value: None,
     };
     if text.is_empty() {
         return Err(parser.error("filter input string is empty"));
@@ -40,9 +44,15 @@ pub fn parse(text: &str) -> Result<Expr, SyntaxError> {
     let expr = parser.or_expr()?;
     if !parser.lexer.is_at_end() {
         let last = &text[parser.last.start..parser.last.end];
-        return Err(parser.error(format!(
+        let mut error = parser.error(format!(
             "unexpected token after '{last}', expecting 'or', 'and'"
-        )));
+        ));
+        if parser.last_value == Some(parser.last)
+            && !text[error.span.start..].starts_with(['(', ')'])
+        {
+            error.help = Some("a value with blanks stands in quotes: `'a b'`".to_owned());
+        }
+        return Err(error);
     }
     Ok(expr)
 }
@@ -54,6 +64,7 @@ pub fn parse_operand(text: &str) -> Result<Operand, SyntaxError> {
         text,
         depth: 0,
         last: Span::default(),
+        last_value: None,
     };
     parser.lexer.blank();
     let operand = match parser.left_operand()? {
@@ -152,6 +163,8 @@ struct Parser<'a> {
     depth: u32,
     /// The last token that was read, for messages.
     last: Span,
+    /// The last bare value that was read.
+    last_value: Option<Span>,
 }
 
 type Parsed<T> = Result<T, SyntaxError>;
@@ -217,7 +230,11 @@ impl Parser<'_> {
             let expr = parser.or_expr()?;
             parser.lexer.blank();
             if !parser.word(")") {
-                return Err(parser.error("expected a ')' token"));
+                let mut error = parser.error("expected a ')' token");
+                if parser.lexer.is_at_end() {
+                    error.help = Some("a parenthesis is not closed".to_owned());
+                }
+                return Err(error);
             }
             Ok(expr)
         })
@@ -257,7 +274,11 @@ impl Parser<'_> {
                 "expected a valid check operator: one of {}",
                 names.join(", ")
             );
-            return Err(self.error(message));
+            let mut error = self.error(message);
+            let word = &self.text[error.span.start..error.span.end];
+            error.help = nearest(word, OPERATORS.iter().map(|row| row.text))
+                .map(|near| format!("did you mean `{near}`?"));
+            return Err(error);
         };
         let op_span = Span::new(op_start, op_start + row.text.len());
         let mut modifier = None;
@@ -351,9 +372,15 @@ impl Parser<'_> {
         }
         match self.value()? {
             Some(value) => Ok(Rhs::Value(value)),
-            None => Err(self.error(format!(
-                "expected a string value or a field with a valid transformer: {TRANSFORMER_NAMES}"
-            ))),
+            None => {
+                let mut error = self.error(format!(
+                    "expected a string value or a field with a valid transformer: {TRANSFORMER_NAMES}"
+                ));
+                if self.text[error.span.start..].starts_with(['"', '\'']) {
+                    error.help = Some("the string is not closed".to_owned());
+                }
+                Err(error)
+            }
         }
     }
 
@@ -561,7 +588,11 @@ impl Parser<'_> {
         let value = self
             .lexer
             .quoted_string()
-            .map_err(|EscapeError { message, span }| SyntaxError { message, span })?;
+            .map_err(|EscapeError { message, span }| SyntaxError {
+                message,
+                span,
+                help: None,
+            })?;
         if let Some(value) = &value {
             self.last = value.span;
         }
@@ -576,6 +607,7 @@ impl Parser<'_> {
 
     fn value_at(&mut self, start: usize, text: &str) -> Value {
         self.last = Span::new(start, start + text.len());
+        self.last_value = Some(self.last);
         Value {
             bytes: text.as_bytes().to_vec(),
             span: self.last,
@@ -612,14 +644,16 @@ impl Parser<'_> {
             .find(|&(index, c)| index > 0 && (c.is_whitespace() || matches!(c, '(' | ')' | ',')))
             .map_or(rest.len(), |(index, _)| index);
         let span = if rest.is_empty() {
-            // At the end of the text the last token is the better place.
-            Span::new(self.lexer.pos(), self.lexer.pos())
+            // Behind the last token; the blanks behind it may reach into the next line.
+            let end = self.text.trim_end().len();
+            Span::new(end, end)
         } else {
             Span::new(lexer.pos(), lexer.pos() + word)
         };
         SyntaxError {
             message: message.into(),
             span,
+            help: None,
         }
     }
 }

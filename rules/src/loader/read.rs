@@ -3,7 +3,10 @@
 //! Keys that Falco knows mean what they mean there. Every wrong key is reported, not only the first.
 //! Conditions and outputs are taken as text; what they say is checked once all files are read.
 
-use std::{collections::BTreeSet, rc::Rc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    rc::Rc,
+};
 
 use super::{
     SourceFile,
@@ -598,7 +601,15 @@ impl Reader<'_> {
     }
 
     fn rule_enable(&mut self, place: Place, about: About<'_>) -> Read<()> {
-        let value = self.required(about.node, "enabled", about)?;
+        let Some(value) = about.node.get("enabled") else {
+            let message = "Item has no mapping for key 'enabled'";
+            let diagnostic = Diagnostic::new(Code::MissingKey, message)
+                .at(self.head(about.node), "")
+                .about(about.kind, about.name)
+                .help("a rule has the keys `condition`, `output`, `desc` and `priority`");
+            self.diagnostics.push(diagnostic);
+            return Err(Broken);
+        };
         let enabled = self.bool_value(value, "enabled", about)?;
         let key_place = self.place_of_key_itself(about.node, "enabled");
         self.warn(
@@ -674,10 +685,21 @@ impl Reader<'_> {
             return self.broken(Code::InvalidSequence, message, place);
         }
         self.unknown_keys(node, SEQUENCE_KEYS, about);
-        let by = self.required(node, "by", about)?;
-        let by = self.text_value(by, "by", about)?;
-        let within = self.required(node, "within", about)?;
-        let within_ns = self.duration(within, about)?;
+        // Each is read before any is given up, so that all that is wrong is said.
+        let by = self.required(node, "by", about);
+        let by = by.and_then(|by| self.text_value(by, "by", about));
+        let within = self.required(node, "within", about);
+        let within_ns = within.and_then(|within| self.duration(within, about));
+        let steps = self.steps(node, about);
+        Ok(SequenceItem {
+            by: by?,
+            within_ns: within_ns?,
+            steps: steps?,
+            place,
+        })
+    }
+
+    fn steps(&mut self, node: &Node, about: About<'_>) -> Read<Vec<Text>> {
         let steps_node = self.required(node, "steps", about)?;
         let Kind::Sequence(nodes) = &steps_node.kind else {
             return self.wrong(steps_node, "Value is not a sequence", about);
@@ -693,12 +715,7 @@ impl Reader<'_> {
         for step in nodes {
             steps.push(self.text_value(step, "steps", about)?);
         }
-        Ok(SequenceItem {
-            by,
-            within_ns,
-            steps,
-            place,
-        })
+        Ok(steps)
     }
 
     fn duration(&mut self, node: &Node, about: About<'_>) -> Read<u64> {
@@ -745,58 +762,67 @@ impl Reader<'_> {
             _ => return self.wrong(node, "Rule exceptions must be a sequence", about),
         };
         let mut exceptions: Vec<ExceptionItem> = Vec::with_capacity(nodes.len());
-        for exception in nodes {
-            if !matches!(exception.kind, Kind::Mapping(_)) {
-                return self.wrong(exception, "Rule exception must be a mapping", about);
-            }
-            self.unknown_keys(exception, EXCEPTION_KEYS, about);
-            let name_node = self.required(exception, "name", about)?;
-            let name = self
-                .text_value(name_node, "name", about)?
-                .as_str()
-                .to_owned();
-            let place = self.place(name_node);
-            if exceptions.iter().any(|other| other.name == name) {
-                let message =
-                    format!("Multiple definitions of exception '{name}' in the same rule");
-                self.warn(Code::ExceptionRepeated, message, place, about);
-            }
-            let fields = match exception.get("fields") {
-                None if is_append => None,
-                _ => {
-                    let fields = self.required(exception, "fields", about)?;
-                    Some(self.entry(fields, "fields", about)?)
-                }
+        let mut names = HashSet::new();
+        let mut broken = false;
+        for node in nodes {
+            let Ok(exception) = self.exception(node, is_append, about) else {
+                broken = true;
+                continue;
             };
-            let comps = match exception.get("comps") {
-                None => None,
-                Some(comps) => Some(self.entry(comps, "comps", about)?),
-            };
-            let mut values = Vec::new();
-            match exception.get("values") {
-                Some(node) => {
-                    let Kind::Sequence(nodes) = &node.kind else {
-                        return self.wrong(node, "Rule exception values must be a sequence", about);
-                    };
-                    for value in nodes {
-                        values.push(self.entry(value, "values", about)?);
-                    }
-                }
-                None if is_append => {
-                    let message = "Overriding/appending exception with no values".to_owned();
-                    self.warn(Code::ExceptionWithoutValues, message, place, about);
-                }
-                None => {}
+            if !names.insert(exception.name.clone()) {
+                let message = format!(
+                    "Multiple definitions of exception '{}' in the same rule",
+                    exception.name
+                );
+                self.warn(Code::ExceptionRepeated, message, exception.place, about);
             }
-            exceptions.push(ExceptionItem {
-                name,
-                fields,
-                comps,
-                values,
-                place,
-            });
+            exceptions.push(exception);
         }
-        Ok(exceptions)
+        if broken { Err(Broken) } else { Ok(exceptions) }
+    }
+
+    fn exception(&mut self, node: &Node, is_append: bool, about: About<'_>) -> Read<ExceptionItem> {
+        if !matches!(node.kind, Kind::Mapping(_)) {
+            return self.wrong(node, "Rule exception must be a mapping", about);
+        }
+        self.unknown_keys(node, EXCEPTION_KEYS, about);
+        let name_node = self.required(node, "name", about)?;
+        let name = self.text_value(name_node, "name", about)?;
+        let place = self.place(name_node);
+        let fields = match node.get("fields") {
+            None if is_append => None,
+            _ => {
+                let fields = self.required(node, "fields", about)?;
+                Some(self.entry(fields, "fields", about)?)
+            }
+        };
+        let comps = match node.get("comps") {
+            None => None,
+            Some(comps) => Some(self.entry(comps, "comps", about)?),
+        };
+        let mut values = Vec::new();
+        match node.get("values") {
+            Some(node) => {
+                let Kind::Sequence(nodes) = &node.kind else {
+                    return self.wrong(node, "Rule exception values must be a sequence", about);
+                };
+                for value in nodes {
+                    values.push(self.entry(value, "values", about)?);
+                }
+            }
+            None if is_append => {
+                let message = "Overriding/appending exception with no values".to_owned();
+                self.warn(Code::ExceptionWithoutValues, message, place, about);
+            }
+            None => {}
+        }
+        Ok(ExceptionItem {
+            name: name.as_str().to_owned(),
+            fields,
+            comps,
+            values,
+            place,
+        })
     }
 
     fn entry(&mut self, node: &Rc<Node>, key: &str, about: About<'_>) -> Read<Entry> {
@@ -1039,7 +1065,9 @@ impl Reader<'_> {
                     Diagnostic::new(Code::UnknownKey, format!("Unknown key '{key}'"))
                         .at(place, "")
                         .about(about.kind, about.name);
-                if let Some(near) = nearest(key, known.iter().copied()) {
+                if key == "<<" {
+                    diagnostic = diagnostic.help("keys are not merged; write them out");
+                } else if let Some(near) = nearest(key, known.iter().copied()) {
                     diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
                 }
                 self.diagnostics.push(diagnostic);

@@ -366,11 +366,16 @@ enum Quoting {
 }
 
 fn quoting(item: &str) -> Quoting {
+    let has_quotes = item.contains(['"', '\'']);
     if item.starts_with(['"', '\'']) {
         Quoting::Bare
-    } else if item.is_empty() || item.contains(' ') {
-        Quoting::Verbatim
-    } else if item.contains([',', '=']) && !item.contains('(') {
+    } else if item.is_empty() || item.contains(|c: char| c.is_ascii_whitespace()) {
+        if item.contains('"') && !item.contains('\\') {
+            Quoting::Escaped
+        } else {
+            Quoting::Verbatim
+        }
+    } else if (has_quotes || item.contains([',', '='])) && !item.contains('(') {
         Quoting::Escaped
     } else {
         Quoting::Bare

@@ -98,6 +98,11 @@ impl Text {
         self.push_part(other, 0..other.text.len());
     }
 
+    /// Whether what begins there stands in the file as it is, and does not stand for something else.
+    pub(crate) fn is_written(&self, span: Span) -> bool {
+        self.piece_at(span.start).is_none_or(|piece| piece.is_copy)
+    }
+
     /// Where a range of the text was written.
     pub(crate) fn place(&self, span: Span) -> Place {
         let Some(first) = self.piece_at(span.start) else {
