@@ -14,7 +14,7 @@ use std::{
 
 pub use agent::Agent;
 pub use cgroup::Cgroup;
-pub use skip::{root_or_skip, shared, skip};
+pub use skip::{needs_root, root_or_skip, shared, skip};
 
 /// The repository root.
 pub fn repository() -> &'static Path {

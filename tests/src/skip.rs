@@ -3,22 +3,38 @@
 use std::{env, fs::OpenOptions, io::Write as _, path::PathBuf};
 
 /// Records that the running test did not run, and why. The caller returns right after.
-///
-/// The name is the test's own, taken from the thread that the test runner gave it.
 pub fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or("unnamed");
+    let name = test_name();
     eprintln!("SKIP {name}: {reason}");
-    if let Some(path) = env::var_os("SAKER_SKIPS") {
-        let file = OpenOptions::new().append(true).create(true).open(&path);
-        let written = file.and_then(|mut file| writeln!(file, "{name}: {reason}"));
-        written.unwrap_or_else(|error| {
-            panic!(
-                "cannot record a skip in {}: {error}",
-                PathBuf::from(&path).display()
-            )
-        });
-    }
+    record("SAKER_SKIPS", &format!("{name}: {reason}"));
+}
+
+/// Records that the running test works because this process is root, so that a run as root can tell what one without would lack.
+pub fn needs_root() {
+    record("SAKER_NEEDS_ROOT", &test_name());
+}
+
+/// The running test's own name: the test runner gives it to the thread.
+fn test_name() -> String {
+    std::thread::current()
+        .name()
+        .unwrap_or("unnamed")
+        .to_owned()
+}
+
+/// Appends a line to the file that `cargo xtask test` named in the environment; without one there is nobody to tell.
+fn record(variable: &str, line: &str) {
+    let Some(path) = env::var_os(variable) else {
+        return;
+    };
+    let file = OpenOptions::new().append(true).create(true).open(&path);
+    let written = file.and_then(|mut file| writeln!(file, "{line}"));
+    written.unwrap_or_else(|error| {
+        panic!(
+            "cannot write to {}: {error}",
+            PathBuf::from(&path).display()
+        )
+    });
 }
 
 /// `../shared/<path>` beside the repository, or `None` after recording a skip.
@@ -35,7 +51,9 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 pub fn root_or_skip() -> bool {
     // SAFETY: geteuid takes nothing, touches no memory of ours and cannot fail.
     let root = unsafe { libc::geteuid() == 0 };
-    if !root {
+    if root {
+        needs_root();
+    } else {
         skip("needs root to load kernel programs");
     }
     root

@@ -3,7 +3,7 @@
 //! A test that lacks something (root, a service, `../shared`) calls `saker_tests::skip`, which writes a line to the file
 //! named by SAKER_SKIPS. After the run the lines are printed; in CI every one must be on `.ci/allowed-skips`.
 
-use std::{env, fs};
+use std::{collections::BTreeSet, env, fs};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -26,8 +26,10 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     }
     let target = target_dir()?;
     let skips = target.join("skips");
+    let needing_root = target.join("needing-root");
     fs::create_dir_all(&target)?;
     fs::write(&skips, "")?;
+    fs::write(&needing_root, "")?;
 
     // The end-to-end tests start the agent and the actors as programs.
     run(cargo().args(["build", "--workspace", "--bins"]))?;

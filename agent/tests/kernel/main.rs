@@ -36,11 +36,14 @@ fn watch(config: SensorConfig) -> Option<Watch> {
         own_tgid: 0,
         ..config
     }) {
-        Ok(sensor) => Some(Watch {
-            sensor,
-            waiting: VecDeque::new(),
-            seen: Vec::new(),
-        }),
+        Ok(sensor) => {
+            saker_tests::needs_root();
+            Some(Watch {
+                sensor,
+                waiting: VecDeque::new(),
+                seen: Vec::new(),
+            })
+        }
         Err(error @ (SensorError::NotPermitted { .. } | SensorError::Refused { .. })) => {
             saker_tests::skip(&error.to_string());
             None
