@@ -24,6 +24,8 @@ pub(crate) const DEPTH_MAX: usize = 400;
 pub(crate) const NODES_MAX: usize = 200_000;
 /// Wrong values of one list that are reported: a list of words beside a number is wrong in each.
 const LIST_ERRORS_MAX: usize = 8;
+/// Wrong parts of one `and` or `or` that are reported.
+const PART_ERRORS_MAX: usize = 100;
 
 /// A typed condition and its size.
 #[derive(Clone, Debug)]
@@ -101,10 +103,13 @@ impl Checker<'_> {
     fn parts(&mut self, parts: &[ast::Expr], is_and: bool) -> Option<Typed> {
         let mut typed = Vec::with_capacity(parts.len());
         let (mut nodes, mut depth, mut values) = (1, 1, 0);
-        let mut complete = true;
+        let mut wrong = 0;
         for expr in parts {
             let Some(part) = self.expr(expr) else {
-                complete = false;
+                wrong += 1;
+                if wrong == PART_ERRORS_MAX {
+                    break;
+                }
                 continue;
             };
             nodes += part.nodes;
@@ -125,7 +130,7 @@ impl Checker<'_> {
         } else {
             Expr::Or(typed)
         };
-        complete.then_some(Typed {
+        (wrong == 0).then_some(Typed {
             expr,
             nodes,
             depth,

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
 
 pub use code::Code;
@@ -13,6 +13,9 @@ pub use code::Code;
 use crate::{ast::Span, loader::SourceFile};
 
 mod code;
+
+/// Lines longer than this are not shown, for the renderer walks them for every diagnostic.
+const EXCERPT_BYTES_MAX: usize = 32 << 10;
 
 /// Whether loading fails because of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -160,6 +163,14 @@ impl Diagnostic {
                 .find('\n')
                 .map_or(file.text.len(), |at| last + at + 1);
             let line = lines.line(file_index, start) as usize;
+            if end - start > EXCERPT_BYTES_MAX {
+                let first = spans.iter().map(|span| span.start).min().unwrap_or(start);
+                let origin = Origin::path(file.name.as_str())
+                    .line(lines.line(file_index, first) as usize)
+                    .char_column(column(&file.text, first) as usize);
+                group = group.element(origin);
+                continue;
+            }
             let mut snippet = Snippet::source(&file.text[start..end])
                 .line_start(line)
                 .path(file.name.as_str());
@@ -284,9 +295,12 @@ pub(crate) fn nearest<'a>(
     if name.len() > 64 {
         return None;
     }
+    let distance_max = |candidate: &str| 1 + name.len().min(candidate.len()) / 5;
     candidates
+        // The distance is no smaller than this, and costs more.
+        .filter(|candidate| name.len().abs_diff(candidate.len()) <= distance_max(candidate))
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|&(distance, candidate)| distance <= 1 + name.len().min(candidate.len()) / 5)
+        .filter(|&(distance, candidate)| distance <= distance_max(candidate))
         .min_by_key(|&(distance, candidate)| (distance, candidate.len()))
         .map(|(_, candidate)| candidate)
 }

@@ -378,6 +378,8 @@ struct Compiler<'a> {
     nesting: usize,
     /// What is left of [`CONDITIONS_BYTES_MAX`]; `None` once that was exceeded, which is reported once.
     bytes_left: Option<usize>,
+    /// Rules with errors so far.
+    broken_rules: usize,
     diagnostics: &'a mut Vec<Diagnostic>,
 }
 
@@ -428,6 +430,7 @@ impl<'a> Compiler<'a> {
             macros,
             nesting: 0,
             bytes_left: Some(CONDITIONS_BYTES_MAX),
+            broken_rules: 0,
             diagnostics,
         }
     }
@@ -438,7 +441,8 @@ impl<'a> Compiler<'a> {
             if !self.options.sources.contains(&item.source) {
                 continue;
             }
-            if self.bytes_left.is_none() {
+            // What is wrong beyond is not shown.
+            if self.bytes_left.is_none() || self.broken_rules > DIAGNOSTICS_MAX {
                 break;
             }
             if let Some((rule, text)) = self.rule(item, files, &lines) {
@@ -513,6 +517,7 @@ impl<'a> Compiler<'a> {
                 .iter()
                 .filter(|diagnostic| is_error(diagnostic))
                 .all(is_unknown_name);
+        self.broken_rules += usize::from(has_errors && !is_skipped);
         for diagnostic in found {
             let diagnostic = match diagnostic.item {
                 None => diagnostic.about("rule", &item.name),

@@ -474,3 +474,27 @@ fn what_conditions_take_together_is_bounded() {
     let text = format!("- macro: m\n  condition: {tests}\n{}", rule(&uses));
     assert_eq!(errors(&load(&text)), [Code::TooLarge]);
 }
+
+#[test]
+fn many_diagnostics_stay_few_and_never_hide_an_error() {
+    // Warnings, and one error behind all of them.
+    let mut text = String::new();
+    for index in 0..1_500 {
+        writeln!(text, "- list: l{index}\n  items: []").unwrap();
+    }
+    text += &rule("evt.type = open and proc.nme = x");
+    let report = load(&text);
+    assert_eq!(errors(&report), [Code::UnknownField]);
+    assert_eq!(report.diagnostics.len(), 1_000);
+    // Errors without end, in rules and in one condition.
+    let wrong = rule("evt.type = open and proc.nme = x");
+    assert_eq!(load(&wrong.repeat(3_000)).diagnostics.len(), 1);
+    let many: String = (0..3_000)
+        .map(|index| wrong.replace("rule: r", &format!("rule: r{index}")))
+        .collect();
+    assert_eq!(load(&many).diagnostics.len(), 1_000);
+    let long = rule(&vec!["proc.nme = x"; 3_000].join(" or "));
+    let report = load(&long);
+    assert_eq!(report.diagnostics.len(), 100);
+    assert!(report.render(false).contains("rules.yaml:6:5"));
+}
