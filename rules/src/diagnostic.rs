@@ -305,10 +305,14 @@ pub(crate) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+/// The line of a byte, and of a long one what is near.
 fn line_at(text: &str, offset: usize) -> &str {
+    const NEAR_BYTES: usize = 200;
     let offset = floor_boundary(text, offset);
     let start = text[..offset].rfind('\n').map_or(0, |index| index + 1);
-    text[start..].lines().next().unwrap_or("")
+    let start = start.max(floor_boundary(text, offset.saturating_sub(NEAR_BYTES)));
+    let end = floor_boundary(text, offset + NEAR_BYTES);
+    text[start..end].lines().next().unwrap_or("")
 }
 
 /// A span that lies inside the text, on characters' borders, and covers something where it can.

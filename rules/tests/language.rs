@@ -110,6 +110,25 @@ fn conditions_hold_or_fail() {
     // The argument has a sign in one of the events that have it.
     check("evt.rawarg.size < -20", r#"{"evt.rawarg.size": -22}"#, true);
     check("evt.rawarg.size < 515", r#"{"evt.rawarg.size": 512}"#, true);
+    check("evt.rawarg.max < 0", r#"{"evt.rawarg.max": -1}"#, true);
+    check(
+        "evt.rawarg.uargs glob a*",
+        r#"{"evt.rawarg.uargs": "ab"}"#,
+        true,
+    );
+    check(
+        "evt.rawarg.args bcontains 62",
+        r#"{"evt.rawarg.args": "ab"}"#,
+        true,
+    );
+    check("evt.rawarg.fdin > 2", r#"{"evt.rawarg.fdin": 3}"#, true);
+    // Names of events that are not those of system calls.
+    check("evt.type = pread", r#"{"evt.type": "pread"}"#, true);
+    check(
+        "evt.type in (useradded, llseek)",
+        r#"{"evt.type": "llseek"}"#,
+        true,
+    );
     // What the kernel returned, as the unsigned number of the same bits.
     check(
         "evt.rawres = -2",
