@@ -85,10 +85,14 @@ pub enum BundleError {
     #[error("not a rule bundle: it does not start with {:?}", str::from_utf8(&MAGIC).unwrap_or_default())]
     NotABundle,
     /// The bundle was written on a machine of the other byte order.
-    #[error("the rule bundle was compiled for a machine of the other byte order; compile it again for this one")]
+    #[error(
+        "the rule bundle was compiled for a machine of the other byte order; compile it again for this one"
+    )]
     ForeignEndian,
     /// The bundle has another format.
-    #[error("the rule bundle has format version {found}, this program reads {VERSION}; compile it again")]
+    #[error(
+        "the rule bundle has format version {found}, this program reads {VERSION}; compile it again"
+    )]
     OtherVersion {
         /// Its version.
         found: u32,
@@ -126,7 +130,10 @@ impl Bundle {
     /// Maps the file and checks it. The file must not be written to while the bundle is in use; replacing it is fine.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, BundleError> {
         let path = path.as_ref();
-        let failed = |source| BundleError::Read { path: path.to_owned(), source };
+        let failed = |source| BundleError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let file = File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() == 0 {
             return Err(BundleError::NotABundle);
@@ -145,7 +152,10 @@ impl Bundle {
     /// Writes the bundle beside the path, then renames it there, so that readers see the old file or the new one.
     pub fn write_to(&self, path: impl AsRef<Path>) -> Result<(), BundleError> {
         let path = path.as_ref();
-        self.replace(path).map_err(|source| BundleError::Write { path: path.to_owned(), source })
+        self.replace(path).map_err(|source| BundleError::Write {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     fn replace(&self, path: &Path) -> io::Result<()> {
@@ -195,7 +205,9 @@ impl Bundle {
 
 impl core::fmt::Debug for Bundle {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Bundle").field("bytes", &self.as_bytes().len()).finish_non_exhaustive()
+        f.debug_struct("Bundle")
+            .field("bytes", &self.as_bytes().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -221,7 +233,11 @@ const HEADER_LEN: usize = 72;
 const _: () = assert!(HEADER_LEN.is_multiple_of(ALIGN));
 
 fn check_header(bytes: &[u8]) -> Result<(), BundleError> {
-    let word = |at: usize| bytes.get(at..at + 4).map(|raw| u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]));
+    let word = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .map(|raw| u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]))
+    };
     let quad = |at: usize| Some(u64::from(word(at)?) | u64::from(word(at + 4)?) << 32);
     if !bytes.starts_with(&MAGIC) {
         return Err(BundleError::NotABundle);
@@ -239,7 +255,10 @@ fn check_header(bytes: &[u8]) -> Result<(), BundleError> {
     }
     let expected = quad(16).ok_or(BundleError::NotABundle)?;
     if expected != bytes.len() as u64 || bytes.len() < HEADER_LEN {
-        return Err(BundleError::WrongLength { found: bytes.len() as u64, expected });
+        return Err(BundleError::WrongLength {
+            found: bytes.len() as u64,
+            expected,
+        });
     }
     if quad(24) != Some(xxh3_64(&bytes[32..])) {
         return Err(BundleError::Damaged);
@@ -254,7 +273,10 @@ fn check_header(bytes: &[u8]) -> Result<(), BundleError> {
 fn fields_digest() -> u64 {
     static DIGEST: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     *DIGEST.get_or_init(|| {
-        let text: String = FIELDS.iter().map(|field| format!("{} {:?} {}\n", field.name, field.ty, field.list)).collect();
+        let text: String = FIELDS
+            .iter()
+            .map(|field| format!("{} {:?} {}\n", field.name, field.ty, field.list))
+            .collect();
         xxh3_64(text.as_bytes())
     })
 }

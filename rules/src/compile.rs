@@ -26,7 +26,7 @@ use crate::{
             TypeRow, UnitRow, kind,
         },
     },
-    expr::{FieldArg, FieldRef, Literal, Op, Operand, Rhs, Test},
+    expr::{Expr, FieldArg, FieldRef, Literal, Op, Operand, Rhs, Test},
     fields::Field,
     kernel_filter::{self, KernelFilter},
     matcher::{Pool, Span, equal},
@@ -111,7 +111,10 @@ impl Bundle {
             compiler.add_rule(id as u32, rule)?;
         }
         compiler.compile(rules)?;
-        let digest = options.source_digest.unwrap_or_else(|| digest(rules));
+        let digest = match options.source_digest {
+            Some(digest) => digest,
+            None => digest(rules)?,
+        };
         let bytes = compiler.out.size();
         if bytes > BYTES_MAX {
             return Err(CompileError::TooLarge { bytes });
@@ -121,7 +124,7 @@ impl Bundle {
 }
 
 /// A rule's conditions with their roles.
-pub(crate) fn conditions(rule: &Rule) -> Vec<(u32, &crate::expr::Expr)> {
+pub(crate) fn conditions(rule: &Rule) -> Vec<(u32, &Expr)> {
     match &rule.detection {
         Detection::Event(expr) => vec![(EVENT, expr)],
         Detection::For { condition, .. } => vec![(HOLD, condition)],
@@ -129,8 +132,7 @@ pub(crate) fn conditions(rule: &Rule) -> Vec<(u32, &crate::expr::Expr)> {
     }
 }
 
-fn constant_bytes(expr: &crate::expr::Expr) -> usize {
-    use crate::expr::Expr;
+fn constant_bytes(expr: &Expr) -> usize {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => parts.iter().map(constant_bytes).sum(),
         Expr::Not(part) => constant_bytes(part),
@@ -288,7 +290,12 @@ impl Compiler {
                 continue;
             };
             for &(atom, gate) in gate {
-                let Some(gate) = atoms::gates(self.graph.atom(atom)).into_iter().nth(usize::from(gate)) else { continue };
+                let Some(gate) = atoms::gates(self.graph.atom(atom))
+                    .into_iter()
+                    .nth(usize::from(gate))
+                else {
+                    continue;
+                };
                 for needle in &gate.needles {
                     let key = self.registry.key(&gate.field, gate.method, needle);
                     self.registry.post(key, PostRow { part: number, unit });
@@ -704,8 +711,17 @@ impl Builder {
                     .dfa_size_limit(Some(AUTOMATON_BYTES_MAX))
                     .determinize_size_limit(Some(AUTOMATON_BYTES_MAX)),
             )
-            .syntax(syntax::Config::new().unicode(false).utf8(false).multi_line(true))
-            .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(AUTOMATON_BYTES_MAX)))
+            .syntax(
+                syntax::Config::new()
+                    .unicode(false)
+                    .utf8(false)
+                    .multi_line(true),
+            )
+            .thompson(
+                thompson::Config::new()
+                    .utf8(false)
+                    .nfa_size_limit(Some(AUTOMATON_BYTES_MAX)),
+            )
             .build(&semantics::regex_pattern(pattern))
             .ok()
             .and_then(|dense| dense.to_sparse().ok());
@@ -714,7 +730,13 @@ impl Builder {
             Some(automaton) => {
                 let span = self.add_blob(&automaton.to_bytes_little_endian());
                 self.automata.push(span);
-                AtomRow { kind: kind::REGEX, slot, a: self.automata.len() as u32 - 1, b: general.a, ..general }
+                AtomRow {
+                    kind: kind::REGEX,
+                    slot,
+                    a: self.automata.len() as u32 - 1,
+                    b: general.a,
+                    ..general
+                }
             }
         })
     }
@@ -752,21 +774,60 @@ impl Builder {
 }
 
 /// A digest over everything that decides what the compiled rules do and say.
-fn digest(rules: &RuleSet) -> [u8; 32] {
+fn digest(rules: &RuleSet) -> Result<[u8; 32], CompileError> {
     let mut hash = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
     for rule in &rules.rules {
-        let enabled = if rule.enabled { "1" } else { "0" };
         let texts = [&rule.name, &rule.desc, &rule.condition_text, &rule.source];
-        let detection = format!("{:?} {:?} {:?}", rule.priority, rule.output, rule.detection);
-        for text in texts
-            .map(String::as_str)
-            .into_iter()
-            .chain([enabled, &detection])
-            .chain(rule.tags.iter().map(String::as_str))
-        {
-            hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
+        for text in texts.into_iter().chain(&rule.tags).chain(&rule.inactive) {
+            add(text.as_bytes());
+        }
+        add(&[rule.priority as u8, u8::from(rule.enabled)]);
+        add(&codec::encode_template(&rule.output).ok_or_else(|| too_deep(rule))?);
+        let span = match &rule.detection {
+            Detection::Event(_) => 0,
+            Detection::Sequence { within, .. } => within.as_nanos(),
+            Detection::For { hold, .. } => hold.as_nanos(),
+        };
+        add(&span.to_le_bytes());
+        if let Detection::Sequence { by, .. } = &rule.detection {
+            let lhs = Operand::Field(by.clone());
+            let exists = Test {
+                lhs,
+                op: Op::Exists,
+                modifier: None,
+                rhs: Rhs::None,
+            };
+            add(&codec::encode_test(&exists).ok_or_else(|| too_deep(rule))?);
+        }
+        for (role, expr) in conditions(rule) {
+            add(&role.to_le_bytes());
+            digest_expr(expr, &mut add).ok_or_else(|| too_deep(rule))?;
         }
     }
-    hash.finalize().into()
+    Ok(hash.finalize().into())
+}
+
+fn digest_expr(expr: &Expr, add: &mut impl FnMut(&[u8])) -> Option<()> {
+    let (tag, parts) = match expr {
+        Expr::Test(test) => {
+            add(&codec::encode_test(test)?);
+            return Some(());
+        }
+        Expr::And(parts) => (b"and", &parts[..]),
+        Expr::Or(parts) => (b"or ", &parts[..]),
+        Expr::Not(part) => (b"not", std::slice::from_ref(&**part)),
+    };
+    add(tag);
+    add(&(parts.len() as u64).to_le_bytes());
+    parts.iter().try_for_each(|part| digest_expr(part, add))
+}
+
+fn too_deep(rule: &Rule) -> CompileError {
+    CompileError::TransformersTooDeep {
+        rule: rule.name.clone(),
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
     expr::{FieldArg, FieldRef},
     fields::Field,
     kernel_filter::{self, KernelFilter},
-    matcher::{Span, equal, gram},
+    matcher::{PoolRef, Span, equal, gram},
     ruleset::Priority,
     template::Template,
 };
@@ -63,6 +63,8 @@ pub struct Engine {
     automata: Vec<sparse::DFA<Vec<u8>>>,
     fields: Vec<FieldRef>,
     rarest: Vec<u16>,
+    /// By sketch of the kind: its row in `types`.
+    kinds: Box<[u16; KINDS]>,
     /// By rule: whether its source takes part.
     active: Vec<bool>,
 }
@@ -71,13 +73,21 @@ impl Engine {
     /// Readies a bundle: decodes the few tests that have no table form and nothing else.
     pub fn new(bundle: Bundle, options: EngineOptions) -> Self {
         let tables = bundle.tables();
-        let tests = tables.tests.iter().map(|&test| LazyTest::new(test)).collect();
+        let tests = tables
+            .tests
+            .iter()
+            .map(|&test| LazyTest::new(test))
+            .collect();
         let automata = tables
             .automata
             .iter()
             .map(|&automaton| {
-                let read = sparse::DFA::from_bytes(tables.blob.get(automaton.range()).unwrap_or_default());
-                read.map_or_else(|_| unreachable!("loading a bundle reads every automaton"), |(automaton, _)| automaton.to_owned())
+                let read =
+                    sparse::DFA::from_bytes(tables.blob.get(automaton.range()).unwrap_or_default());
+                read.map_or_else(
+                    |_| unreachable!("loading a bundle reads every automaton"),
+                    |(automaton, _)| automaton.to_owned(),
+                )
             })
             .collect();
         let active = tables
@@ -110,6 +120,7 @@ impl Engine {
             automata,
             fields,
             rarest,
+            kinds: sketched(tables),
             active,
             options,
             bundle,
@@ -195,25 +206,37 @@ impl Engine {
         let own = match kind {
             None => special + 1,
             Some(kind) => {
-                let pool = crate::matcher::PoolRef {
-                    words: &[],
-                    quads: tables.type_index,
+                // Most kinds are told apart by length, first and last byte.
+                let row = match self.kinds[sketch(kind)] {
+                    NO_KIND => None,
+                    MANY_KINDS => self.find_kind(kind),
+                    row => Some(usize::from(row)),
                 };
-                let index = Span {
-                    start: 0,
-                    len: tables.type_index.len() as u32,
-                };
-                let is = |row: u32| {
-                    tables
-                        .types
-                        .get(row as usize)
-                        .is_some_and(|row| tables.bytes(row.name) == kind)
-                };
-                equal::find(pool, index, kind, is)
-                    .map_or(special, |row| tables.types[row as usize].program as usize)
+                row.and_then(|row| tables.types.get(row))
+                    .filter(|row| tables.bytes(row.name) == kind)
+                    .map_or(special, |row| row.program as usize)
             }
         };
         [tables.programs[own], tables.programs[special + 2]]
+    }
+
+    fn find_kind(&self, kind: &[u8]) -> Option<usize> {
+        let tables = self.bundle.tables();
+        let pool = PoolRef {
+            words: &[],
+            quads: tables.type_index,
+        };
+        let index = Span {
+            start: 0,
+            len: tables.type_index.len() as u32,
+        };
+        let is = |row: u32| {
+            tables
+                .types
+                .get(row as usize)
+                .is_some_and(|row| tables.bytes(row.name) == kind)
+        };
+        equal::find(pool, index, kind, is).map(|row| row as usize)
     }
 
     /// Whether an event of the kind can meet any condition.
@@ -273,6 +296,33 @@ impl Engine {
             rarest: &self.rarest,
         }
     }
+}
+
+/// Size of the table of kinds.
+const KINDS: usize = 256;
+/// No kind that rules name has this sketch.
+const NO_KIND: u16 = u16::MAX;
+/// Several have it.
+const MANY_KINDS: u16 = u16::MAX - 1;
+
+fn sketched(tables: &Tables<'_>) -> Box<[u16; KINDS]> {
+    let mut kinds = Box::new([NO_KIND; KINDS]);
+    for (row, kind) in tables.types.iter().enumerate() {
+        let place = &mut kinds[sketch(tables.bytes(kind.name))];
+        let row = u16::try_from(row).unwrap_or(MANY_KINDS).min(MANY_KINDS);
+        *place = if *place == NO_KIND { row } else { MANY_KINDS };
+    }
+    kinds
+}
+
+#[inline]
+fn sketch(kind: &[u8]) -> usize {
+    let (first, last) = match kind {
+        [] => (0, 0),
+        [only] => (*only, *only),
+        [first, .., last] => (*first, *last),
+    };
+    (kind.len() ^ usize::from(first) << 1 ^ usize::from(last) << 3) & (KINDS - 1)
 }
 
 fn slot_field(tables: &Tables<'_>, slot: u32) -> Option<FieldRef> {

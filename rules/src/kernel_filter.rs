@@ -32,6 +32,10 @@ pub struct KernelFilter {
 
 /// What an event of a wanted kind must meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each kind of event"
+)]
 pub enum KindFilter {
     /// Nothing more.
     Wanted,
@@ -341,7 +345,9 @@ fn open_test(test: &Test) -> Opens {
             ..Opens::default()
         },
         Field::FdName | Field::FdDirectory | Field::FdFilename => {
-            let paths = atoms::gates(test).into_iter().find_map(|gate| path_filter(*field, gate));
+            let paths = atoms::gates(test)
+                .into_iter()
+                .find_map(|gate| path_filter(*field, gate));
             paths.map_or_else(Opens::all, Opens::paths)
         }
         _ => Opens::all(),
@@ -352,13 +358,19 @@ fn open_test(test: &Test) -> Opens {
 fn path_filter(field: Field, gate: Gate) -> Option<PathFilter> {
     let mut paths = PathFilter::default();
     for needle in gate.needles {
-        let Needle::Bytes(text) = needle else { return None };
+        let Needle::Bytes(text) = needle else {
+            return None;
+        };
         let text = text.into_vec();
         let into = match (field, gate.method) {
             (Field::FdName, Method::EqualBytes) => &mut paths.exact,
-            (Field::FdName | Field::FdDirectory, Method::StartsWith | Method::PathPrefix) => &mut paths.prefixes,
+            (Field::FdName | Field::FdDirectory, Method::StartsWith | Method::PathPrefix) => {
+                &mut paths.prefixes
+            }
             // A directory is the path up to its last slash, that one perhaps included.
-            (Field::FdDirectory, Method::EqualBytes) if text.starts_with(b"/") => &mut paths.prefixes,
+            (Field::FdDirectory, Method::EqualBytes) if text.starts_with(b"/") => {
+                &mut paths.prefixes
+            }
             (Field::FdName | Field::FdFilename, Method::EndsWith) => &mut paths.suffixes,
             (Field::FdFilename, Method::EqualBytes) if !text.is_empty() => &mut paths.suffixes,
             _ => return None,

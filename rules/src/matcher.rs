@@ -56,19 +56,28 @@ impl Pool {
     pub fn add_words(&mut self, table: &[u32]) -> Span {
         let start = self.words.len() as u32;
         self.words.extend_from_slice(table);
-        Span { start, len: table.len() as u32 }
+        Span {
+            start,
+            len: table.len() as u32,
+        }
     }
 
     /// Appends a table of 64-bit words.
     pub fn add_quads(&mut self, table: &[u64]) -> Span {
         let start = self.quads.len() as u32;
         self.quads.extend_from_slice(table);
-        Span { start, len: table.len() as u32 }
+        Span {
+            start,
+            len: table.len() as u32,
+        }
     }
 
     /// The pool, to read from.
     pub fn as_ref(&self) -> PoolRef<'_> {
-        PoolRef { words: &self.words, quads: &self.quads }
+        PoolRef {
+            words: &self.words,
+            quads: &self.quads,
+        }
     }
 }
 

@@ -42,7 +42,10 @@ pub struct DetectorOptions {
 
 impl Default for DetectorOptions {
     fn default() -> Self {
-        Self { instances_max: 4_096, gap_ns_max: 60_000_000_000 }
+        Self {
+            instances_max: 4_096,
+            gap_ns_max: 60_000_000_000,
+        }
     }
 }
 
@@ -156,7 +159,14 @@ impl Detector {
                     DetectionKind::For { hold_ns } => (hold_ns, 0),
                 };
                 let by = rule.sequence_by();
-                Some(Memory { span_ns, steps, by, instances: HashMap::new(), order: VecDeque::new(), next_serial: 0 })
+                Some(Memory {
+                    span_ns,
+                    steps,
+                    by,
+                    instances: HashMap::new(),
+                    order: VecDeque::new(),
+                    next_serial: 0,
+                })
             })
             .collect();
         let owners = OWNER
@@ -167,7 +177,15 @@ impl Detector {
             })
             .collect();
         let scratch = engine.scratch();
-        Self { engine, options, scratch, rules, owners, stats: DetectorStats::default(), met: Vec::new() }
+        Self {
+            engine,
+            options,
+            scratch,
+            rules,
+            owners,
+            stats: DetectorStats::default(),
+            met: Vec::new(),
+        }
     }
 
     /// The engine.
@@ -201,7 +219,10 @@ impl Detector {
         for at in 0..self.met.len() {
             let row = &tables.conditions[self.met[at] as usize];
             match row.role {
-                EVENT => matches.push(Match { rule: RuleId(row.rule), earlier: Vec::new() }),
+                EVENT => matches.push(Match {
+                    rule: RuleId(row.rule),
+                    earlier: Vec::new(),
+                }),
                 HOLD => {}
                 step => self.step(source, now_ns, RuleId(row.rule), step, matches),
             }
@@ -218,10 +239,21 @@ impl Detector {
         }
     }
 
-    fn step<S: FieldSource>(&mut self, source: &S, now_ns: u64, rule: RuleId, step: u32, matches: &mut Vec<Match>) {
-        let Some(memory) = self.rules.get_mut(rule.0 as usize).and_then(Option::as_mut) else { return };
+    fn step<S: FieldSource>(
+        &mut self,
+        source: &S,
+        now_ns: u64,
+        rule: RuleId,
+        step: u32,
+        matches: &mut Vec<Match>,
+    ) {
+        let Some(memory) = self.rules.get_mut(rule.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
         let Some(by) = memory.by.clone() else { return };
-        let Some(value) = source.field(by.field, (&by.arg).into()) else { return };
+        let Some(value) = source.field(by.field, (&by.arg).into()) else {
+            return;
+        };
         let single = [value];
         let keys: &[Value<'_>] = match &value {
             Value::List(elements) => elements,
@@ -237,7 +269,9 @@ impl Detector {
         }
         let mut is_matched = false;
         for key in keys.iter().filter_map(|&value| Key::of(value)) {
-            let Some(mut instance) = memory.instances.remove(&(key.clone(), step)) else { continue };
+            let Some(mut instance) = memory.instances.remove(&(key.clone(), step)) else {
+                continue;
+            };
             if now_ns.saturating_sub(instance.first_ns) > memory.span_ns {
                 self.stats.ended += 1;
                 self.stats.open -= 1;
@@ -248,7 +282,10 @@ impl Detector {
                 self.stats.open -= 1;
                 // Several instances of one rule are one match: the event is the same.
                 if !std::mem::replace(&mut is_matched, true) {
-                    matches.push(Match { rule, earlier: instance.earlier });
+                    matches.push(Match {
+                        rule,
+                        earlier: instance.earlier,
+                    });
                 }
                 continue;
             }
@@ -258,14 +295,25 @@ impl Detector {
         }
     }
 
-    fn hold<S: FieldSource>(&mut self, source: &S, now_ns: u64, rule: RuleId, holds: bool, matches: &mut Vec<Match>) {
-        let Some(memory) = self.rules.get_mut(rule.0 as usize).and_then(Option::as_mut) else { return };
+    fn hold<S: FieldSource>(
+        &mut self,
+        source: &S,
+        now_ns: u64,
+        rule: RuleId,
+        holds: bool,
+        matches: &mut Vec<Match>,
+    ) {
+        let Some(memory) = self.rules.get_mut(rule.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
         if !holds && memory.instances.is_empty() {
             return;
         }
         let is_gpu = source.event_type() == Some(b"gpu");
         let part = |index: usize| {
-            let field = self.owners[index].as_ref().filter(|_| index > 0 || is_gpu)?;
+            let field = self.owners[index]
+                .as_ref()
+                .filter(|_| index > 0 || is_gpu)?;
             Key::of(source.field(field.field, (&field.arg).into())?).map(Box::new)
         };
         let owner = (Key::Owner([part(0), part(1), part(2)]), 0);
@@ -279,10 +327,15 @@ impl Detector {
         if let Some(instance) = memory.instances.get_mut(&owner) {
             if now_ns.saturating_sub(instance.last_ns) <= self.options.gap_ns_max {
                 instance.last_ns = instance.last_ns.max(now_ns);
-                if !instance.has_matched && now_ns.saturating_sub(instance.first_ns) >= memory.span_ns {
+                if !instance.has_matched
+                    && now_ns.saturating_sub(instance.first_ns) >= memory.span_ns
+                {
                     instance.has_matched = true;
                     self.stats.completed += 1;
-                    matches.push(Match { rule, earlier: instance.earlier.clone() });
+                    matches.push(Match {
+                        rule,
+                        earlier: instance.earlier.clone(),
+                    });
                 }
                 return;
             }
@@ -294,7 +347,10 @@ impl Detector {
         if memory.span_ns == 0 {
             instance.has_matched = true;
             self.stats.completed += 1;
-            matches.push(Match { rule, earlier: instance.earlier.clone() });
+            matches.push(Match {
+                rule,
+                earlier: instance.earlier.clone(),
+            });
         }
         self.stats.opened += 1;
         memory.put(owner.0, 0, instance, &self.options, &mut self.stats);
@@ -304,11 +360,24 @@ impl Detector {
 impl Memory {
     fn instance(&mut self, now_ns: u64, earlier: Vec<Earlier>) -> Instance {
         self.next_serial += 1;
-        Instance { serial: self.next_serial, first_ns: now_ns, last_ns: now_ns, has_matched: false, earlier }
+        Instance {
+            serial: self.next_serial,
+            first_ns: now_ns,
+            last_ns: now_ns,
+            has_matched: false,
+            earlier,
+        }
     }
 
     /// Stores an instance, and makes room for it.
-    fn put(&mut self, key: Key, step: u32, instance: Instance, options: &DetectorOptions, stats: &mut DetectorStats) {
+    fn put(
+        &mut self,
+        key: Key,
+        step: u32,
+        instance: Instance,
+        options: &DetectorOptions,
+        stats: &mut DetectorStats,
+    ) {
         let place = (key, step);
         if let Some(there) = self.instances.get(&place) {
             // Two instances meet: the later one can wait longer.
@@ -318,11 +387,14 @@ impl Memory {
             }
             stats.open -= 1;
         }
-        self.order.push_back((instance.serial, place.0.clone(), place.1));
+        self.order
+            .push_back((instance.serial, place.0.clone(), place.1));
         self.instances.insert(place, instance);
         stats.open += 1;
         while self.instances.len() > options.instances_max.max(1) {
-            let Some((serial, key, step)) = self.order.pop_front() else { break };
+            let Some((serial, key, step)) = self.order.pop_front() else {
+                break;
+            };
             if self.is_current(serial, &key, step) {
                 self.instances.remove(&(key, step));
                 stats.dropped += 1;
@@ -338,7 +410,9 @@ impl Memory {
     }
 
     fn is_current(&self, serial: u64, key: &Key, step: u32) -> bool {
-        self.instances.get(&(key.clone(), step)).is_some_and(|instance| instance.serial == serial)
+        self.instances
+            .get(&(key.clone(), step))
+            .is_some_and(|instance| instance.serial == serial)
     }
 }
 
@@ -347,5 +421,9 @@ fn earlier<S: FieldSource>(source: &S, now_ns: u64) -> Earlier {
         Some(Value::Uint(number)) => Some(number),
         _ => None,
     };
-    Earlier { at_ns: now_ns, kind: source.event_type().unwrap_or_default().into(), number }
+    Earlier {
+        at_ns: now_ns,
+        kind: source.event_type().unwrap_or_default().into(),
+        number,
+    }
 }

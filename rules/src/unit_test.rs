@@ -160,10 +160,16 @@ pub fn run_file(path: impl AsRef<Path>) -> Result<Vec<Outcome>, UnitTestError> {
 }
 
 fn read(path: &Path) -> Result<String, UnitTestError> {
-    let failed = |source| UnitTestError::Read { path: path.to_owned(), source };
+    let failed = |source| UnitTestError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let len = fs::metadata(path).map_err(failed)?.len();
     if len > FILE_BYTES_MAX {
-        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {FILE_BYTES_MAX} bytes"))));
+        return Err(failed(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {FILE_BYTES_MAX} bytes"),
+        )));
     }
     fs::read_to_string(path).map_err(failed)
 }
@@ -171,24 +177,43 @@ fn read(path: &Path) -> Result<String, UnitTestError> {
 fn compile(test: &str, files: &[SourceFile]) -> Result<Bundle, UnitTestError> {
     let report = loader::load(files, &LoadOptions::default());
     if report.has_errors() {
-        return Err(UnitTestError::Rules { test: test.to_owned(), diagnostics: report.render(false) });
+        return Err(UnitTestError::Rules {
+            test: test.to_owned(),
+            diagnostics: report.render(false),
+        });
     }
-    Bundle::compile(&report.ruleset, &CompileOptions::default())
-        .map_err(|source| UnitTestError::Compile { test: test.to_owned(), source })
+    Bundle::compile(&report.ruleset, &CompileOptions::default()).map_err(|source| {
+        UnitTestError::Compile {
+            test: test.to_owned(),
+            source,
+        }
+    })
 }
 
 /// Runs a test against compiled rules.
 pub fn run(test: &UnitTest, bundle: Bundle) -> Outcome {
-    let mut detector = Detector::new(Engine::new(bundle, EngineOptions::default()), DetectorOptions::default());
+    let mut detector = Detector::new(
+        Engine::new(bundle, EngineOptions::default()),
+        DetectorOptions::default(),
+    );
     let mut raised = BTreeSet::new();
     let mut matches = Vec::new();
     for (index, (at_ns, event)) in test.events.iter().enumerate() {
         matches.clear();
         detector.observe(event, *at_ns, &mut matches);
         for found in &matches {
-            let Some(rule) = detector.engine().rule(found.rule) else { continue };
-            if test.only.as_ref().is_none_or(|only| only.contains(rule.name())) {
-                raised.insert(Alert { event: index, rule: rule.name().to_owned() });
+            let Some(rule) = detector.engine().rule(found.rule) else {
+                continue;
+            };
+            if test
+                .only
+                .as_ref()
+                .is_none_or(|only| only.contains(rule.name()))
+            {
+                raised.insert(Alert {
+                    event: index,
+                    rule: rule.name().to_owned(),
+                });
             }
         }
     }
@@ -204,7 +229,10 @@ pub fn run(test: &UnitTest, bundle: Bundle) -> Outcome {
 pub fn parse(name: &str, text: &str) -> Result<Vec<UnitTest>, UnitTestError> {
     let reader = TestReader { name, text };
     let documents = loader::yaml::parse(text, 0).map_err(|diagnostic| {
-        let offset = diagnostic.primary.as_ref().map_or(0, |label| label.place.span.start);
+        let offset = diagnostic
+            .primary
+            .as_ref()
+            .map_or(0, |label| label.place.span.start);
         reader.malformed(offset, diagnostic.message.clone())
     })?;
     let mut tests = Vec::new();
@@ -229,7 +257,11 @@ struct TestReader<'t> {
 
 impl TestReader<'_> {
     fn malformed(&self, offset: usize, what: String) -> UnitTestError {
-        UnitTestError::Malformed { file: self.name.to_owned(), line: line_column(self.text, offset).0, what }
+        UnitTestError::Malformed {
+            file: self.name.to_owned(),
+            line: line_column(self.text, offset).0,
+            what,
+        }
     }
 
     fn wrong(&self, node: &Node, what: &str) -> UnitTestError {
@@ -241,13 +273,24 @@ impl TestReader<'_> {
     }
 
     fn test(&self, node: &Node) -> Result<UnitTest, UnitTestError> {
-        let Kind::Mapping(entries) = &node.kind else { return Err(self.wrong(node, "expected a test")) };
+        let Kind::Mapping(entries) = &node.kind else {
+            return Err(self.wrong(node, "expected a test"));
+        };
         for (key, _) in entries {
-            if !matches!(key.scalar(), Some("test" | "rules" | "with" | "events" | "expect" | "only")) {
-                return Err(self.wrong(key, "a test has the keys test, rules, with, events, expect and only"));
+            if !matches!(
+                key.scalar(),
+                Some("test" | "rules" | "with" | "events" | "expect" | "only")
+            ) {
+                return Err(self.wrong(
+                    key,
+                    "a test has the keys test, rules, with, events, expect and only",
+                ));
             }
         }
-        let need = |key: &str| node.get(key).ok_or_else(|| self.wrong(node, &format!("the test has no {key}")));
+        let need = |key: &str| {
+            node.get(key)
+                .ok_or_else(|| self.wrong(node, &format!("the test has no {key}")))
+        };
         let name = need("test")?;
         let mut shared = BTreeMap::new();
         if let Some(with) = node.get("with") {
@@ -261,7 +304,8 @@ impl TestReader<'_> {
             let after = fields.remove("after");
             if !events.is_empty() || after.is_some() {
                 let span = after.as_ref().map_or(Some(1_000_000), span_ns);
-                let span = span.ok_or_else(|| self.wrong(event, "after is a time such as 10s or 5m"))?;
+                let span =
+                    span.ok_or_else(|| self.wrong(event, "after is a time such as 10s or 5m"))?;
                 now_ns = now_ns.saturating_add(span);
             }
             let line = serde_json::Value::Object(fields.into_iter().collect()).to_string();
@@ -274,15 +318,23 @@ impl TestReader<'_> {
         }
         let mut expect = BTreeSet::new();
         for alert in self.items(need("expect")?)? {
-            let event = alert.get("event").and_then(|event| event.scalar()?.parse().ok());
+            let event = alert
+                .get("event")
+                .and_then(|event| event.scalar()?.parse().ok());
             let rule = alert.get("rule").and_then(|rule| rule.scalar());
             let (Some(event), Some(rule)) = (event, rule) else {
                 return Err(self.wrong(alert, "expected {event: number, rule: name}"));
             };
             if event >= events.len() {
-                return Err(self.wrong(alert, &format!("the test has {} events, counted from 0", events.len())));
+                return Err(self.wrong(
+                    alert,
+                    &format!("the test has {} events, counted from 0", events.len()),
+                ));
             }
-            expect.insert(Alert { event, rule: rule.to_owned() });
+            expect.insert(Alert {
+                event,
+                rule: rule.to_owned(),
+            });
         }
         Ok(UnitTest {
             name: self.scalar(name)?,
@@ -290,7 +342,11 @@ impl TestReader<'_> {
             rules: self.scalars(need("rules")?)?,
             events,
             expect,
-            only: node.get("only").map(|only| self.scalars(only)).transpose()?.map(BTreeSet::from_iter),
+            only: node
+                .get("only")
+                .map(|only| self.scalars(only))
+                .transpose()?
+                .map(BTreeSet::from_iter),
         })
     }
 
@@ -302,25 +358,39 @@ impl TestReader<'_> {
     }
 
     fn scalar(&self, node: &Node) -> Result<String, UnitTestError> {
-        node.scalar().map(str::to_owned).ok_or_else(|| self.wrong(node, "expected text"))
+        node.scalar()
+            .map(str::to_owned)
+            .ok_or_else(|| self.wrong(node, "expected text"))
     }
 
     fn scalars(&self, node: &Node) -> Result<Vec<String>, UnitTestError> {
         match node.scalar() {
             Some(text) => Ok(vec![text.to_owned()]),
-            None => self.items(node)?.iter().map(|item| self.scalar(item)).collect(),
+            None => self
+                .items(node)?
+                .iter()
+                .map(|item| self.scalar(item))
+                .collect(),
         }
     }
 
     /// Adds an event's fields, as JSON that [`JsonEvent`] reads: it takes the text of any value.
-    fn fields(&self, node: &Node, fields: &mut BTreeMap<String, serde_json::Value>) -> Result<(), UnitTestError> {
-        let Kind::Mapping(entries) = &node.kind else { return Err(self.wrong(node, "expected field: value")) };
+    fn fields(
+        &self,
+        node: &Node,
+        fields: &mut BTreeMap<String, serde_json::Value>,
+    ) -> Result<(), UnitTestError> {
+        let Kind::Mapping(entries) = &node.kind else {
+            return Err(self.wrong(node, "expected field: value"));
+        };
         for (key, value) in entries {
             let json = match &value.kind {
                 Kind::Null => serde_json::Value::Null,
                 Kind::Scalar(text, _) => text.clone().into(),
                 Kind::Sequence(_) => self.scalars(value)?.into(),
-                Kind::Mapping(_) => return Err(self.wrong(value, "a field's value is text, a number or a list")),
+                Kind::Mapping(_) => {
+                    return Err(self.wrong(value, "a field's value is text, a number or a list"));
+                }
             };
             fields.insert(self.scalar(key)?, json);
         }
@@ -376,21 +446,56 @@ mod tests {
 
     #[track_caller]
     fn check(test: &str, missing: &[(usize, &str)], unexpected: &[(usize, &str)]) {
-        let outcome = outcomes(&format!("- test: t\n  rules: [rules.yaml]\n{test}")).unwrap().remove(0);
-        let pairs = |alerts: Vec<Alert>| alerts.into_iter().map(|alert| (alert.event, alert.rule)).collect::<Vec<_>>();
-        let owned = |alerts: &[(usize, &str)]| alerts.iter().map(|&(event, rule)| (event, rule.to_owned())).collect::<Vec<_>>();
-        assert_eq!((outcome.line, outcome.is_passed()), (1, missing.is_empty() && unexpected.is_empty()));
+        let outcome = outcomes(&format!("- test: t\n  rules: [rules.yaml]\n{test}"))
+            .unwrap()
+            .remove(0);
+        let pairs = |alerts: Vec<Alert>| {
+            alerts
+                .into_iter()
+                .map(|alert| (alert.event, alert.rule))
+                .collect::<Vec<_>>()
+        };
+        let owned = |alerts: &[(usize, &str)]| {
+            alerts
+                .iter()
+                .map(|&(event, rule)| (event, rule.to_owned()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (outcome.line, outcome.is_passed()),
+            (1, missing.is_empty() && unexpected.is_empty())
+        );
         assert_eq!(pairs(outcome.missing), owned(missing));
         assert_eq!(pairs(outcome.unexpected), owned(unexpected));
     }
 
     #[test]
     fn tells_what_is_missing_and_what_was_not_expected() {
-        check("  events: [{evt.type: execve, proc.name: sh}]\n  expect: [{event: 0, rule: Shell}]\n", &[], &[]);
-        check("  events: [{evt.type: execve, proc.name: ls}]\n  expect: [{event: 0, rule: Shell}]\n", &[(0, "Shell")], &[]);
-        check("  events: [{evt.type: execve, proc.name: sh}]\n  expect: []\n", &[], &[(0, "Shell")]);
-        check("  events: [{evt.type: execve, proc.name: sh}]\n  only: [Other]\n  expect: []\n", &[], &[]);
-        check("  with: {evt.type: execve}\n  events: [{proc.name: sh}]\n  expect: [{event: 0, rule: Shell}]\n", &[], &[]);
+        check(
+            "  events: [{evt.type: execve, proc.name: sh}]\n  expect: [{event: 0, rule: Shell}]\n",
+            &[],
+            &[],
+        );
+        check(
+            "  events: [{evt.type: execve, proc.name: ls}]\n  expect: [{event: 0, rule: Shell}]\n",
+            &[(0, "Shell")],
+            &[],
+        );
+        check(
+            "  events: [{evt.type: execve, proc.name: sh}]\n  expect: []\n",
+            &[],
+            &[(0, "Shell")],
+        );
+        check(
+            "  events: [{evt.type: execve, proc.name: sh}]\n  only: [Other]\n  expect: []\n",
+            &[],
+            &[],
+        );
+        check(
+            "  with: {evt.type: execve}\n  events: [{proc.name: sh}]\n  expect: [{event: 0, rule: Shell}]\n",
+            &[],
+            &[],
+        );
     }
 
     #[test]
@@ -416,12 +521,27 @@ mod tests {
         let base = "- test: t\n  rules: [rules.yaml]\n";
         refused("{}", "tests.yaml:1: expected a list of tests");
         refused("- 1\n", "expected a test");
-        refused("- test: t\n  rule: x\n", "tests.yaml:2: a test has the keys");
+        refused(
+            "- test: t\n  rule: x\n",
+            "tests.yaml:2: a test has the keys",
+        );
         refused(&format!("{base}  expect: []\n"), "the test has no events");
-        refused(&format!("{base}  events: [{{nope: 1}}]\n  expect: []\n"), "tests.yaml:3: the event cannot be read");
-        refused(&format!("{base}  events: []\n  expect: [{{event: 0, rule: x}}]\n"), "the test has 0 events");
-        refused(&format!("{base}  events: [{{evt.type: open, after: soon}}]\n  expect: []\n"), "after is a time");
-        refused("- test: t\n  rules: [missing.yaml]\n  events: []\n  expect: []\n", "missing.yaml");
+        refused(
+            &format!("{base}  events: [{{nope: 1}}]\n  expect: []\n"),
+            "tests.yaml:3: the event cannot be read",
+        );
+        refused(
+            &format!("{base}  events: []\n  expect: [{{event: 0, rule: x}}]\n"),
+            "the test has 0 events",
+        );
+        refused(
+            &format!("{base}  events: [{{evt.type: open, after: soon}}]\n  expect: []\n"),
+            "after is a time",
+        );
+        refused(
+            "- test: t\n  rules: [missing.yaml]\n  events: []\n  expect: []\n",
+            "missing.yaml",
+        );
         refused("- test: [\n", "tests.yaml:");
     }
 }

@@ -297,10 +297,17 @@ static ALLOCATOR: Counting = Counting;
 fn events_that_match_nothing_allocate_nothing() {
     let engine = engine(|_| {});
     let mut detector = Detector::new(engine, DetectorOptions::default());
-    let (mut matches, mut scratch, mut found) = (Vec::new(), detector.engine().scratch(), Vec::new());
+    let (mut matches, mut scratch, mut found) =
+        (Vec::new(), detector.engine().scratch(), Vec::new());
     let events = [
         event("clone", &[(Field::ProcName, "sh"), (Field::FdName, "/x")]),
-        event("openat", &[(Field::ProcName, "ls"), (Field::FdName, "/usr/lib/x86_64-linux-gnu/libc.so.6")]),
+        event(
+            "openat",
+            &[
+                (Field::ProcName, "ls"),
+                (Field::FdName, "/usr/lib/x86_64-linux-gnu/libc.so.6"),
+            ],
+        ),
         event("open", &[(Field::FdName, "/proc/self/status")]),
         event("connect", &[(Field::ProcName, "curl")]),
     ];
@@ -321,7 +328,12 @@ fn events_that_match_nothing_allocate_nothing() {
 
 /// A detector with one rule.
 fn detector(detection: Detection, change: impl FnOnce(&mut DetectorOptions)) -> Detector {
-    let rules = RuleSet { rules: vec![Rule { detection, ..rule("r", "syscall", test(Field::ProcName, Op::Eq, &["x"])) }] };
+    let rules = RuleSet {
+        rules: vec![Rule {
+            detection,
+            ..rule("r", "syscall", test(Field::ProcName, Op::Eq, &["x"]))
+        }],
+    };
     let mut options = DetectorOptions::default();
     change(&mut options);
     let bundle = Bundle::compile(&rules, &CompileOptions::default()).unwrap();
@@ -333,7 +345,14 @@ fn matched_at(detector: &mut Detector, events: &[(u64, &'static str, &'static st
     let mut at = Vec::new();
     for &(now_ns, name, container) in events {
         let mut matches = Vec::new();
-        detector.observe(&event("execve", &[(Field::ProcName, name), (Field::ContainerId, container)]), now_ns, &mut matches);
+        detector.observe(
+            &event(
+                "execve",
+                &[(Field::ProcName, name), (Field::ContainerId, container)],
+            ),
+            now_ns,
+            &mut matches,
+        );
         at.extend(matches.iter().map(|_| now_ns));
     }
     at
@@ -345,7 +364,10 @@ fn named(name: &str) -> Expr {
 
 fn sequence(steps: &[&str]) -> Detection {
     Detection::Sequence {
-        by: FieldRef { field: Field::ContainerId, arg: FieldArg::None },
+        by: FieldRef {
+            field: Field::ContainerId,
+            arg: FieldArg::None,
+        },
         within: Duration::from_nanos(10),
         steps: steps.iter().map(|name| named(name)).collect(),
     }
@@ -354,19 +376,35 @@ fn sequence(steps: &[&str]) -> Detection {
 #[test]
 fn sequences_match_in_order_within_their_time_and_key() {
     let check = |steps: &[&str], events: &[(u64, &'static str, &'static str)], expected: &[u64]| {
-        assert_eq!(matched_at(&mut detector(sequence(steps), |_| {}), events), expected, "{steps:?} {events:?}");
+        assert_eq!(
+            matched_at(&mut detector(sequence(steps), |_| {}), events),
+            expected,
+            "{steps:?} {events:?}"
+        );
     };
     check(&["a", "b"], &[(1, "a", "x"), (11, "b", "x")], &[11]);
     check(&["a", "b"], &[(1, "a", "x"), (12, "b", "x")], &[]);
     check(&["a", "b"], &[(1, "a", "x"), (2, "b", "y")], &[]);
     check(&["a", "b"], &[(1, "b", "x"), (2, "a", "x")], &[]);
-    check(&["a", "b"], &[(1, "a", "x"), (2, "b", "x"), (3, "b", "x")], &[2]);
+    check(
+        &["a", "b"],
+        &[(1, "a", "x"), (2, "b", "x"), (3, "b", "x")],
+        &[2],
+    );
     // A later first step extends the time.
-    check(&["a", "b"], &[(1, "a", "x"), (8, "a", "x"), (17, "b", "x")], &[17]);
+    check(
+        &["a", "b"],
+        &[(1, "a", "x"), (8, "a", "x"), (17, "b", "x")],
+        &[17],
+    );
     // One event is one step, also where it meets several.
     check(&["a", "a"], &[(1, "a", "x")], &[]);
     check(&["a", "a"], &[(1, "a", "x"), (2, "a", "x")], &[2]);
-    check(&["a", "b", "c"], &[(1, "a", "x"), (2, "c", "x"), (3, "b", "x"), (4, "c", "x")], &[4]);
+    check(
+        &["a", "b", "c"],
+        &[(1, "a", "x"), (2, "c", "x"), (3, "b", "x"), (4, "c", "x")],
+        &[4],
+    );
     // Time that runs backwards makes no span negative.
     check(&["a", "b"], &[(9, "a", "x"), (3, "b", "x")], &[3]);
 }
@@ -374,10 +412,24 @@ fn sequences_match_in_order_within_their_time_and_key() {
 #[test]
 fn sequences_are_bounded() {
     let mut detector = detector(sequence(&["a", "b"]), |options| options.instances_max = 2);
-    let events = [(1, "a", "x"), (2, "a", "y"), (3, "a", "z"), (4, "b", "x"), (5, "b", "y"), (6, "b", "z")];
-    assert_eq!(matched_at(&mut detector, &events), [5, 6], "the oldest made room");
+    let events = [
+        (1, "a", "x"),
+        (2, "a", "y"),
+        (3, "a", "z"),
+        (4, "b", "x"),
+        (5, "b", "y"),
+        (6, "b", "z"),
+    ];
+    assert_eq!(
+        matched_at(&mut detector, &events),
+        [5, 6],
+        "the oldest made room"
+    );
     let stats = detector.stats();
-    assert_eq!((stats.opened, stats.dropped, stats.completed, stats.open), (3, 1, 2, 0));
+    assert_eq!(
+        (stats.opened, stats.dropped, stats.completed, stats.open),
+        (3, 1, 2, 0)
+    );
     for at in 0..10_000 {
         matched_at(&mut detector, &[(at, "a", "x")]);
     }
@@ -386,20 +438,56 @@ fn sequences_are_bounded() {
 
 #[test]
 fn durations_match_once_they_have_held() {
-    let hold = || Detection::For { condition: named("busy"), hold: Duration::from_nanos(10) };
+    let hold = || Detection::For {
+        condition: named("busy"),
+        hold: Duration::from_nanos(10),
+    };
     let check = |events: &[(u64, &'static str, &'static str)], expected: &[u64]| {
         let mut detector = detector(hold(), |options| options.gap_ns_max = 8);
         assert_eq!(matched_at(&mut detector, events), expected, "{events:?}");
     };
-    check(&[(1, "busy", "x"), (6, "busy", "x"), (10, "busy", "x")], &[]);
-    check(&[(1, "busy", "x"), (6, "busy", "x"), (11, "busy", "x")], &[11]);
+    check(
+        &[(1, "busy", "x"), (6, "busy", "x"), (10, "busy", "x")],
+        &[],
+    );
+    check(
+        &[(1, "busy", "x"), (6, "busy", "x"), (11, "busy", "x")],
+        &[11],
+    );
     // Once, until it stops holding.
-    check(&[(1, "busy", "x"), (6, "busy", "x"), (11, "busy", "x"), (16, "busy", "x")], &[11]);
+    check(
+        &[
+            (1, "busy", "x"),
+            (6, "busy", "x"),
+            (11, "busy", "x"),
+            (16, "busy", "x"),
+        ],
+        &[11],
+    );
     // Interrupted by an event that does not meet it, of the same owner only.
-    check(&[(1, "busy", "x"), (5, "idle", "x"), (6, "busy", "x"), (11, "busy", "x")], &[]);
-    check(&[(1, "busy", "x"), (5, "idle", "y"), (6, "busy", "x"), (11, "busy", "x")], &[11]);
+    check(
+        &[
+            (1, "busy", "x"),
+            (5, "idle", "x"),
+            (6, "busy", "x"),
+            (11, "busy", "x"),
+        ],
+        &[],
+    );
+    check(
+        &[
+            (1, "busy", "x"),
+            (5, "idle", "y"),
+            (6, "busy", "x"),
+            (11, "busy", "x"),
+        ],
+        &[11],
+    );
     // Interrupted by silence.
-    check(&[(1, "busy", "x"), (10, "busy", "x"), (12, "busy", "x")], &[]);
+    check(
+        &[(1, "busy", "x"), (10, "busy", "x"), (12, "busy", "x")],
+        &[],
+    );
     let mut bounded = detector(hold(), |options| options.instances_max = 1);
     matched_at(&mut bounded, &[(1, "busy", "x"), (2, "busy", "y")]);
     assert_eq!((bounded.stats().open, bounded.stats().dropped), (1, 1));

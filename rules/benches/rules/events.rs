@@ -95,7 +95,7 @@ pub fn events(oracle: &Path) -> Vec<BenchEvent> {
         [&b"execve"[..], b"open", b"openat", b"connect"].contains(&&event.kind[..])
     });
     let taken = events.len();
-    eprintln!("events: {taken} recorded, {} synthetic", SYNTHETIC);
+    eprintln!("events: {taken} recorded, {SYNTHETIC} synthetic");
     let mut random = Random::new(3);
     events.extend((0..SYNTHETIC).map(|_| synthetic(&mut random)));
     events

@@ -8,13 +8,7 @@ mod corpus;
 mod events;
 mod peers;
 
-use std::{
-    env, fs,
-    hint::black_box,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::{env, fs, hint::black_box, path::Path, process::Command, time::Instant};
 
 use events::BenchEvent;
 use peers::{TreeWalk, Wirefilter};
@@ -210,8 +204,7 @@ fn load() {
     let bundle =
         Bundle::compile(&report.ruleset, &CompileOptions::default()).expect("the rules compile");
     let compile = start.elapsed();
-    let path =
-        PathBuf::from(env::temp_dir()).join(format!("saker-bench-{}.bundle", std::process::id()));
+    let path = env::temp_dir().join(format!("saker-bench-{}.bundle", std::process::id()));
     bundle
         .write_to(&path)
         .expect("the temporary folder is writable");

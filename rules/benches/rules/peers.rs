@@ -127,12 +127,9 @@ impl Wirefilter {
                 continue;
             };
             let mut used = HashMap::new();
-            match express(expr, &mut used) {
-                Some(text) => {
-                    expressed.insert(&rule.name, text);
-                    fields.extend(used);
-                }
-                None => {}
+            if let Some(text) = express(expr, &mut used) {
+                expressed.insert(&rule.name, text);
+                fields.extend(used);
             }
         }
         // The contexts borrow the names; the benchmark ends before it matters.
@@ -140,7 +137,7 @@ impl Wirefilter {
         let mut scheme = Scheme::default();
         for (name, (_, ty)) in fields {
             scheme
-                .add_field(name.clone(), ty.clone())
+                .add_field(name.clone(), *ty)
                 .expect("names are distinct");
         }
         let scheme: &'static Scheme = Box::leak(Box::new(scheme));
@@ -260,7 +257,7 @@ fn express_test(test: &Test, fields: &mut Fields) -> Option<String> {
         FieldType::Ip | FieldType::Net => Type::Ip,
         FieldType::Double | FieldType::AbsTime => return None,
     };
-    fields.insert(name.clone(), (field.clone(), ty.clone()));
+    fields.insert(name.clone(), (field.clone(), ty));
     if test.op == Op::Exists {
         return match ty {
             Type::Bytes => Some(format!("{name} != \"\"")),

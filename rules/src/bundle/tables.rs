@@ -270,8 +270,14 @@ impl<'a> Tables<'a> {
             ensure(codec::decode_test(test).is_some(), "a test cannot be read")?;
         }
         for automaton in self.automata {
-            let bytes = self.blob.get(automaton.range()).ok_or("an automaton is missing")?;
-            ensure(sparse::DFA::from_bytes(bytes).is_ok(), "an automaton cannot be read")?;
+            let bytes = self
+                .blob
+                .get(automaton.range())
+                .ok_or("an automaton is missing")?;
+            ensure(
+                sparse::DFA::from_bytes(bytes).is_ok(),
+                "an automaton cannot be read",
+            )?;
         }
         for set in self.sets {
             ensure(
@@ -312,7 +318,8 @@ impl<'a> Tables<'a> {
                 "a comparison's test is missing",
             ),
             kind::REGEX => {
-                let fits = (atom.a as usize) < self.automata.len() && (atom.b as usize) < self.tests.len();
+                let fits =
+                    (atom.a as usize) < self.automata.len() && (atom.b as usize) < self.tests.len();
                 ensure(fits, "a comparison's automaton is missing")
             }
             kind::EXISTS | kind::WORD => Ok(()),

@@ -51,11 +51,9 @@ pub enum Const<'t> {
 #[repr(u8)]
 #[allow(missing_docs, reason = "the names are the definition")]
 pub enum Class {
-    Bytes,
     Uint,
     Int,
     Bool,
-    Ip,
 }
 
 /// A table of the engine: what it looks for in a value.
@@ -164,9 +162,11 @@ pub fn gates(test: &Test) -> Vec<Gate> {
         Op::EndsWith => one(texts(Method::EndsWith, values)),
         Op::Contains | Op::BContains => one(texts(Method::Contains, values)),
         Op::IContains => one(texts(Method::ContainsNoCase, values)),
-        Op::PMatch => {
-            one(values.iter().map(path_start).collect::<Option<_>>().map(|needles| (Method::PathPrefix, needles)))
-        }
+        Op::PMatch => one(values
+            .iter()
+            .map(path_start)
+            .collect::<Option<_>>()
+            .map(|needles| (Method::PathPrefix, needles))),
         Op::Glob => pieces(values, glob_pieces),
         Op::Regex => pieces(values, regex_pieces),
         Op::Lt | Op::Le | Op::Gt | Op::Ge => one(bound(test.op, values)),
@@ -175,8 +175,17 @@ pub fn gates(test: &Test) -> Vec<Gate> {
     let mut gates: Vec<Gate> = found
         .into_iter()
         .map(|(method, needles)| {
-            let share = needles.iter().map(|needle| share(field.field, method, needle)).sum::<f32>().min(1.0);
-            Gate { field: field.clone(), method, needles, share }
+            let share = needles
+                .iter()
+                .map(|needle| share(field.field, method, needle))
+                .sum::<f32>()
+                .min(1.0);
+            Gate {
+                field: field.clone(),
+                method,
+                needles,
+                share,
+            }
         })
         .collect();
     gates.sort_by(|a, b| a.share.total_cmp(&b.share));
@@ -193,14 +202,22 @@ struct Pieces {
 
 /// All patterns by their starts, all by their ends, all by text inside: whichever of these every pattern has.
 fn pieces(values: &[Literal], of: impl Fn(&[u8]) -> Pieces) -> Vec<(Method, Vec<Needle>)> {
-    let mut all = [(Method::StartsWith, Some(Vec::new())), (Method::EndsWith, Some(Vec::new())), (Method::Contains, Some(Vec::new()))];
+    let mut all = [
+        (Method::StartsWith, Some(Vec::new())),
+        (Method::EndsWith, Some(Vec::new())),
+        (Method::Contains, Some(Vec::new())),
+    ];
     for value in values {
         let pieces = match value {
             Literal::Bytes(pattern) => of(pattern),
             _ => Pieces::default(),
         };
-        for ((_, all), own) in all.iter_mut().zip([pieces.starts, pieces.ends, pieces.inside]) {
-            let own = own.filter(|texts| !texts.is_empty() && texts.iter().all(|text| !text.is_empty()));
+        for ((_, all), own) in all
+            .iter_mut()
+            .zip([pieces.starts, pieces.ends, pieces.inside])
+        {
+            let own =
+                own.filter(|texts| !texts.is_empty() && texts.iter().all(|text| !text.is_empty()));
             *all = match (all.take(), own) {
                 (Some(mut all), Some(own)) => {
                     all.extend(own.into_iter().map(|text| Needle::Bytes(text.into())));
@@ -210,20 +227,27 @@ fn pieces(values: &[Literal], of: impl Fn(&[u8]) -> Pieces) -> Vec<(Method, Vec<
             };
         }
     }
-    all.into_iter().filter_map(|(method, needles)| Some((method, needles?))).collect()
+    all.into_iter()
+        .filter_map(|(method, needles)| Some((method, needles?)))
+        .collect()
 }
 
 fn glob_pieces(pattern: &[u8]) -> Pieces {
     let starts = Some(vec![literal_start(pattern).to_vec()]);
     // A bracket or an escape makes it hard to say where literal text ends; the start is still plain.
     if pattern.iter().any(|byte| b"[\\".contains(byte)) {
-        return Pieces { starts, ..Pieces::default() };
+        return Pieces {
+            starts,
+            ..Pieces::default()
+        };
     }
     let parts = || pattern.split(|byte| b"*?".contains(byte));
     Pieces {
         starts,
         ends: parts().next_back().map(|part| vec![part.to_vec()]),
-        inside: parts().max_by_key(|part| part.len()).map(|part| vec![part.to_vec()]),
+        inside: parts()
+            .max_by_key(|part| part.len())
+            .map(|part| vec![part.to_vec()]),
     }
 }
 
@@ -236,16 +260,31 @@ fn regex_pieces(pattern: &[u8]) -> Pieces {
         },
     };
     // As `semantics.rs` compiles it.
-    let parsed = ParserBuilder::new().unicode(false).utf8(false).multi_line(true).build().parse(&regex_pattern(pattern));
-    let Ok(parsed) = parsed else { return Pieces::default() };
+    let parsed = ParserBuilder::new()
+        .unicode(false)
+        .utf8(false)
+        .multi_line(true)
+        .build()
+        .parse(&regex_pattern(pattern));
+    let Ok(parsed) = parsed else {
+        return Pieces::default();
+    };
     let literals = |kind| {
         let found = Extractor::new().kind(kind).limit_total(32).extract(&parsed);
-        found.literals().map(|literals| literals.iter().map(|literal| literal.as_bytes().to_vec()).collect())
+        found.literals().map(|literals| {
+            literals
+                .iter()
+                .map(|literal| literal.as_bytes().to_vec())
+                .collect()
+        })
     };
     fn longest(hir: &Hir) -> Option<&[u8]> {
         match hir.kind() {
             HirKind::Literal(literal) => Some(&literal.0),
-            HirKind::Concat(parts) => parts.iter().filter_map(longest).max_by_key(|text| text.len()),
+            HirKind::Concat(parts) => parts
+                .iter()
+                .filter_map(longest)
+                .max_by_key(|text| text.len()),
             HirKind::Capture(capture) => longest(&capture.sub),
             HirKind::Repetition(repetition) if repetition.min > 0 => longest(&repetition.sub),
             _ => None,
@@ -282,7 +321,9 @@ fn path_start(value: &Literal) -> Option<Needle> {
 fn texts(method: Method, values: &[Literal]) -> Option<(Method, Vec<Needle>)> {
     let needles = values.iter().map(|value| match value {
         Literal::Bytes(text) if text.is_empty() => None,
-        Literal::Bytes(text) if method == Method::ContainsNoCase => Some(Needle::Bytes(text.to_ascii_lowercase().into())),
+        Literal::Bytes(text) if method == Method::ContainsNoCase => {
+            Some(Needle::Bytes(text.to_ascii_lowercase().into()))
+        }
         Literal::Bytes(text) => Some(Needle::Bytes(text.clone())),
         _ => None,
     });
@@ -408,14 +449,14 @@ pub fn estimate(test: &Test) -> (f32, f32) {
     let gate = gates(test).first().map(|gate| gate.share);
     let coarse = matches!(&test.lhs, Operand::Field(field) if is_coarse(field.field));
     match form(test) {
-        Form::Exists => (0.8, 3.0),
-        Form::In(constants) if matches!(constants[0], Const::Word(Class::Bool, _)) => (0.3, 3.0),
-        Form::In(_) => (gate.unwrap_or(0.1), 4.0),
-        Form::Ne(_) => (if coarse { 0.5 } else { 0.95 }, 4.0),
-        Form::StartsWith(_) | Form::EndsWith(_) => (gate.unwrap_or(0.2), 5.0),
-        Form::Contains(_) => (gate.unwrap_or(0.1), 20.0),
-        Form::Regex(_) => (gate.unwrap_or(0.1), 50.0),
-        Form::Compare(..) => (0.5, 3.0),
+        Form::Exists => (0.8, 5.0),
+        Form::In(constants) if matches!(constants[0], Const::Word(Class::Bool, _)) => (0.3, 6.0),
+        Form::In(_) => (gate.unwrap_or(0.1), 9.0),
+        Form::Ne(_) => (if coarse { 0.5 } else { 0.95 }, 8.0),
+        Form::StartsWith(_) | Form::EndsWith(_) => (gate.unwrap_or(0.2), 7.0),
+        Form::Contains(_) => (gate.unwrap_or(0.1), 16.0),
+        Form::Regex(_) => (gate.unwrap_or(0.1), 40.0),
+        Form::Compare(..) => (0.5, 6.0),
         Form::General => match test.op {
             Op::Regex | Op::IGlob => (gate.unwrap_or(0.1), 60.0),
             Op::Ne => (0.9, 25.0),

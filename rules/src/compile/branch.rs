@@ -51,7 +51,6 @@ struct Facts {
     share: f32,
     cost: f32,
     atoms: u32,
-    uses: u32,
     /// How deep shared parts nest, this one included.
     depth: u8,
     is_shared: bool,
@@ -91,7 +90,6 @@ impl Branches {
             share,
             cost,
             atoms,
-            uses,
             depth: 0,
             is_shared: false,
         };
@@ -106,7 +104,6 @@ impl Branches {
                 let part = self.facts(*part);
                 return Facts {
                     share: 1.0 - part.share,
-                    uses,
                     is_shared: false,
                     ..part
                 };
@@ -133,7 +130,6 @@ impl Branches {
             share,
             cost,
             atoms,
-            uses,
             depth: depth + u8::from(is_shared),
             is_shared,
         }
@@ -144,7 +140,6 @@ impl Branches {
             share: 0.5,
             cost: 10.0,
             atoms: 1,
-            uses: 1,
             depth: 0,
             is_shared: false,
         })

@@ -21,7 +21,7 @@ pub struct Part {
 /// More parts cost more than they save.
 const PARTS_MAX: usize = 6;
 /// A comparison dearer than this is no guard.
-const GUARD_NS_MAX: f32 = 6.0;
+const GUARD_NS_MAX: f32 = 10.0;
 /// A comparison that holds this rarely is a better gate.
 const GUARD_SHARE_MIN: f32 = 0.04;
 /// One that holds this often keeps nothing out.
@@ -97,7 +97,7 @@ fn common(graph: &Graph, conditions: &[(u32, NodeId)]) -> Option<(AtomId, bool)>
                 && (GUARD_SHARE_MIN..=GUARD_SHARE_MAX).contains(&share);
             fits.then_some((literal, count as f32 * (1.0 - share)))
         })
-        .filter(|&(_, saved)| saved >= 1.5)
+        .filter(|&(_, saved)| saved >= 5.0)
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(literal, _)| literal)
 }

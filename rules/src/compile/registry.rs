@@ -233,10 +233,8 @@ fn words<T: bytemuck::Pod>(layout: &T) -> Vec<u32> {
 /// The table that finds a constant of a set.
 pub fn equal_method(class: Class) -> Option<Method> {
     match class {
-        Class::Bytes => Some(Method::EqualBytes),
         Class::Uint => Some(Method::EqualUint),
         Class::Int => Some(Method::EqualInt),
-        Class::Ip => Some(Method::EqualIp),
         Class::Bool => None,
     }
 }

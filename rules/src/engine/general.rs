@@ -19,7 +19,10 @@ pub(super) struct LazyTest {
 
 impl LazyTest {
     pub fn new(bytes: Span) -> Self {
-        Self { bytes, prepared: OnceLock::new() }
+        Self {
+            bytes,
+            prepared: OnceLock::new(),
+        }
     }
 
     #[inline]
@@ -27,7 +30,9 @@ impl LazyTest {
         self.prepared.get_or_init(|| {
             let bytes = tables.blob.get(self.bytes.range()).unwrap_or_default();
             let test = codec::decode_test(bytes);
-            PreparedTest::new(&test.unwrap_or_else(|| unreachable!("loading a bundle decodes every test")))
+            PreparedTest::new(
+                &test.unwrap_or_else(|| unreachable!("loading a bundle decodes every test")),
+            )
         })
     }
 }

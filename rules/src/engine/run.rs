@@ -131,18 +131,20 @@ enum Found {
     Other,
     /// This one.
     Key(u32),
-    /// Searched: contained constants are stamped.
-    Searched,
-    /// So many constants were searched one by one.
-    Asked(u32),
+    /// Constants of these classes (a bit each) were searched for, and those that are contained are stamped; so many others were
+    /// searched for one by one.
+    Searched { classes: u8, asked: u8 },
     /// The value is a list; of each element, the constant or [`NO_KEY`], in `elements`.
     Elements(Span),
     /// The value is of another type than the constants, or a list with such an element.
     OtherType,
 }
 
-/// Searching for one constant costs about an eighth of searching for all.
-const ASKED_MAX: u32 = 8;
+/// Sets up to this size are compared one by one where nothing was looked up yet.
+const COMPARED_MAX: usize = 4;
+
+/// Searching for one constant costs about an eighth of searching for all of a class, or half where they are long.
+const ASKED_MAX: u8 = 8;
 
 /// An element that is no constant.
 const NO_KEY: u32 = u32::MAX;
@@ -228,7 +230,13 @@ impl<'a, S: FieldSource> Run<'a, S> {
         scratch.next_event();
         let live = reuse(std::mem::take(&mut scratch.live));
         let epoch = scratch.epoch;
-        let Parts { tables, tests, automata, fields, rarest } = parts;
+        let Parts {
+            tables,
+            tests,
+            automata,
+            fields,
+            rarest,
+        } = parts;
         Self {
             rules,
             pool: rules.pool(),
@@ -327,7 +335,7 @@ impl<'a, S: FieldSource> Run<'a, S> {
                     }
                 }
                 Found::Elements(_) | Found::OtherType => self.post_all(table),
-                Found::Nothing | Found::Other | Found::Searched | Found::Asked(_) => {}
+                Found::Nothing | Found::Other | Found::Searched { .. } => {}
             };
         }
         let Some(value) = self.value(table.slot) else {
@@ -377,10 +385,10 @@ impl<'a, S: FieldSource> Run<'a, S> {
                 affix::find(pool, *layout, end, bytes, |key| self.post(key));
             }
             (Layout::Grams(layout), Value::Bytes(bytes)) => {
-                self.search(number, table, layout, bytes, true)
+                self.search(number, table, layout, bytes);
             }
             (Layout::Net(layout), Value::Ip(address)) => {
-                net::find(self.pool, *layout, address, |key| self.post(key))
+                net::find(self.pool, *layout, address, |key| self.post(key));
             }
             (Layout::Bounds(layout), value) => {
                 if let Some(number) = ordered(table.method, value) {
@@ -437,8 +445,8 @@ impl<'a, S: FieldSource> Run<'a, S> {
         }
     }
 
-    /// Searches a text for all constants of a table, stamps them, and makes their units candidates where wanted.
-    fn search(&mut self, number: u32, table: &Table, layout: &Grams, text: &[u8], posting: bool) {
+    /// Searches a text for all constants of a table, stamps them, and makes their units candidates.
+    fn search(&mut self, number: u32, table: &Table, layout: &Grams, text: &[u8]) {
         let mut lower = std::mem::take(&mut self.scratch.text);
         let text = if table.method == Method::ContainsNoCase {
             lower.clear();
@@ -448,52 +456,67 @@ impl<'a, S: FieldSource> Run<'a, S> {
         } else {
             text
         };
+        for class in 0..gram::CLASS_COUNT {
+            self.search_class(layout, class, text, true);
+        }
+        self.scratch.tables[number as usize] = (
+            self.epoch,
+            Found::Searched {
+                classes: u8::MAX,
+                asked: 0,
+            },
+        );
+        self.scratch.text = lower;
+    }
+
+    #[inline]
+    fn search_class(&mut self, layout: &Grams, class: usize, text: &[u8], posting: bool) {
         let (rules, pool, epoch) = (self.rules, self.pool, self.epoch);
-        gram::find(pool, layout, text, |key, start| {
+        gram::find_class(pool, layout, class, text, |key, start| {
             let Some(row) = rules.keys.get(key as usize) else {
                 return;
             };
-            if self.scratch.keys[key as usize] != epoch
-                && text[start..].starts_with(rules.bytes(row.text))
-            {
+            // A stamp may be older than this search, so it does not say that candidates were named.
+            let is_known = self.scratch.keys[key as usize] == epoch;
+            if (!is_known || posting) && text[start..].starts_with(rules.bytes(row.text)) {
                 self.scratch.keys[key as usize] = epoch;
                 if posting {
                     self.post(key);
                 }
             }
         });
-        self.scratch.tables[number as usize] = (epoch, Found::Searched);
-        self.scratch.text = lower;
     }
 
-    /// Whether a text contains a constant. The first few that are asked for are searched one by one; then all are searched at once.
+    /// Whether a text contains a constant. The first few that are asked for are searched for one by one, then all of their class;
+    /// of long constants, which are searched for faster, the fewer.
+    #[inline(never)]
     fn contains(&mut self, atom: &AtomRow, text: &[u8]) -> bool {
         let tables = self.tables;
-        let table = &tables[atom.b as usize];
-        let (stamp, found) = self.scratch.tables[atom.b as usize];
-        let asked = match found {
-            _ if stamp != self.epoch => 0,
-            Found::Asked(asked) => asked,
-            _ => return self.scratch.keys[atom.a as usize] == self.epoch,
+        let (mut classes, mut asked) = match self.scratch.tables[atom.b as usize] {
+            (stamp, Found::Searched { classes, asked }) if stamp == self.epoch => (classes, asked),
+            _ => (0, 0),
         };
-        if asked < ASKED_MAX {
-            self.scratch.tables[atom.b as usize] = (self.epoch, Found::Asked(asked + 1));
-            let wanted = self
-                .rules
-                .keys
-                .get(atom.a as usize)
-                .map_or(&b""[..], |row| self.rules.bytes(row.text));
-            let rarest = self.rarest.get(atom.a as usize).copied().unwrap_or(0);
-            return gram::contains(text, wanted, usize::from(rarest));
-        }
-        if let Layout::Grams(layout) = &table.layout {
-            self.search(atom.b, table, layout, text, false);
+        let wanted = self.constant(atom.a);
+        let class = gram::class_of(wanted.len());
+        if classes >> class & 1 == 0 {
+            if asked < if class == 0 { ASKED_MAX / 4 } else { ASKED_MAX } {
+                asked += 1;
+                self.scratch.tables[atom.b as usize] =
+                    (self.epoch, Found::Searched { classes, asked });
+                let rarest = self.rarest.get(atom.a as usize).copied().unwrap_or(0);
+                return gram::contains(text, wanted, usize::from(rarest));
+            }
+            if let Layout::Grams(layout) = &tables[atom.b as usize].layout {
+                self.search_class(layout, class, text, false);
+            }
+            classes |= 1 << class;
+            self.scratch.tables[atom.b as usize] = (self.epoch, Found::Searched { classes, asked });
         }
         self.scratch.keys[atom.a as usize] == self.epoch
     }
 
     /// What an equality table says of the field's value.
-    #[inline]
+    #[inline(never)]
     fn found(&mut self, number: u32) -> Found {
         let (stamp, found) = self.scratch.tables[number as usize];
         if stamp == self.epoch {
@@ -509,6 +532,15 @@ impl<'a, S: FieldSource> Run<'a, S> {
         };
         self.scratch.tables[number as usize] = (self.epoch, found);
         found
+    }
+
+    /// The bytes of a constant.
+    #[inline]
+    fn constant(&self, key: u32) -> &'a [u8] {
+        self.rules
+            .keys
+            .get(key as usize)
+            .map_or(&[], |row| self.rules.bytes(row.text))
     }
 
     /// The same for one constant, which is compared where nothing was looked up yet: that is cheaper than a look-up.
@@ -564,7 +596,8 @@ impl<'a, S: FieldSource> Run<'a, S> {
         }
     }
 
-    /// Follows a condition's steps.
+    /// Follows a condition's steps. Comparisons are part of this loop; what is long or rare is not.
+    #[inline(never)]
     fn holds(&mut self, entry: u32) -> bool {
         let mut at = entry;
         while at < NO {
@@ -579,7 +612,7 @@ impl<'a, S: FieldSource> Run<'a, S> {
     }
 
     /// Whether a comparison holds.
-    #[inline]
+    #[inline(always)]
     fn atom(&mut self, number: u32) -> bool {
         let rules = self.rules;
         let atom = &rules.atoms[number as usize];
@@ -595,6 +628,7 @@ impl<'a, S: FieldSource> Run<'a, S> {
         answer
     }
 
+    #[inline(always)]
     fn compare(&mut self, atom: &'a AtomRow) -> bool {
         match atom.kind {
             kind::SUB => self.holds(atom.a),
@@ -602,24 +636,31 @@ impl<'a, S: FieldSource> Run<'a, S> {
                 Found::Key(key) => key == atom.a,
                 Found::Elements(elements) => self.elements_in(atom, elements, |key| key == atom.a),
                 Found::OtherType => self.restored(atom),
-                Found::Nothing | Found::Other | Found::Searched | Found::Asked(_) => false,
+                Found::Nothing | Found::Other | Found::Searched { .. } => false,
             },
             kind::NOT_EQUAL => match self.found_for(atom) {
                 Found::Key(key) => key != atom.a,
                 Found::Other => true,
                 Found::Elements(_) | Found::OtherType => self.restored(atom),
-                Found::Nothing | Found::Searched | Found::Asked(_) => false,
+                Found::Nothing | Found::Searched { .. } => false,
             },
             kind::IN => {
                 let set = self.rules.sets[atom.a as usize];
                 let keys = self.rules.list(set.keys);
+                if keys.len() <= COMPARED_MAX
+                    && self.scratch.tables[set.table as usize].0 != self.epoch
+                    && self.tables[set.table as usize].method == Method::EqualBytes
+                    && let Some(Value::Bytes(value)) = self.value(atom.slot)
+                {
+                    return keys.iter().any(|&key| self.constant(key) == value);
+                }
                 match self.found(set.table) {
                     Found::Key(key) => keys.binary_search(&key).is_ok(),
                     Found::Elements(elements) => {
                         self.elements_in(atom, elements, |key| keys.binary_search(&key).is_ok())
                     }
                     Found::OtherType => self.restored(atom),
-                    Found::Nothing | Found::Other | Found::Searched | Found::Asked(_) => false,
+                    Found::Nothing | Found::Other | Found::Searched { .. } => false,
                 }
             }
             kind::EXISTS => self.value(atom.slot).is_some(),
@@ -668,17 +709,32 @@ impl<'a, S: FieldSource> Run<'a, S> {
                     _ => number >= operand,
                 }
             }
-            kind::REGEX => match self.value(atom.slot) {
-                None => false,
+            _ => self.long(atom),
+        }
+    }
+
+    /// A regular expression, or a comparison that only `semantics.rs` knows.
+    #[inline(never)]
+    fn long(&mut self, atom: &AtomRow) -> bool {
+        if atom.kind == kind::REGEX {
+            match self.value(atom.slot) {
+                None => return false,
                 Some(Value::Bytes(text)) => {
                     // Automata without quit bytes answer every search.
                     let input = Input::new(text).anchored(Anchored::Yes).earliest(true);
-                    self.automata[atom.a as usize].try_search_fwd(&input).is_ok_and(|end| end.is_some())
+                    return self.automata[atom.a as usize]
+                        .try_search_fwd(&input)
+                        .is_ok_and(|end| end.is_some());
                 }
-                Some(_) => self.tests[atom.b as usize].get(self.rules).holds(self.source),
-            },
-            _ => self.tests[atom.a as usize].get(self.rules).holds(self.source),
+                Some(_) => {}
+            }
         }
+        let test = if atom.kind == kind::REGEX {
+            atom.b
+        } else {
+            atom.a
+        };
+        self.tests[test as usize].get(self.rules).holds(self.source)
     }
 
     /// A comparison whose value is of another type than its constants: rebuilt, and left to `semantics.rs`.

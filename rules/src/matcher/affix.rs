@@ -4,8 +4,9 @@
 //! below it, so a value that leaves the trie costs one probe a length and one for the full step; the probes
 //! of a node do not depend on each other, unlike the bytes of an automaton. Constants that end values are read backwards.
 //!
-//! Measured on this table's predecessor designs over 10,000 path prefixes and 42-byte values (ns a value, MB): this 19 and 0.6;
-//! a sorted array with binary search by length 160 and 0.3; `regex-automata` sparse anchored 74–106 and 1.7, dense 21 and 28.
+//! Measured (`cargo bench -p saker-rules --bench automata`), ns a value of 57 bytes and MB, for 100, 1,000 and 10,000 prefixes: this 7, 7, 6 and
+//! 0.01, 0.07, 0.54; `regex-automata` dense 11, 10, 11 and 0.11, 0.82, 6.34; sparse 16, 17, 16 and 0.01, 0.10, 0.88; a sorted
+//! array searched once for each length 824, 1,127, 1,606. Building 10,000 takes 1.6 ms, the dense automaton 155 ms.
 
 use super::{Pool, PoolRef, Span, hash};
 use rustc_hash::FxHashMap;
@@ -172,7 +173,7 @@ mod tests {
         );
         let mut found = Vec::new();
         find(pool.as_ref(), table, end, value.as_bytes(), |key| {
-            found.push(key)
+            found.push(key);
         });
         assert_eq!(found, expected, "{constants:?} in {value:?}");
     }

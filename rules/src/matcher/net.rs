@@ -145,7 +145,7 @@ mod tests {
         );
         let mut found = Vec::new();
         find(pool.as_ref(), table, address.parse().unwrap(), |key| {
-            found.push(key)
+            found.push(key);
         });
         found.sort_unstable();
         assert_eq!(found, expected, "{address} in {nets:?}");
