@@ -31,8 +31,8 @@ pub struct Settings {
     pub report_threads: u32,
     /// Entries of `prefixes` in use.
     pub prefixes_len: u32,
-    /// Not 0: also report every path that does not start with `/`. What it starts from is not known here.
-    pub relative: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Paths to report.
     pub prefixes: [OpenPrefix; OPEN_PREFIXES_MAX],
 }
@@ -123,7 +123,7 @@ impl Settings {
         own_tgid: 0,
         report_threads: 0,
         prefixes_len: 0,
-        relative: 0,
+        reserved: 0,
         prefixes: [OpenPrefix {
             mask: [0; PREFIX_WORDS],
             value: [0; PREFIX_WORDS],

@@ -1,6 +1,7 @@
 //! Every map, and why it has its size.
 
 use crate::kernel::Walk;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use saker_ebpf::config::DeviceTable;
@@ -29,9 +30,10 @@ pub static EXEC_SCRATCH: PerCpuArray<ExecScratch> = PerCpuArray::with_max_entrie
 pub static OPEN_SCRATCH: PerCpuArray<OpenScratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Opens between entry and end, by thread. Only opens that passed the filter are here, each for the length of its
-/// call; the loader shrinks the map to one entry when nobody wants opens.
+/// call; the loader shrinks the map to one entry when nobody wants opens. A program with many threads that wait in an open (of a
+/// pipe, say) must not take the room of all others, and entries cost memory only while they exist.
 #[map]
-pub static OPEN_PENDING: HashMap<u64, OpenScratch> = HashMap::with_max_entries(1024, 0);
+pub static OPEN_PENDING: HashMap<u64, OpenScratch> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
 /// Connects between entry and end, by thread, when the tracepoints stand in for the cgroup hooks.
 #[map]

@@ -87,11 +87,6 @@ pub fn wants_device(node: u32, major: u32, minor: u32) -> bool {
 pub fn wants_path(start: &[u64; 4]) -> bool {
     // SAFETY: as above; `at` stays within the array.
     unsafe {
-        let relative = core::ptr::read_volatile(&raw const (*settings()).relative);
-        // The first byte of the first word, in the machine's own order.
-        if relative != 0 && start[0].to_ne_bytes()[0] != b'/' {
-            return true;
-        }
         let len = core::ptr::read_volatile(&raw const (*settings()).prefixes_len) as usize;
         let first = (&raw const (*settings()).prefixes).cast::<OpenPrefix>();
         let mut at = 0;

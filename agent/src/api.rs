@@ -1,4 +1,8 @@
 //! What the agent answers over the network: metrics and health for Prometheus and the kubelet.
+//!
+//! Whoever reaches the port may be hostile: connections are few and short-lived, see `limit`.
+
+mod limit;
 
 use std::{
     future::Future,
@@ -20,6 +24,7 @@ use axum::{
 use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
+use limit::Limited;
 
 /// The media type that Prometheus asks for and prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -73,7 +78,7 @@ pub async fn serve(
                 }
             }),
         );
-    axum::serve(listener, routes)
+    axum::serve(Limited::new(listener), routes)
         .with_graceful_shutdown(stop)
         .await
 }

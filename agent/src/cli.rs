@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
             let (Failure::Input(text) | Failure::Machine(text) | Failure::Internal(text)) =
                 &failure;
             if !text.is_empty() {
-                eprintln!("saker: {text}");
+                complain(&format!("saker: {text}\n"));
             }
             ExitCode::from(failure.code())
         }
@@ -98,4 +98,10 @@ fn print(text: &str) -> Result<(), Failure> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Writes to stderr, if anybody can be reached there.
+fn complain(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -3,7 +3,8 @@
 //! The doc comments here are the reference: `docs/reference/configuration.md` is generated from them.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{self, Read as _},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -105,11 +106,16 @@ pub enum KernelLog {
 pub struct Processes {
     /// At most this many processes in the table, exited ones included; the oldest exited goes first.
     pub max: usize,
+    /// Exited processes are forgotten early, oldest first, while command lines and paths of all processes take more than this.
+    pub bytes_max: usize,
 }
 
 impl Default for Processes {
     fn default() -> Self {
-        Self { max: 131_072 }
+        Self {
+            max: 65_536,
+            bytes_max: 32 << 20,
+        }
     }
 }
 
@@ -213,6 +219,19 @@ pub enum ConfigError {
     },
 }
 
+/// The bytes of a regular file of at most `max` bytes. A device or a pipe is refused: reading it may never end.
+pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(io::Error::other(format!("longer than {max} bytes")));
+    }
+    Ok(bytes)
+}
+
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -220,16 +239,11 @@ impl Config {
             path: path.into(),
             source,
         };
-        let size = fs::metadata(path).map_err(read)?.len();
-        if size > FILE_BYTES_MAX {
-            let message =
-                format!("is {size} bytes long; a configuration has at most {FILE_BYTES_MAX}");
-            return Err(ConfigError::Parse {
-                path: path.into(),
-                message,
-            });
-        }
-        let text = fs::read_to_string(path).map_err(read)?;
+        let bytes = read_bounded(path, FILE_BYTES_MAX).map_err(read)?;
+        let text = String::from_utf8(bytes).map_err(|_| ConfigError::Parse {
+            path: path.into(),
+            message: "is not UTF-8 text".into(),
+        })?;
         Self::parse(path, &text)
     }
 

@@ -21,10 +21,10 @@ use crate::{
     config::{Config, KernelLog},
     detect::Detect,
     log::AlertLog,
-    metrics::{KindHook, Metrics},
+    metrics::{DROP_CAUSES, KindHook, Metrics},
     pipeline::Pipeline,
     sink,
-    source::{Sensor, SensorConfig, SensorError},
+    source::{Sensor, SensorConfig, SensorError, privileges::is_in_host_pid_namespace},
 };
 use sensor_thread::{SensorThread, Summary};
 
@@ -75,6 +75,9 @@ async fn supervise(
 ) -> Result<(), DaemonError> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|error| internal("cannot watch SIGINT", &error))?;
+    // The terminal or the session that started the agent went away: no reason to lose what it has seen.
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(|error| internal("cannot watch SIGHUP", &error))?;
     let mut terminate = signal(SignalKind::terminate())
         .map_err(|error| internal("cannot watch SIGTERM", &error))?;
 
@@ -108,7 +111,7 @@ async fn supervise(
     let mut sinks = JoinSet::new();
     if config.stdout.enabled {
         sinks.spawn(sink::stdout::run(
-            log.reader(0),
+            log.reader(),
             config.stdout.format,
             Arc::clone(&metrics),
         ));
@@ -141,6 +144,7 @@ async fn supervise(
 
     let died = tokio::select! {
         _ = interrupt.recv() => false,
+        _ = hangup.recv() => false,
         _ = terminate.recv() => false,
         _ = &mut sensor_ended => true,
     };
@@ -159,7 +163,10 @@ async fn supervise(
         .await
         .is_err()
     {
-        warn!("a sink did not deliver everything within {FLUSH:?}");
+        warn!(
+            "a sink did not deliver everything within {FLUSH:?}; {} alerts are given up",
+            log.abandon()
+        );
     }
     let _ = stop_http.send(());
     servers.abort_all();
@@ -190,7 +197,6 @@ fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
         ring_bytes: config.sensor.ring_bytes,
         kinds: wanted.kinds,
         open_prefixes: wanted.open_prefixes,
-        open_relative: wanted.open_relative,
         btf_path: config.sensor.btf.clone(),
         kernel_log: match config.sensor.kernel_log {
             KernelLog::Off => None,
@@ -204,31 +210,51 @@ fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
     }
 }
 
+/// What this node does not offer is said once, with its cost; the rest goes on.
 fn report_hooks(sensor: &Sensor, metrics: &Metrics) {
-    for status in sensor.status() {
+    for status in sensor.status().iter().filter(|status| status.wanted) {
+        let hook = status.hook.unwrap_or("none");
         let attached = KindHook {
             kind: status.kind.to_string(),
-            hook: status.hook.unwrap_or("none").to_owned(),
+            hook: hook.to_owned(),
         };
         metrics
             .probe_attached
             .get_or_create(&attached)
             .set(i64::from(status.hook.is_some()));
+        for refusal in &status.refused {
+            warn!(
+                "{} by {} is not possible here: {}",
+                status.kind, refusal.hook, refusal.reason
+            );
+        }
+        for lost in &status.lost {
+            warn!("{} ({hook}): {lost}", status.kind);
+        }
+        if status.hook.is_none() {
+            error!(
+                "{}: no hook supplies these events on this node; rules that need them stay silent",
+                status.kind
+            );
+        }
+    }
+    if !is_in_host_pid_namespace() {
+        warn!(
+            "not in the host's pid namespace: processes that started before the agent have no names (in Kubernetes: hostPID: true)"
+        );
     }
 }
 
 fn summarise(summary: &Summary, metrics: &Metrics) {
-    let dropped: u64 = ["queue_full", "log_full"]
-        .map(|cause| {
-            metrics
-                .alerts_dropped
-                .get_or_create(&crate::metrics::Cause {
-                    cause: cause.into(),
-                })
-                .get()
-        })
-        .iter()
-        .sum();
+    let count = |cause: &str| {
+        metrics
+            .alerts_dropped
+            .get_or_create(&crate::metrics::Cause {
+                cause: cause.into(),
+            })
+            .get()
+    };
+    let dropped: u64 = DROP_CAUSES.iter().map(|cause| count(cause)).sum();
     info!(
         "stopped: {summary} alerts={} alerts_dropped={dropped}",
         summary.alerts
@@ -243,7 +269,11 @@ fn hostname(config: &Config) -> String {
     config
         .hostname
         .clone()
-        .or_else(|| std::env::var("SAKER_HOSTNAME").ok())
+        .or_else(|| {
+            std::env::var("SAKER_HOSTNAME")
+                .ok()
+                .filter(|name| !name.is_empty())
+        })
         .or_else(|| {
             std::fs::read_to_string("/proc/sys/kernel/hostname")
                 .ok()

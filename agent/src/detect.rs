@@ -18,6 +18,14 @@ use crate::{
     metrics::{Metrics, RuleName, State},
 };
 
+/// Where device nodes of accelerators are.
+const DEVICE_PREFIXES: [&[u8]; 4] = [
+    b"/dev/nvidia",
+    b"/dev/kfd",
+    b"/dev/dri/render",
+    b"/dev/accel",
+];
+
 /// What the rules' evaluation depends on besides the rules.
 #[derive(Clone, Copy, Debug)]
 pub struct DetectOptions {
@@ -52,8 +60,6 @@ pub struct Wanted {
     pub kinds: BTreeSet<Kind>,
     /// What paths of opens start with; an empty one stands for every path.
     pub open_prefixes: Vec<Vec<u8>>,
-    /// Opens of relative paths too: rules see the path that they lead to, and only the agent knows where they start.
-    pub open_relative: bool,
 }
 
 impl Detect {
@@ -176,16 +182,20 @@ fn wanted(filter: &KernelFilter) -> Wanted {
             None => {}
         }
     }
-    if prefixes.contains(&Vec::new()) {
-        prefixes = BTreeSet::from([Vec::new()]);
-    }
-    // Device nodes are seen by their numbers, however the path to them is written.
-    let open_relative = prefixes
-        .iter()
-        .any(|prefix| !prefix.starts_with(b"/dev/nvidia") && !prefix.starts_with(b"/dev/kfd"));
+    // The kernel side compares the path as the caller wrote it: `//etc/x`, `../x` and `x` lead to files that rules name otherwise.
+    // Devices are seen by their numbers however the path is written, so for them alone the start of the path is a sound filter.
+    let devices_only = prefixes.iter().all(|prefix| {
+        DEVICE_PREFIXES
+            .iter()
+            .any(|device| prefix.starts_with(device))
+    });
+    let open_prefixes = if devices_only {
+        prefixes.into_iter().collect()
+    } else {
+        vec![Vec::new()]
+    };
     Wanted {
         kinds,
-        open_prefixes: prefixes.into_iter().collect(),
-        open_relative,
+        open_prefixes,
     }
 }

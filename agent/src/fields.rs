@@ -34,6 +34,8 @@ pub struct EventView<'e> {
     pub process: Option<&'e Process>,
     /// All processes, for ancestry.
     pub table: &'e ProcessTable,
+    /// For an open by a relative path, the folder that it starts from, where the process could still be asked.
+    pub folder: Option<&'e [u8]>,
     /// The registered name of the device, for an event about one.
     pub device: Option<&'e str>,
     /// The container of the process.

@@ -84,7 +84,7 @@ pub static METRICS: &[MetricInfo] = &[
         name: "saker_alerts_dropped_total",
         kind: "counter",
         labels: &["cause"],
-        help: "Alerts that were raised and not delivered, by cause: queue_full (before the log), log_full (dropped from the log before a sink had them).",
+        help: "Alerts that were raised and not delivered, by cause: queue_full (before the log), log_full (dropped from the log before a sink had them), sink_closed (nobody reads stdout any more), undelivered (left when the agent stopped).",
     },
     MetricInfo {
         name: "saker_sink_alerts_total",
@@ -123,6 +123,9 @@ pub static METRICS: &[MetricInfo] = &[
         help: "Cgroups whose container is known or known to be none, in the bounded cache.",
     },
 ];
+
+/// Why alerts are dropped: values of the label `cause`.
+pub const DROP_CAUSES: [&str; 4] = ["queue_full", "log_full", "sink_closed", "undelivered"];
 
 /// The `kind` label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -302,7 +305,7 @@ impl Metrics {
 
     /// Shows the values that are known beforehand from the start: an alert rule on a counter that is not there yet never fires.
     fn show_zeroes(&self) {
-        for cause in ["queue_full", "log_full"] {
+        for cause in DROP_CAUSES {
             drop(self.alerts_dropped.get_or_create(&Cause {
                 cause: cause.into(),
             }));

@@ -18,7 +18,7 @@ use crate::{
     },
     decode::decode,
     detect::Detect,
-    event::{Body, Event, Exec, Lost},
+    event::{Body, Event, Exec, Lost, Text},
     fields::EventView,
     metrics::{Cause, Kind, Metrics, State},
     source::devices::Accelerators,
@@ -78,7 +78,7 @@ impl Pipeline {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            table: ProcessTable::new(config.processes.max),
+            table: ProcessTable::new(config.processes.max, config.processes.bytes_max),
             containers: Containers::new(cgroup_root),
             names: Names::new(Path::new("/etc")),
             detect,
@@ -179,7 +179,7 @@ impl Pipeline {
             tgid: event.tgid,
             start_ns: event.start_ns,
             ppid: event.ppid,
-            image: Image::new(event.comm, b"", b"", false, false),
+            image: Arc::new(Image::new(event.comm, b"", b"", false, false)),
             uid: event.uid,
             gid: event.gid,
             loginuid: u32::MAX,
@@ -189,18 +189,21 @@ impl Pipeline {
         self.table.add(seed, event.ts_ns)
     }
 
-    fn exec(&mut self, event: &Event<'_>, exec: &Exec<'_>, actor: Slot) {
-        let Some(process) = self.table.get_mut(actor) else {
-            return;
-        };
-        process.image = Image::new(
+    fn exec<'a>(&mut self, event: &Event<'a>, exec: &Exec<'a>, actor: Slot) {
+        // Of a path that was too long the beginning is missing, and what is left may look like another: better none.
+        let whole = |text: Text<'a>| if text.cut { &[] } else { text.bytes };
+        let image = Image::new(
             event.comm,
-            exec.exe.bytes,
+            whole(exec.exe),
             exec.argv.bytes,
             exec.argv.cut,
             exec.memfd,
-        );
-        process.cwd = exec.cwd.bytes.into();
+        )
+        .in_folder(whole(exec.cwd));
+        self.table.set_image(actor, image, event.ts_ns);
+        let Some(process) = self.table.get_mut(actor) else {
+            return;
+        };
         process.ppid = event.ppid;
         process.uid = event.uid;
         process.gid = event.gid;
@@ -225,8 +228,8 @@ impl Pipeline {
             start_ns: fork.child_start_ns,
             start_rounded: false,
             ppid: fork.child_ppid,
-            image: creator.image.clone(),
-            cwd: creator.cwd.clone(),
+            image: Arc::clone(&creator.image),
+            image_shared: true,
             uid: event.uid,
             gid: event.gid,
             loginuid: creator.loginuid,
@@ -243,6 +246,13 @@ impl Pipeline {
             Body::DeviceOpen(open) => self.accelerators.path(open.major, open.minor),
             _ => None,
         };
+        // Only the process itself knows where its relative paths start: chdir is not traced. It may be gone already.
+        let folder = match event.body {
+            Body::Open(open) if !open.path.bytes.starts_with(b"/") => {
+                procfs::folder(Path::new("/proc"), event.tgid, open.dfd)
+            }
+            _ => None,
+        };
         self.containers.resolve(event.cgroup_id, event.tgid);
         self.number += 1;
         let view = EventView {
@@ -252,6 +262,7 @@ impl Pipeline {
             hostname: &self.hostname,
             process: actor.and_then(|slot| self.table.get(slot)),
             table: &self.table,
+            folder: folder.as_deref(),
             device: device.as_deref(),
             owner: self.containers.get(event.cgroup_id),
             names: &self.names,

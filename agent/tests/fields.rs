@@ -1,6 +1,6 @@
 //! Every field that the table promises is supplied, with the value that a given event has.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use bumpalo::Bump;
 use saker::{
@@ -123,19 +123,21 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut table = ProcessTable::new(1000);
+        let mut table = ProcessTable::new(1000, 1 << 20);
         let seed = |tgid, ppid, start_s: u64, name: &str, argv: &str| Seed {
             tgid,
             ppid,
             start_ns: start_s * SECOND + 1,
-            image: Image::new(
-                name.as_bytes(),
-                format!("/bin/{name}").as_bytes(),
-                argv.as_bytes(),
-                false,
-                false,
+            image: Arc::new(
+                Image::new(
+                    name.as_bytes(),
+                    format!("/bin/{name}").as_bytes(),
+                    argv.as_bytes(),
+                    false,
+                    false,
+                )
+                .in_folder(b"/srv"),
             ),
-            cwd: (*b"/srv").into(),
             uid: 1000,
             gid: 1000,
             loginuid: 7,
@@ -170,6 +172,7 @@ impl World {
             hostname: "node",
             process: self.table.live(30).and_then(|slot| self.table.get(slot)),
             table: &self.table,
+            folder: None,
             device: matches!(event.body, Body::DeviceOpen(_)).then_some("/dev/nvidia0"),
             owner: &self.owner,
             names: &self.names,
@@ -345,7 +348,7 @@ fn values_are_what_the_event_says() {
         "evt.res",
         "ENOENT",
     );
-    check(open(b"/x", libc::O_RDONLY, -libc::ENOENT), "fd.num", "-2");
+    check(open(b"/x", libc::O_RDONLY, -libc::ENOENT), "fd.num", "-1");
     check(device(), "fd.name", "/dev/nvidia0");
     check(device(), "fd.dev.major", "195");
     check(device(), "evt.is_open_read", "true");

@@ -116,7 +116,7 @@ pub const KINDS: &[KindInfo] = &[
     row("container", Origin::Falco, UNTRACED),
     row("copy_file_range", Origin::Syscall, UNTRACED),
     row("cpu_hotplug", Origin::Falco, UNTRACED),
-    row("creat", Origin::Syscall, UNTRACED),
+    row("creat", Origin::Syscall, Supply::Traced),
     row("create_module", Origin::Syscall, UNTRACED),
     row("delete_module", Origin::Syscall, UNTRACED),
     row("device_open", Origin::Saker, Supply::Traced),

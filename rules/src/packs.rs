@@ -22,6 +22,12 @@ pub fn prelude() -> SourceFile {
     SourceFile::library("saker/prelude.yaml", PRELUDE)
 }
 
+/// The rule that tells of losses. An agent has it whatever else it is given: loss must never be silent.
+pub fn losses() -> SourceFile {
+    let (path, text) = PACKS[0];
+    SourceFile::library(format!("saker/{path}"), text)
+}
+
 /// The prelude and every pack.
 pub fn shipped() -> Vec<SourceFile> {
     let packs = PACKS

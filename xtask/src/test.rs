@@ -37,8 +37,21 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     tests.args(["test", "--workspace"]).args(filter);
     tests
         .env("SAKER_SKIPS", &skips)
+        .env("SAKER_NEEDS_ROOT", &needing_root)
         .env("SAKER_BIN_DIR", target.join("debug"));
     let outcome = run(&mut tests);
+
+    let rooted = fs::read_to_string(&needing_root).unwrap_or_default();
+    let rooted: BTreeSet<_> = rooted.lines().collect();
+    if !rooted.is_empty() {
+        println!(
+            "test: {} tests ran that would be skipped without root:",
+            rooted.len()
+        );
+        for name in rooted {
+            println!("  {name}");
+        }
+    }
 
     let skipped = fs::read_to_string(&skips).context("the list of skipped tests vanished")?;
     report_skips(&skipped)?;

@@ -1,6 +1,10 @@
 //! `saker run`: the daemon.
 
-use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
+use std::{
+    io::{self, IsTerminal as _, Stderr, Write},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use tracing_subscriber::EnvFilter;
 
@@ -54,6 +58,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
+/// Standard error that swallows its own failures: a log that nobody can write to must not end detection.
+struct Quiet(Stderr);
+
+impl Write for Quiet {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write_all(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
 fn start_logging(verbose: u8) {
     let level = match verbose {
         0 => "info",
@@ -64,7 +83,7 @@ fn start_logging(verbose: u8) {
         .unwrap_or_else(|_| EnvFilter::new(format!("saker={level},warn")));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Quiet(std::io::stderr()))
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();

@@ -3,7 +3,7 @@
 //! A process is known by its pid and its start time, so a pid that is used again is another process.
 //! Exited processes stay for a while, because their children and their last events still speak of them.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
@@ -16,27 +16,31 @@ pub const ANCESTORS_MAX: usize = 64;
 /// How long an exited process is kept when there is room, in nanoseconds of the event clock.
 const KEEP_EXITED_NS: u64 = 60_000_000_000;
 
-/// What a process runs: what execve set and children inherit.
+/// What a process runs: what execve set and children share until they exec themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     /// `comm`: at most 15 bytes.
     pub name: Box<[u8]>,
     /// Absolute path of the executable, as the kernel resolved it; empty where it is not known.
     pub exe_path: Box<[u8]>,
-    /// Arguments from `argv[0]` on, each ended by a NUL byte.
-    pub argv: Box<[u8]>,
-    /// Whether the kernel side had to cut `argv`.
+    /// `argv[0]`, which the caller of execve chose freely.
+    pub argv0: Box<[u8]>,
+    /// How many arguments follow `argv[0]`.
+    pub args_count: usize,
+    /// Whether the kernel side had to cut the arguments.
     pub argv_truncated: bool,
     /// `name argv[1] argv[2] …`, built once.
     pub cmdline: Box<[u8]>,
     /// `argv[1] argv[2] …`: the tail of `cmdline`.
     args_at: usize,
+    /// Working directory at exec; empty where it is not known.
+    pub cwd: Box<[u8]>,
     /// Whether the executable lived in memory only (memfd_create).
     pub from_memfd: bool,
 }
 
 impl Image {
-    /// Builds the joined command line along with the parts. `argv` may lack the last NUL byte.
+    /// Builds the joined command line along with the parts. `argv` are arguments, each ended by a NUL byte; it may lack the last one.
     pub fn new(
         name: &[u8],
         exe_path: &[u8],
@@ -45,12 +49,13 @@ impl Image {
         from_memfd: bool,
     ) -> Self {
         let argv = argv.strip_suffix(b"\0").unwrap_or(argv);
-        let mut cmdline = Vec::with_capacity(name.len() + argv.len() + 1);
+        let argv0 = argv.split(|byte| *byte == 0).next().unwrap_or_default();
+        let mut cmdline = Vec::with_capacity(name.len() + argv.len() - argv0.len());
         cmdline.extend_from_slice(name);
-        if let Some(first) = argv.iter().position(|byte| *byte == 0) {
+        if argv.len() > argv0.len() {
             cmdline.push(b' ');
             cmdline.extend(
-                argv[first + 1..]
+                argv[argv0.len() + 1..]
                     .iter()
                     .map(|byte| if *byte == 0 { b' ' } else { *byte }),
             );
@@ -59,20 +64,22 @@ impl Image {
         Self {
             name: name.into(),
             exe_path: exe_path.into(),
-            argv: argv.into(),
+            argv0: argv0.into(),
+            args_count: argv.iter().filter(|byte| **byte == 0).count(),
             argv_truncated,
             cmdline: cmdline.into(),
             args_at,
+            cwd: Box::default(),
             from_memfd,
         }
     }
 
-    /// `argv[0]`, which the caller of execve chose freely.
-    pub fn argv0(&self) -> &[u8] {
-        self.argv
-            .split(|byte| *byte == 0)
-            .next()
-            .unwrap_or_default()
+    /// The same program, started in this folder.
+    pub fn in_folder(self, cwd: &[u8]) -> Self {
+        Self {
+            cwd: cwd.into(),
+            ..self
+        }
     }
 
     /// `argv[1]` and the rest, joined by blanks.
@@ -80,9 +87,14 @@ impl Image {
         &self.cmdline[self.args_at..]
     }
 
-    /// How many arguments follow `argv[0]`.
-    pub fn args_count(&self) -> usize {
-        self.argv.iter().filter(|byte| **byte == 0).count()
+    /// About how much memory it holds.
+    fn size_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.name.len()
+            + self.exe_path.len()
+            + self.argv0.len()
+            + self.cmdline.len()
+            + self.cwd.len()
     }
 }
 
@@ -100,10 +112,10 @@ pub struct Process {
     /// The parent's pid at the last look; `parent` says which process that was.
     pub ppid: u32,
     parent: Option<Slot>,
-    /// What it runs.
-    pub image: Image,
-    /// Working directory; empty where it is not known.
-    pub cwd: Box<[u8]>,
+    /// What it runs; shared with the process that it was forked from.
+    pub image: Arc<Image>,
+    /// Bytes of the image that this entry answers for: 0 where it shares another's.
+    charged: usize,
     /// Real user id at the last exec or fork.
     pub uid: u32,
     /// Real group id.
@@ -133,8 +145,9 @@ pub struct Seed {
     pub start_ns: u64,
     pub start_rounded: bool,
     pub ppid: u32,
-    pub image: Image,
-    pub cwd: Box<[u8]>,
+    pub image: Arc<Image>,
+    /// Whether `image` is another process's too.
+    pub image_shared: bool,
     pub uid: u32,
     pub gid: u32,
     pub loginuid: u32,
@@ -170,13 +183,17 @@ pub struct ProcessTable {
     /// The last process that ended under each pid.
     exited_by_tgid: FxHashMap<u32, Slot>,
     max: usize,
+    /// Bytes of all images, and their bound. Images of live processes may exceed it: they are what detection is about.
+    bytes: usize,
+    bytes_max: usize,
     next_id: u64,
     evicted: u64,
 }
 
 impl ProcessTable {
-    /// An empty table of at most `max` entries, live and exited together.
-    pub fn new(max: usize) -> Self {
+    /// An empty table of at most `max` entries, live and exited together, that remembers exited ones while command lines and paths
+    /// take at most `bytes_max`.
+    pub fn new(max: usize, bytes_max: usize) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
@@ -184,6 +201,8 @@ impl ProcessTable {
             exited: VecDeque::new(),
             exited_by_tgid: FxHashMap::default(),
             max: max.max(2),
+            bytes: 0,
+            bytes_max,
             next_id: 1,
             evicted: 0,
         }
@@ -240,8 +259,12 @@ impl ProcessTable {
             start_rounded: seed.start_rounded,
             ppid: seed.ppid,
             parent,
+            charged: if seed.image_shared {
+                0
+            } else {
+                seed.image.size_bytes()
+            },
             image: seed.image,
-            cwd: seed.cwd,
             uid: seed.uid,
             gid: seed.gid,
             loginuid: seed.loginuid,
@@ -261,9 +284,24 @@ impl ProcessTable {
                 u32::try_from(self.slots.len() - 1).expect("the table's bound is far below 2^32")
             }
         };
+        self.bytes += self.slots[index as usize]
+            .as_ref()
+            .map_or(0, |process| process.charged);
         let slot = Slot { index, id };
         self.live.insert(seed.tgid, slot);
         slot
+    }
+
+    /// Gives a process the image of the program that it has just started.
+    pub fn set_image(&mut self, slot: Slot, image: Image, now_ns: u64) {
+        let size = image.size_bytes();
+        let Some(process) = self.get_mut(slot) else {
+            return;
+        };
+        let before = std::mem::replace(&mut process.charged, size);
+        process.image = Arc::new(image);
+        self.bytes = self.bytes + size - before;
+        self.make_room(now_ns);
     }
 
     /// Marks a process as ended; it stays for those who still ask.
@@ -323,7 +361,8 @@ impl ProcessTable {
     /// oldest slot's process goes: a bound that live processes could break would be none.
     fn make_room(&mut self, now_ns: u64) {
         while let Some(oldest) = self.exited.front().copied() {
-            let full = self.live.len() + self.exited.len() >= self.max;
+            let full =
+                self.live.len() + self.exited.len() >= self.max || self.bytes > self.bytes_max;
             let old = self
                 .get(oldest)
                 .and_then(|process| process.exited_ns)
@@ -354,7 +393,9 @@ impl ProcessTable {
         if self.exited_by_tgid.get(&tgid) == Some(&slot) {
             self.exited_by_tgid.remove(&tgid);
         }
-        self.slots[slot.index as usize] = None;
+        self.bytes -= self.slots[slot.index as usize]
+            .take()
+            .map_or(0, |process| process.charged);
         self.free.push(slot.index);
     }
 }
@@ -375,13 +416,13 @@ mod tests {
     use super::*;
 
     fn seed(tgid: u32, ppid: u32, start_ns: u64) -> Seed {
-        let image = Image::new(
+        let image = Arc::new(Image::new(
             format!("p{tgid}").as_bytes(),
             b"/bin/p",
             b"p\0-x",
             false,
             false,
-        );
+        ));
         Seed {
             tgid,
             ppid,
@@ -393,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_another_process() {
-        let mut table = ProcessTable::new(100);
+        let mut table = ProcessTable::new(100, 1 << 20);
         let first = table.add(seed(7, 1, 1_000), 0);
         let second = table.add(seed(7, 1, 2_000), 10);
         assert_ne!(first, second);
@@ -408,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_start_time_from_proc_matches_the_kernels() {
-        let mut table = ProcessTable::new(100);
+        let mut table = ProcessTable::new(100, 1 << 20);
         let scanned = table.add(
             Seed {
                 start_rounded: true,
@@ -422,7 +463,7 @@ mod tests {
 
     #[test]
     fn ancestry_survives_the_parents_exit() {
-        let mut table = ProcessTable::new(100);
+        let mut table = ProcessTable::new(100, 1 << 20);
         table.add(seed(1, 0, 1), 0);
         let shell = table.add(seed(10, 1, 2), 0);
         let child = table.add(seed(11, 10, 3), 0);
@@ -434,7 +475,7 @@ mod tests {
 
     #[test]
     fn a_cycle_of_parents_ends() {
-        let mut table = ProcessTable::new(100);
+        let mut table = ProcessTable::new(100, 1 << 20);
         table.add(seed(10, 11, 1), 0);
         let b = table.add(seed(11, 10, 2), 0);
         table.link_parents();
@@ -444,7 +485,7 @@ mod tests {
 
     #[test]
     fn the_bound_holds_for_exited_and_for_live_ones() {
-        let mut table = ProcessTable::new(10);
+        let mut table = ProcessTable::new(10, 1 << 20);
         for tgid in 1..=50 {
             let slot = table.add(seed(tgid, 0, u64::from(tgid)), 0);
             if tgid % 2 == 0 {
@@ -459,12 +500,50 @@ mod tests {
 
     #[test]
     fn exited_processes_are_forgotten_after_a_while() {
-        let mut table = ProcessTable::new(100);
+        let mut table = ProcessTable::new(100, 1 << 20);
         let slot = table.add(seed(7, 1, 1_000), 0);
         table.end(slot, 5);
         table.add(seed(8, 1, 2_000), 5 + KEEP_EXITED_NS + 1);
         assert_eq!(table.find(7, 1_000), None);
         assert_eq!(table.sizes(), (1, 0, 0), "time is no eviction");
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_forked_children_share() {
+        let mut table = ProcessTable::new(10_000, 100_000);
+        let parent = table.add(seed(1, 0, 1), 0);
+        table.set_image(
+            parent,
+            Image::new(b"p", b"/p", &[b'x'; 4096], false, false),
+            0,
+        );
+        let image = Arc::clone(&table.get(parent).expect("it lives").image);
+        for tgid in 2..1000 {
+            let child = Seed {
+                image: Arc::clone(&image),
+                image_shared: true,
+                ..seed(tgid, 1, u64::from(tgid))
+            };
+            let child = table.add(child, 0);
+            table.end(child, 1);
+        }
+        assert!(
+            table.bytes < 10_000,
+            "{} bytes for one shared image",
+            table.bytes
+        );
+        for tgid in 1000..2000 {
+            let process = table.add(seed(tgid, 1, u64::from(tgid)), 0);
+            table.set_image(
+                process,
+                Image::new(b"p", b"/p", &[b'x'; 4096], false, false),
+                0,
+            );
+            table.end(process, 1);
+        }
+        assert!(table.bytes <= 100_000 + 8192, "{} bytes", table.bytes);
+        assert!(table.get(parent).is_some(), "the living stay");
+        assert!(table.sizes().2 > 0, "what went is counted");
     }
 
     #[test]
@@ -475,7 +554,7 @@ mod tests {
                 (image.cmdline.as_ref(), image.args()),
                 (cmdline.as_bytes(), args.as_bytes())
             );
-            assert_eq!(image.args_count(), count, "{cmdline}");
+            assert_eq!(image.args_count, count, "{cmdline}");
         };
         check(b"", "py", "", 0);
         check(b"python3\0", "py", "", 0);

@@ -1,6 +1,6 @@
 //! Reading `/proc`: what ran before the agent did. Everything here may vanish while it is read.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use super::process::{Image, Seed};
 
@@ -25,7 +25,9 @@ pub fn scan(proc: &Path) -> Vec<Seed> {
 pub fn read(proc: &Path, pid: u32) -> Option<Seed> {
     let folder = proc.join(pid.to_string());
     let stat = Stat::parse(&fs::read(folder.join("stat")).ok()?)?;
-    let status = fs::read_to_string(folder.join("status")).ok()?;
+    // The first line holds the name, which need not be UTF-8.
+    let status = fs::read(folder.join("status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
     let mut argv = fs::read(folder.join("cmdline")).unwrap_or_default();
     let argv_truncated = argv.len() > ARGV_BYTES_MAX;
     argv.truncate(ARGV_BYTES_MAX);
@@ -43,8 +45,11 @@ pub fn read(proc: &Path, pid: u32) -> Option<Seed> {
         start_ns: stat.start_ticks.saturating_mul(TICK_NS),
         start_rounded: true,
         ppid: stat.ppid,
-        image: Image::new(&stat.comm, exe_path, &argv, argv_truncated, from_memfd),
-        cwd: link("cwd").into(),
+        image: Arc::new(
+            Image::new(&stat.comm, exe_path, &argv, argv_truncated, from_memfd)
+                .in_folder(&link("cwd")),
+        ),
+        image_shared: false,
         uid: real_id(&status, "Uid:")?,
         gid: real_id(&status, "Gid:")?,
         loginuid: fs::read_to_string(folder.join("loginuid"))
@@ -59,6 +64,22 @@ pub fn read(proc: &Path, pid: u32) -> Option<Seed> {
             .and_then(|ids| ids.split_whitespace().last()?.parse().ok()),
         cgroup_id: 0,
     })
+}
+
+/// Where a relative path of a process starts now: at its working directory, or at the folder behind a descriptor. `None`
+/// where the process is gone, or the descriptor is no folder's.
+pub fn folder(proc: &Path, pid: u32, dfd: i32) -> Option<Vec<u8>> {
+    let folder = proc.join(pid.to_string());
+    let link = if dfd == libc::AT_FDCWD {
+        folder.join("cwd")
+    } else {
+        folder.join("fd").join(dfd.to_string())
+    };
+    let target = fs::read_link(link)
+        .ok()?
+        .into_os_string()
+        .into_encoded_bytes();
+    (target.starts_with(b"/") && !target.ends_with(b" (deleted)")).then_some(target)
 }
 
 /// The columns of `/proc/PID/stat` that are used; proc(5) numbers them from 1.

@@ -190,6 +190,7 @@ impl SensorThread {
             let new = total.saturating_sub(*reported);
             if new > 0 {
                 *reported = total;
+                warn!("{new} events were lost: {cause}");
                 let (alerts, metrics) = (&self.alerts, &self.metrics);
                 self.pipeline
                     .lost(new, cause, &mut |alert| offer(alerts, metrics, alert));

@@ -19,7 +19,8 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field) -> Option<Value<'a>> {
 
 fn of_open<'a>(view: &'a EventView<'_>, open: &Open<'a>, field: Field) -> Option<Value<'a>> {
     Some(match field {
-        Field::FdNum => Value::Int(open.res.into()),
+        // Falco's number of a descriptor that is none.
+        Field::FdNum => Value::Int(open.res.max(-1).into()),
         Field::FdUid if open.res >= 0 => view.text(format_args!("{}{}", view.event.tid, open.res)),
         Field::FdType => Value::Bytes(b"file"),
         Field::FdTypechar => Value::Bytes(b"f"),
@@ -91,8 +92,11 @@ fn absolute<'a>(view: &'a EventView<'_>, open: &Open<'a>) -> Option<&'a [u8]> {
     }
     let base: &[u8] = if path.starts_with(b"/") {
         b""
+    } else if let Some(folder) = view.folder {
+        folder
     } else if open.dfd == libc::AT_FDCWD {
-        known_bytes(&view.process?.cwd)?
+        // The process has ended: where it was started is the best that is known.
+        known_bytes(&view.process?.image.cwd)?
     } else {
         // Where another folder's descriptor leads is not known: the path is given as it was passed.
         return Some(path);

@@ -47,27 +47,27 @@ fn known_process<'a>(
 ) -> Option<Value<'a>> {
     let parent = || view.table.parent(process);
     Some(match field {
-        Field::ProcExe => known(process.image.argv0())?,
+        Field::ProcExe => known(&process.image.argv0)?,
         Field::ProcExepath => known(&process.image.exe_path)?,
         Field::ProcCmdline => Value::Bytes(&process.image.cmdline),
         Field::ProcArgs => Value::Bytes(process.image.args()),
         Field::ProcExeline => {
             let mut line = bumpalo::collections::Vec::new_in(view.arena);
-            line.extend_from_slice(process.image.argv0());
-            if process.image.args_count() > 0 {
+            line.extend_from_slice(&process.image.argv0);
+            if process.image.args_count > 0 {
                 line.push(b' ');
                 line.extend_from_slice(process.image.args());
             }
             Value::Bytes(line.into_bump_slice())
         }
-        Field::ProcCmdnargs => Value::Uint(process.image.args_count() as u64),
+        Field::ProcCmdnargs => Value::Uint(process.image.args_count as u64),
         // The blanks between arguments are not counted.
         Field::ProcCmdlenargs => {
             let joined = process.image.args().len();
-            Value::Uint(joined.saturating_sub(process.image.args_count().saturating_sub(1)) as u64)
+            Value::Uint(joined.saturating_sub(process.image.args_count.saturating_sub(1)) as u64)
         }
         Field::ProcCwd => {
-            let cwd = &process.cwd;
+            let cwd = &process.image.cwd;
             match cwd.last()? {
                 b'/' => Value::Bytes(cwd),
                 _ => Value::Bytes(joined(view, cwd, b"/")),
@@ -85,14 +85,14 @@ fn known_process<'a>(
         Field::UserLoginname => Value::Bytes(&view.names.user(process.loginuid)?.name),
 
         Field::ProcPname => known(&parent()?.image.name)?,
-        Field::ProcPexe => known(parent()?.image.argv0())?,
+        Field::ProcPexe => known(&parent()?.image.argv0)?,
         Field::ProcPexepath => known(&parent()?.image.exe_path)?,
         Field::ProcPcmdline => Value::Bytes(&parent()?.image.cmdline),
         Field::ProcPpidTs => Value::Uint(epoch(view, parent()?.start_ns)),
         Field::ProcPpidDuration => Value::Uint(view.event.ts_ns.saturating_sub(parent()?.start_ns)),
 
         Field::ProcAname => ancestor(view, process, arg, |process| known(&process.image.name))?,
-        Field::ProcAexe => ancestor(view, process, arg, |process| known(process.image.argv0()))?,
+        Field::ProcAexe => ancestor(view, process, arg, |process| known(&process.image.argv0))?,
         Field::ProcAexepath => {
             ancestor(view, process, arg, |process| known(&process.image.exe_path))?
         }

@@ -82,7 +82,6 @@ fn settings(config: &SensorConfig) -> Settings {
     let mut settings = Settings {
         own_tgid: config.own_tgid,
         report_threads: u32::from(config.report_threads),
-        relative: u32::from(config.kinds.contains(&Kind::Open) && config.open_relative),
         ..Settings::NONE
     };
     let devices: &[&[u8]] = if config.kinds.contains(&Kind::DeviceOpen) {

@@ -28,8 +28,6 @@ pub struct SensorConfig {
     pub kinds: BTreeSet<Kind>,
     /// Paths to report opens of, by their start. Only with [`Kind::Open`].
     pub open_prefixes: Vec<Vec<u8>>,
-    /// Also report opens of relative paths, whose beginning only the agent knows. Only with [`Kind::Open`].
-    pub open_relative: bool,
     /// Type information of the running kernel, when it is not in its usual place.
     pub btf_path: Option<PathBuf>,
     /// Log what the kernel programs do, up to this level. `None` costs nothing.
@@ -51,7 +49,6 @@ impl Default for SensorConfig {
                 .filter(|kind| *kind != Kind::Open)
                 .collect(),
             open_prefixes: vec![b"/dev/nvidia".to_vec()],
-            open_relative: false,
             btf_path: None,
             kernel_log: None,
             own_tgid: std::process::id(),

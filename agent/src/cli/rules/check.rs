@@ -4,11 +4,12 @@ use std::io::IsTerminal as _;
 
 use saker_rules::{
     diagnostic::{Diagnostic, Severity},
+    engine::{Engine, EngineOptions},
     loader::{LoadOptions, SourceFile, check_condition_syntax, check_condition_with_warnings},
 };
 
 use super::{Selection, load};
-use crate::cli::{Failure, print};
+use crate::cli::{Failure, complain, print};
 
 /// Options of `saker rules check`.
 #[derive(Debug, clap::Args)]
@@ -31,11 +32,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if let Some(condition) = &args.condition {
         return one(condition, args.syntax);
     }
-    let report = load::selected(&args.selection.paths, &LoadOptions::default())?;
+    let mut report = load::selected(&args.selection.paths, &LoadOptions::default())?;
+    if !report.has_errors() {
+        // Which rules keep the kernel side from dropping events is known only once all are compiled together.
+        let engine = Engine::new(load::compiled(&report)?, EngineOptions::default());
+        report.warn_expensive(&engine.kernel_filter().blockers());
+    }
     if args.json {
         print(&(report.to_falco_json().to_string() + "\n"))?;
     } else {
-        eprint!("{}", report.render(std::io::stderr().is_terminal()));
+        complain(&report.render(std::io::stderr().is_terminal()));
         let errors = report
             .diagnostics
             .iter()
@@ -64,13 +70,13 @@ fn one(condition: &str, syntax: bool) -> Result<(), Failure> {
     if checked.is_none() {
         return Err(refused(condition, &diagnostics));
     }
-    eprint!("{}", rendered(condition, &diagnostics));
+    complain(&rendered(condition, &diagnostics));
     print("ok\n")
 }
 
 /// The failure that a wrong condition is, everything that is wrong with it rendered on stderr.
 pub fn refused(condition: &str, diagnostics: &[Diagnostic]) -> Failure {
-    eprint!("{}", rendered(condition, diagnostics));
+    complain(&rendered(condition, diagnostics));
     Failure::Input(String::new())
 }
 

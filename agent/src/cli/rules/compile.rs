@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, path::PathBuf};
 use saker_rules::loader::LoadOptions;
 
 use super::{Selection, load};
-use crate::cli::{Failure, chain, print};
+use crate::cli::{Failure, chain, complain, print};
 
 /// Options of `saker rules compile`.
 #[derive(Debug, clap::Args)]
@@ -21,14 +21,25 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let report = load::selected(&args.selection.paths, &LoadOptions::default())?;
     if report.has_errors() {
-        eprint!("{}", report.render(std::io::stderr().is_terminal()));
+        complain(&report.render(std::io::stderr().is_terminal()));
         return Err(Failure::Input(
             "no bundle was written; the errors above say what to mend".into(),
         ));
     }
+    // The file is replaced whole: a device or a pipe of that name would be lost.
+    if args.output.metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(Failure::Input(format!(
+            "{}: is there and is not a regular file",
+            args.output.display()
+        )));
+    }
+    let output = args
+        .output
+        .canonicalize()
+        .unwrap_or_else(|_| args.output.clone());
     let bundle = load::compiled(&report)?;
     bundle
-        .write_to(&args.output)
+        .write_to(&output)
         .map_err(|error| Failure::Input(format!("{}: {}", args.output.display(), chain(&error))))?;
     let path = args.output.display();
     print(&format!(

@@ -21,7 +21,7 @@ use saker_rules::{
 use serde_json::json;
 
 use super::load;
-use crate::cli::Failure;
+use crate::cli::{Failure, complain};
 
 /// One recorded event may be this long.
 const LINE_BYTES_MAX: u64 = 16 << 20;
@@ -102,7 +102,7 @@ fn evaluator(args: &Args) -> Result<Evaluator, Failure> {
     }
     let report = load::selected(&args.rules, &LoadOptions::default())?;
     if report.has_errors() {
-        eprint!("{}", report.render(io::stderr().is_terminal()));
+        complain(&report.render(io::stderr().is_terminal()));
         return Err(Failure::Input(String::new()));
     }
     let engine = Engine::new(load::compiled(&report)?, EngineOptions::default());

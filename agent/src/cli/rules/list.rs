@@ -9,7 +9,7 @@ use saker_rules::{
 use serde_json::json;
 
 use super::{Selection, load};
-use crate::cli::{Failure, print};
+use crate::cli::{Failure, complain, print};
 
 /// Options of both.
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ pub fn coverage(args: &Args) -> Result<(), Failure> {
 fn rules(args: &Args) -> Result<RuleSet, Failure> {
     let report = load::selected(&args.selection.paths, &LoadOptions::default())?;
     if report.has_errors() {
-        eprint!("{}", report.render(std::io::stderr().is_terminal()));
+        complain(&report.render(std::io::stderr().is_terminal()));
         return Err(Failure::Input(String::new()));
     }
     Ok(report.ruleset)

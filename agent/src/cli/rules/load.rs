@@ -13,7 +13,9 @@ use saker_rules::{
     packs,
 };
 
-use super::super::{Failure, chain};
+use crate::config::read_bounded;
+
+use super::super::{Failure, chain, complain};
 
 /// One rule file may be this large.
 const FILE_BYTES_MAX: u64 = 32 << 20;
@@ -29,10 +31,10 @@ pub fn for_run(paths: &[PathBuf], bundle: Option<&Path>) -> Result<Bundle, Failu
     if paths.is_empty() {
         return shipped();
     }
-    let report = files(paths, &LoadOptions::default())?;
+    let report = files(paths, &[packs::losses()], &LoadOptions::default())?;
     // Lints are for `saker rules check`; at start-up only what is wrong counts.
     if report.has_errors() {
-        eprint!("{}", report.render(std::io::stderr().is_terminal()));
+        complain(&report.render(std::io::stderr().is_terminal()));
         return Err(Failure::Input(
             "no rule was loaded; the errors above say what to mend".into(),
         ));
@@ -52,7 +54,7 @@ pub fn selected(paths: &[PathBuf], options: &LoadOptions) -> Result<LoadReport, 
     if paths.is_empty() {
         Ok(load(&packs::shipped(), options))
     } else {
-        files(paths, options)
+        files(paths, &[], options)
     }
 }
 
@@ -62,8 +64,14 @@ pub fn compiled(report: &LoadReport) -> Result<Bundle, Failure> {
         .map_err(|error| Failure::Input(chain(&error)))
 }
 
-fn files(paths: &[PathBuf], options: &LoadOptions) -> Result<LoadReport, Failure> {
+/// `always` stands behind the prelude.
+fn files(
+    paths: &[PathBuf],
+    always: &[SourceFile],
+    options: &LoadOptions,
+) -> Result<LoadReport, Failure> {
     let mut sources = vec![packs::prelude()];
+    sources.extend_from_slice(always);
     let mut problems = Vec::new();
     for path in paths {
         match expand(path) {
@@ -98,7 +106,7 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let is_rules =
             (name.ends_with(".yaml") || name.ends_with(".yml")) && !name.ends_with("_test.yaml");
-        if is_rules && file.is_file() {
+        if is_rules {
             found.push(file);
         }
         if found.len() > FILES_MAX {
@@ -113,14 +121,8 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let metadata = fs::metadata(path).map_err(|error| format!("cannot read it: {error}"))?;
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(format!(
-            "is {} bytes long; a rule file has at most {FILE_BYTES_MAX}",
-            metadata.len()
-        ));
-    }
-    let bytes = fs::read(path).map_err(|error| format!("cannot read it: {error}"))?;
+    let bytes =
+        read_bounded(path, FILE_BYTES_MAX).map_err(|error| format!("cannot read it: {error}"))?;
     String::from_utf8(bytes).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
             .iter()
