@@ -874,3 +874,42 @@ fn reuse<'b>(mut values: Vec<Option<Value<'_>>>) -> Vec<Option<Value<'b>>> {
     // no value outlives what it borrows from. Collecting anew would keep the memory too, at fifty times the instructions.
     unsafe { std::mem::transmute::<Vec<Option<Value<'_>>>, Vec<Option<Value<'b>>>>(values) }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        bundle::Bundle,
+        compile::CompileOptions,
+        engine::{Engine, EngineOptions},
+        json_event::JsonEvent,
+        loader::{self, LoadOptions, SourceFile},
+    };
+
+    #[test]
+    fn stamps_start_over_after_the_last_number() {
+        let rules = "- rule: r\n  desc: d\n  condition: evt.type = open and (fd.name contains x or proc.name in (a, b, c, d, e, f))\n  \
+                     output: o\n  priority: INFO\n";
+        let report = loader::load(&[SourceFile::new("t.yaml", rules)], &LoadOptions::default());
+        let bundle = Bundle::compile(&report.ruleset, &CompileOptions::default()).unwrap();
+        let engine = Engine::new(bundle, EngineOptions::default());
+        let meets =
+            JsonEvent::parse(r#"{"evt.type": "open", "fd.name": "/x", "proc.name": "z"}"#).unwrap();
+        let misses =
+            JsonEvent::parse(r#"{"evt.type": "open", "fd.name": "/y", "proc.name": "z"}"#).unwrap();
+        let mut scratch = engine.scratch();
+        for before in [0, super::EPOCH_MAX - 2] {
+            scratch.epoch = before;
+            for (event, expected) in [
+                (&meets, 1),
+                (&misses, 0),
+                (&meets, 1),
+                (&misses, 0),
+                (&meets, 1),
+            ] {
+                let mut found = Vec::new();
+                engine.evaluate(&mut scratch, event, &mut found);
+                assert_eq!(found.len(), expected, "after {before}");
+            }
+        }
+    }
+}
