@@ -33,7 +33,8 @@ pub static OPEN_SCRATCH: PerCpuArray<OpenScratch> = PerCpuArray::with_max_entrie
 /// call; the loader shrinks the map to one entry when nobody wants opens. A program with many threads that wait in an open (of a
 /// pipe, say) must not take the room of all others, and entries cost memory only while they exist.
 #[map]
-pub static OPEN_PENDING: HashMap<u64, OpenScratch> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+pub static OPEN_PENDING: HashMap<u64, OpenScratch> =
+    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
 /// Connects between entry and end, by thread, when the tracepoints stand in for the cgroup hooks.
 #[map]
