@@ -116,15 +116,17 @@ pub fn find(pool: PoolRef<'_>, table: Affix, end: End, value: &[u8], mut hit: im
 
 #[inline]
 fn probe(steps: &[u64], chunk: u64, tag: u32) -> Option<u32> {
-    let mask = (steps.len() / 2).wrapping_sub(1);
+    let steps = steps.as_chunks::<2>().0;
+    // An empty table, which only a malformed bundle has, is not entered.
+    let mask = steps.len().wrapping_sub(1);
     let mut at = hash::pair(chunk, tag) as usize & mask;
-    for _ in 0..=mask {
-        let pair = steps.get(at * 2..at * 2 + 2)?;
-        if pair[1] == 0 {
+    for _ in 0..steps.len() {
+        let &[bytes, target] = steps.get(at)?;
+        if target == 0 {
             return None;
         }
-        if pair[0] == chunk && (pair[1] >> 32) as u32 == tag {
-            return Some((pair[1] as u32).wrapping_sub(1));
+        if bytes == chunk && (target >> 32) as u32 == tag {
+            return Some((target as u32).wrapping_sub(1));
         }
         at = (at + 1) & mask;
     }
@@ -217,6 +219,33 @@ mod tests {
         check(End::Back, &names, "01234567890123456", &[4]);
         check(End::Back, &names, "1234567890123456", &[4]);
         check(End::Back, &names, "234567890123456", &[]);
+    }
+
+    #[test]
+    fn a_table_that_does_not_fit_yields_nothing() {
+        let mut pool = Pool::default();
+        let whole = build(
+            &mut pool,
+            End::Front,
+            [(&b"/etc/passwd"[..], 0)].into_iter(),
+        );
+        for steps in [
+            Span::default(),
+            Span { start: 9, len: 9 },
+            Span {
+                start: u32::MAX,
+                len: u32::MAX,
+            },
+            Span { start: 0, len: 1 },
+        ] {
+            find(
+                pool.as_ref(),
+                Affix { steps, ..whole },
+                End::Front,
+                b"/etc/passwd",
+                |key| panic!("found {key}"),
+            );
+        }
     }
 
     #[test]
