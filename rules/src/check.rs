@@ -266,7 +266,7 @@ impl Checker<'_> {
             return Some(());
         };
         let message = format!("filter error: '{name}' operator not supported for {group} filters");
-        let usable: Vec<_> = ALL_OPS
+        let usable: Vec<_> = Op::ALL
             .into_iter()
             .filter(|&op| {
                 op == Op::Exists
@@ -330,28 +330,6 @@ impl Checker<'_> {
             .push(Diagnostic::new(code, message).at(place, ""));
     }
 }
-
-const ALL_OPS: [Op; 19] = [
-    Op::Exists,
-    Op::Eq,
-    Op::Ne,
-    Op::Lt,
-    Op::Le,
-    Op::Gt,
-    Op::Ge,
-    Op::In,
-    Op::Intersects,
-    Op::PMatch,
-    Op::Contains,
-    Op::IContains,
-    Op::BContains,
-    Op::StartsWith,
-    Op::BStartsWith,
-    Op::EndsWith,
-    Op::Glob,
-    Op::IGlob,
-    Op::Regex,
-];
 
 /// Whether an operator applies to values of a type.
 pub(crate) fn applies(op: Op, ty: FieldType) -> bool {

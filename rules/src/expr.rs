@@ -58,6 +58,31 @@ pub enum Op {
     Regex,
 }
 
+impl Op {
+    /// Every operator, in the order of declaration, which is also its number in a bundle.
+    pub const ALL: [Op; 19] = [
+        Op::Exists,
+        Op::Eq,
+        Op::Ne,
+        Op::Lt,
+        Op::Le,
+        Op::Gt,
+        Op::Ge,
+        Op::In,
+        Op::Intersects,
+        Op::PMatch,
+        Op::Contains,
+        Op::IContains,
+        Op::BContains,
+        Op::StartsWith,
+        Op::BStartsWith,
+        Op::EndsWith,
+        Op::Glob,
+        Op::IGlob,
+        Op::Regex,
+    ];
+}
+
 /// Right-hand modifiers (`= oneof (a, b)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Modifier {

@@ -15,28 +15,6 @@ use crate::{
 /// How deep operands may nest.
 pub const DEPTH_MAX: usize = 64;
 
-const OPS: [Op; 19] = [
-    Op::Exists,
-    Op::Eq,
-    Op::Ne,
-    Op::Lt,
-    Op::Le,
-    Op::Gt,
-    Op::Ge,
-    Op::In,
-    Op::Intersects,
-    Op::PMatch,
-    Op::Contains,
-    Op::IContains,
-    Op::BContains,
-    Op::StartsWith,
-    Op::BStartsWith,
-    Op::EndsWith,
-    Op::Glob,
-    Op::IGlob,
-    Op::Regex,
-];
-
 const TRANSFORMS: [TransformKind; 9] = [
     TransformKind::ToLower,
     TransformKind::ToUpper,
@@ -133,7 +111,7 @@ impl Writer {
 
     fn test(&mut self, test: &Test) -> Option<()> {
         self.operand(&test.lhs, 0)?;
-        self.0.push(OPS.iter().position(|&op| op == test.op)? as u8);
+        self.0.push(Op::ALL.iter().position(|&op| op == test.op)? as u8);
         self.0.push(
             MODIFIERS
                 .iter()
@@ -290,7 +268,7 @@ impl<'b> Reader<'b> {
 
     fn test(&mut self) -> Option<Test> {
         let lhs = self.operand(0)?;
-        let op = *OPS.get(usize::from(self.byte()?))?;
+        let op = *Op::ALL.get(usize::from(self.byte()?))?;
         let modifier = *MODIFIERS.get(usize::from(self.byte()?))?;
         let rhs = match self.byte()? {
             0 => Rhs::None,
