@@ -83,7 +83,7 @@ fn idle_connections_do_not_take_the_agents_descriptors() {
         .and_then(|rest| rest.split('/').next())
         .expect("an address")
         .to_owned();
-    let connections: Vec<_> = (0..300)
+    let connections: Vec<_> = (0..100)
         .map_while(|_| TcpStream::connect(&address).ok())
         .collect();
     assert!(
