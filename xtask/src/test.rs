@@ -34,7 +34,8 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     // The end-to-end tests start the agent and the actors as programs.
     run(cargo().args(["build", "--workspace", "--bins"]))?;
     let mut tests = cargo();
-    tests.args(["test", "--workspace"]).args(filter);
+    // Every failure in one run.
+    tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
     tests
         .env("SAKER_SKIPS", &skips)
         .env("SAKER_NEEDS_ROOT", &needing_root)
