@@ -35,7 +35,9 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     run(cargo().args(["build", "--workspace", "--bins"]))?;
     let mut tests = cargo();
     // Every failure in one run.
-    tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+    tests
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(filter);
     tests
         .env("SAKER_SKIPS", &skips)
         .env("SAKER_NEEDS_ROOT", &needing_root)

@@ -111,7 +111,8 @@ impl Writer {
 
     fn test(&mut self, test: &Test) -> Option<()> {
         self.operand(&test.lhs, 0)?;
-        self.0.push(Op::ALL.iter().position(|&op| op == test.op)? as u8);
+        self.0
+            .push(Op::ALL.iter().position(|&op| op == test.op)? as u8);
         self.0.push(
             MODIFIERS
                 .iter()
