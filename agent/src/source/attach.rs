@@ -163,7 +163,7 @@ impl<'a> Attacher<'a> {
                 let Program::RawTracePoint(program) = program else {
                     return Err(wrong_type());
                 };
-                ensure_loaded(program.load())?;
+                ensure_loaded(|| program.load())?;
                 let link = program.attach(tracepoint)?;
                 Attachment::RawTracepoint(program.take_link(link)?)
             }
@@ -171,7 +171,7 @@ impl<'a> Attacher<'a> {
                 let Program::CgroupDevice(program) = program else {
                     return Err(wrong_type());
                 };
-                ensure_loaded(program.load())?;
+                ensure_loaded(|| program.load())?;
                 let link = program.attach(cgroup, CgroupAttachMode::Single)?;
                 Attachment::CgroupDevice(program.take_link(link)?)
             }
@@ -179,7 +179,7 @@ impl<'a> Attacher<'a> {
                 let Program::CgroupSockAddr(program) = program else {
                     return Err(wrong_type());
                 };
-                ensure_loaded(program.load())?;
+                ensure_loaded(|| program.load())?;
                 let link = program.attach(cgroup, CgroupAttachMode::Single)?;
                 Attachment::CgroupAddress(program.take_link(link)?)
             }
@@ -192,7 +192,7 @@ impl<'a> Attacher<'a> {
                     .get_or_insert_with(|| Tracefs::open().map_err(|error| error.to_string()))
                     .as_ref()
                     .map_err(|error| Failure::new(format!("tracefs cannot be opened: {error}")))?;
-                ensure_loaded(program.load())?;
+                ensure_loaded(|| program.load())?;
                 let event = perf::attach(tracefs, "syscalls", tracepoint, program.fd()?.as_fd())
                     .map_err(|error| {
                         Failure::new(format!("syscalls/{tracepoint} cannot be attached: {error}"))
@@ -205,8 +205,21 @@ impl<'a> Attacher<'a> {
     }
 }
 
-/// A program stays loaded when a hook that it shares could not be attached.
-fn ensure_loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+/// Loads a program. It stays loaded when a hook that it shares could not be attached.
+///
+/// The verifier gives up with EAGAIN when a signal is pending for the thread, and a long program takes it milliseconds: this
+/// thread takes no signals meanwhile. They wait, or other threads take them.
+fn ensure_loaded(load: impl FnOnce() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    // SAFETY: both sets are ours and outlive the calls, which fill them; a valid `how` and valid sets cannot fail.
+    let before = unsafe {
+        let (mut all, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        before
+    };
+    let result = load();
+    // SAFETY: the set is the one that the kernel gave above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
     match result {
         Err(ProgramError::AlreadyLoaded) => Ok(()),
         other => other,

@@ -247,3 +247,42 @@ fn drop_capabilities() {
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
+
+#[test]
+fn signals_while_loading_are_survived() {
+    extern "C" fn ignore(_: libc::c_int) {}
+    // SAFETY: the handler does nothing, and the struct outlives the call.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = ignore as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut());
+    }
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // SAFETY: takes nothing and cannot fail.
+    let loader = unsafe { libc::pthread_self() };
+    let sender = std::thread::spawn({
+        let done = std::sync::Arc::clone(&done);
+        move || {
+            loop {
+                if done.load(std::sync::atomic::Ordering::Acquire) {
+                    return;
+                }
+                // SAFETY: the loading thread lives until it has joined this one.
+                unsafe { libc::pthread_kill(loader, libc::SIGUSR2) };
+                std::thread::yield_now();
+            }
+        }
+    });
+    let watched = watch(kinds(&[Kind::Exec]));
+    done.store(true, std::sync::atomic::Ordering::Release);
+    sender.join().expect("the sender ends");
+    let Some(watched) = watched else { return };
+    assert!(
+        watched
+            .sensor
+            .status()
+            .iter()
+            .all(|status| !status.wanted || status.hook.is_some())
+    );
+}
