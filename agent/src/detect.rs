@@ -16,15 +16,8 @@ use crate::{
     event::{Kind, types_of},
     fields::EventView,
     metrics::{Metrics, RuleName, State},
+    source::devices::NODE_PREFIXES,
 };
-
-/// Where device nodes of accelerators are.
-const DEVICE_PREFIXES: [&[u8]; 4] = [
-    b"/dev/nvidia",
-    b"/dev/kfd",
-    b"/dev/dri/render",
-    b"/dev/accel",
-];
 
 /// What the rules' evaluation depends on besides the rules.
 #[derive(Clone, Copy, Debug)]
@@ -110,11 +103,6 @@ impl Detect {
         wanted(&self.detector.engine().kernel_filter())
     }
 
-    /// Loaded rules, disabled ones included.
-    pub fn rules_len(&self) -> usize {
-        self.rules.len()
-    }
-
     /// Evaluates one event and hands on an alert for each rule that it completes.
     pub fn observe(
         &mut self,
@@ -185,7 +173,7 @@ fn wanted(filter: &KernelFilter) -> Wanted {
     // The kernel side compares the path as the caller wrote it: `//etc/x`, `../x` and `x` lead to files that rules name otherwise.
     // Devices are seen by their numbers however the path is written, so for them alone the start of the path is a sound filter.
     let devices_only = prefixes.iter().all(|prefix| {
-        DEVICE_PREFIXES
+        NODE_PREFIXES
             .iter()
             .any(|device| prefix.starts_with(device))
     });

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 use rustc_hash::FxHashMap;
 
 /// The kernel reports start times in nanoseconds, `/proc` in clock ticks of 10 ms (USER_HZ is 100 everywhere).
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 
 /// How far up ancestry is followed; real trees are under 30 deep, a hostile one may be thousands.
 pub const ANCESTORS_MAX: usize = 64;

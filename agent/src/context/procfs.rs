@@ -2,13 +2,10 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use super::process::{Image, Seed};
+use super::process::{Image, Seed, TICK_NS};
 
 /// A command line is kept up to this length; the kernel side cuts at the same order of size.
 const ARGV_BYTES_MAX: usize = 4096;
-
-/// Nanoseconds in a clock tick of `/proc/PID/stat` (USER_HZ is 100 on every architecture that Linux offers eBPF on).
-const TICK_NS: u64 = 10_000_000;
 
 /// Every process that `/proc` shows now, in no order.
 pub fn scan(proc: &Path) -> Vec<Seed> {

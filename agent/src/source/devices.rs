@@ -13,6 +13,14 @@ const DRM_MAJOR: u32 = 226;
 /// From here on the nodes are for computing and rendering, not for driving a screen.
 const DRM_RENDER_FIRST: u32 = 128;
 
+/// What paths of accelerators' nodes start with. They stand in for the device hook where it cannot be attached.
+pub const NODE_PREFIXES: [&[u8]; 4] = [
+    b"/dev/nvidia",
+    b"/dev/kfd",
+    b"/dev/dri/render",
+    b"/dev/accel",
+];
+
 /// The accelerator drivers of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accelerators {

@@ -15,19 +15,12 @@ use saker_ebpf::wire::{Kind, RECORD_BYTES_MAX};
 
 use super::attach::{Attacher, Attachment, LoadedProgram};
 use super::cgroup::RootCgroup;
+use super::devices::NODE_PREFIXES;
 use super::errors::SensorError;
 use super::offsets::FoundOffsets;
 use super::probes::PROBES;
 use super::sensor::SensorConfig;
 use super::status::HookStatus;
-
-/// Paths that stand in for the device hook.
-const DEVICE_PREFIXES: [&[u8]; 4] = [
-    b"/dev/nvidia",
-    b"/dev/kfd",
-    b"/dev/dri/render",
-    b"/dev/accel",
-];
 
 /// The outcome of loading.
 pub struct Loaded {
@@ -85,7 +78,7 @@ fn settings(config: &SensorConfig) -> Settings {
         ..Settings::NONE
     };
     let devices: &[&[u8]] = if config.kinds.contains(&Kind::DeviceOpen) {
-        &DEVICE_PREFIXES
+        &NODE_PREFIXES
     } else {
         &[]
     };
