@@ -16,6 +16,33 @@ pub const DEVICES_MAP: &str = "DEVICES";
 pub const DEVICE_RANGES_MAX: usize = 16;
 /// Most path prefixes that [`Settings`] can hold.
 pub const OPEN_PREFIXES_MAX: usize = 8;
+/// Name of the map of wanted file name extensions, keyed by [`extension_key`].
+pub const EXTENSIONS_MAP: &str = "OPEN_EXTENSIONS";
+/// Most extensions that the map can hold.
+pub const EXTENSIONS_MAX: u32 = 256;
+/// Bytes of an extension, its dot included, that are told apart. A longer one cannot be asked for.
+pub const EXTENSION_BYTES: usize = 16;
+
+/// [`Settings::open_filter`]: paths are compared with the prefixes as the kernel resolved them, not as they were passed.
+pub const OPEN_BY_RESOLVED: u32 = 1 << 0;
+/// [`Settings::open_filter`]: names are looked up in the map of extensions.
+pub const OPEN_BY_EXTENSION: u32 = 1 << 1;
+
+/// The key of an extension: its bytes from the dot on, zero-padded. `None` for what is none, or too long.
+pub fn extension_key(extension: &[u8]) -> Option<[u64; 2]> {
+    let is_one = extension.len() <= EXTENSION_BYTES
+        && extension.first() == Some(&b'.')
+        && !extension[1..]
+            .iter()
+            .any(|byte| matches!(byte, b'.' | b'/' | 0));
+    let word = |word: usize| {
+        u64::from_le_bytes(core::array::from_fn(|at| {
+            extension.get(word * 8 + at).copied().unwrap_or(0)
+        }))
+    };
+    is_one.then(|| [word(0), word(1)])
+}
+
 /// Bytes of a path that the prefix filter looks at, a multiple of 8.
 pub const OPEN_PREFIX_BYTES: usize = 32;
 const PREFIX_WORDS: usize = OPEN_PREFIX_BYTES / 8;
@@ -31,8 +58,8 @@ pub struct Settings {
     pub report_threads: u32,
     /// Entries of `prefixes` in use.
     pub prefixes_len: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// `OPEN_BY_*` bits: how opens are filtered.
+    pub open_filter: u32,
     /// Paths to report.
     pub prefixes: [OpenPrefix; OPEN_PREFIXES_MAX],
 }
@@ -123,7 +150,7 @@ impl Settings {
         own_tgid: 0,
         report_threads: 0,
         prefixes_len: 0,
-        reserved: 0,
+        open_filter: 0,
         prefixes: [OpenPrefix {
             mask: [0; PREFIX_WORDS],
             value: [0; PREFIX_WORDS],
@@ -142,6 +169,10 @@ pub enum Group {
     Fork,
     /// Exit records.
     Exit,
+    /// The file behind a descriptor.
+    Descriptor,
+    /// The arguments of a system call that is ending.
+    Registers,
     /// Nothing: a record's value stays unset without it. The text names what is lost.
     Extra(&'static str),
 }
@@ -239,6 +270,18 @@ offsets! {
         signal_flags: "signal_struct" "flags" 4,
         signal_group_exit_code: "signal_struct" "group_exit_code" 4,
         task_signal: "task_struct" "signal" 8,
+    }
+    Group::Descriptor => {
+        task_files: "task_struct" "files" 8,
+        files_table: "files_struct" "fdt" 8,
+        table_files: "fdtable" "fd" 8,
+        table_len: "fdtable" "max_fds" 4,
+    }
+    Group::Registers => {
+        registers_first: "pt_regs" "di" 8,
+        registers_second: "pt_regs" "si" 8,
+        registers_third: "pt_regs" "dx" 8,
+        registers_fourth: "pt_regs" "r10" 8,
     }
     Group::Extra("the executable's inode, device and whether it was deleted") => {
         dentry_inode: "dentry" "d_inode" 8,

@@ -21,7 +21,6 @@ pub enum Outcome {
     RingFull,
     TooBig,
     MapFull,
-    ReadFault,
 }
 
 /// Counts an event of this kind.
@@ -39,7 +38,7 @@ pub fn count(kind: Kind, outcome: Outcome) {
             lost_ring_full,
             lost_too_big,
             lost_map_full,
-            lost_read_fault,
+            lost_read_fault: _,
         } = &mut *counters;
         core::ptr::from_mut(match outcome {
             Outcome::Passed => passed,
@@ -48,7 +47,6 @@ pub fn count(kind: Kind, outcome: Outcome) {
             Outcome::RingFull => lost_ring_full,
             Outcome::TooBig => lost_too_big,
             Outcome::MapFull => lost_map_full,
-            Outcome::ReadFault => lost_read_fault,
         })
     };
     // Atomic although per CPU: a program can be preempted on its CPU by another task that counts the same. By hand,

@@ -253,6 +253,43 @@ pub struct Place {
     pub dentry: Address,
 }
 
+impl Place {
+    /// Nowhere.
+    pub const NONE: Self = Self {
+        mount: 0,
+        dentry: 0,
+    };
+}
+
+/// The file behind a descriptor of a task; nowhere when there is none.
+#[inline(always)]
+pub fn opened(task: Address, descriptor: u32) -> Place {
+    let files: Address = read(task, offset!(task_files));
+    let table: Address = read(files, offset!(files_table));
+    let len: u32 = read(table, offset!(table_len));
+    if descriptor >= len {
+        return Place::NONE;
+    }
+    let all: Address = read(table, offset!(table_files));
+    let file: Address = read(all + u64::from(descriptor) * 8, 0);
+    if file == 0 {
+        return Place::NONE;
+    }
+    Place {
+        mount: read(file, offset!(file_mnt)),
+        dentry: read(file, offset!(file_dentry)),
+    }
+}
+
+/// A dentry's name, and its length.
+#[inline(always)]
+pub fn name(dentry: Address) -> (Address, u32) {
+    (
+        read(dentry, offset!(dentry_name)),
+        read(dentry, offset!(dentry_name_len)),
+    )
+}
+
 /// The root folder of a task: `/` for it, the container's root for a container's process.
 #[inline(always)]
 pub fn root(task: Address) -> Place {
@@ -410,6 +447,14 @@ impl Walk {
     pub fn is_detached(&self) -> bool {
         // SAFETY: as above.
         unsafe { core::ptr::read_volatile(&raw const self.detached) != 0 }
+    }
+
+    /// The path's first bytes, for comparison; what lies behind a shorter path is anything.
+    #[inline(always)]
+    pub fn beginning(&self) -> [u64; 4] {
+        let (path, _) = self.path();
+        // SAFETY: a path starts within the buffer, whose slack is longer than this.
+        unsafe { path.cast::<[u64; 4]>().read_unaligned() }
     }
 
     /// The path's first byte, and how many there are.

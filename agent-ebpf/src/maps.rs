@@ -4,7 +4,7 @@ use crate::kernel::Walk;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use saker_ebpf::config::DeviceTable;
+use saker_ebpf::config::{DeviceTable, EXTENSIONS_MAX};
 use saker_ebpf::wire::{COUNTER_SLOTS, Counters, Exec, Open, PATH_BYTES_MAX};
 
 /// Records on their way to the agent. The loader sets the size; this one only has to be valid.
@@ -25,16 +25,20 @@ pub static DEVICES: Array<DeviceTable> = Array::with_max_entries(1, 0);
 #[map]
 pub static EXEC_SCRATCH: PerCpuArray<ExecScratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Where an open record is put together, at the entry and again at the end of the call.
+/// Where an open record is put together, at the end of the call.
 #[map]
 pub static OPEN_SCRATCH: PerCpuArray<OpenScratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Opens between entry and end, by thread. Only opens that passed the filter are here, each for the length of its
-/// call; the loader shrinks the map to one entry when nobody wants opens. A program with many threads that wait in an open (of a
+/// Opens between entry and end, by thread, on kernels where the end cannot ask for the call's arguments; the loader
+/// shrinks the map to one entry when nobody wants opens. A program with many threads that wait in an open (of a
 /// pipe, say) must not take the room of all others, and entries cost memory only while they exist.
 #[map]
-pub static OPEN_PENDING: HashMap<u64, OpenScratch> =
+pub static OPEN_PENDING: HashMap<u64, OpenCall> =
     HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// Extensions of file names whose opens are wanted; the value says nothing.
+#[map]
+pub static OPEN_EXTENSIONS: HashMap<[u64; 2], u8> = HashMap::with_max_entries(EXTENSIONS_MAX, 0);
 
 /// Connects between entry and end, by thread, when the tracepoints stand in for the cgroup hooks.
 #[map]
@@ -53,13 +57,53 @@ pub struct ExecScratch {
     pub walk: Walk,
 }
 
-/// An open record with room for its path, and what is needed to finish it.
+/// Bytes that the text of an open record may start within; a power of two, so that a mask bounds an offset.
+pub const OPEN_TEXT_BYTES: usize = PATH_BYTES_MAX + 1;
+
+/// An open record, and the path that is being walked for it.
 #[repr(C)]
 pub struct OpenScratch {
     pub open: Open,
-    pub path: [u8; PATH_BYTES_MAX + 1],
-    /// Where the caller keeps the path, in case it could not be read at entry.
-    pub path_address: u64,
+    pub text: [u8; 2 * OPEN_TEXT_BYTES],
+    /// What reading the path as passed gave: its bytes with the NUL, or an error.
+    pub read_status: i64,
+    pub walk: Walk,
+}
+
+impl OpenScratch {
+    /// Bytes of the path as passed.
+    #[inline(always)]
+    pub fn path_len(&self) -> u32 {
+        // SAFETY: a field of `self`; volatile, so that the verifier sees the bound where it is set.
+        let status = unsafe { core::ptr::read_volatile(&raw const self.read_status) };
+        if status <= 0 {
+            return 0;
+        }
+        (status as u32 - 1) & PATH_BYTES_MAX as u32
+    }
+
+    /// The first bytes of the path as passed.
+    #[inline(always)]
+    pub fn beginning(&self) -> [u64; 4] {
+        #[expect(clippy::cast_ptr_alignment, reason = "the alignment is asserted below")]
+        let start = (&raw const self.text).cast::<[u64; 4]>();
+        // SAFETY: within `text`.
+        unsafe { start.read() }
+    }
+}
+
+/// What a call was given.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct OpenCall {
+    /// Where the caller keeps the path.
+    pub path: u64,
+    pub open_flags: u64,
+    pub resolve: u64,
+    pub mode: u32,
+    pub dfd: i32,
+    pub syscall: u32,
+    pub flags: u32,
 }
 
 /// The fields of a connect that only its entry knows.
@@ -77,5 +121,5 @@ const _: () = {
     // The kernel allows no larger value in a per-CPU map.
     assert!(size_of::<ExecScratch>() <= 32 * 1024);
     // The path's start is compared by words.
-    assert!(core::mem::offset_of!(OpenScratch, path) % 8 == 0);
+    assert!(core::mem::offset_of!(OpenScratch, text) % 8 == 0);
 };

@@ -5,7 +5,8 @@
 
 use aya_ebpf::Global;
 use saker_ebpf::config::{
-    ABSENT, DEVICE_RANGES_MAX, OPEN_PREFIXES_MAX, Offsets, OpenPrefix, Settings,
+    ABSENT, DEVICE_RANGES_MAX, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED, OPEN_PREFIXES_MAX, Offsets,
+    OpenPrefix, Settings,
 };
 
 use crate::maps::DEVICES;
@@ -55,6 +56,41 @@ pub fn is_own(tgid: u32) -> bool {
 pub fn report_threads() -> bool {
     // SAFETY: as above.
     unsafe { core::ptr::read_volatile(&raw const (*settings()).report_threads) != 0 }
+}
+
+/// Are paths compared as the kernel resolved them?
+#[inline(always)]
+pub fn opens_by_resolved() -> bool {
+    open_filter() & OPEN_BY_RESOLVED != 0
+}
+
+/// Are file names looked up by their extension?
+#[inline(always)]
+pub fn opens_by_extension() -> bool {
+    open_filter() & OPEN_BY_EXTENSION != 0
+}
+
+#[inline(always)]
+fn open_filter() -> u32 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*settings()).open_filter) }
+}
+
+/// Is any prefix wanted?
+#[inline(always)]
+pub fn has_prefixes() -> bool {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*settings()).prefixes_len) != 0 }
+}
+
+/// Is the empty prefix wanted? It stands alone: it covers all others.
+#[inline(always)]
+pub fn wants_every_path() -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let first = (&raw const (*settings()).prefixes).cast::<OpenPrefix>();
+        has_prefixes() && core::ptr::read_volatile(&raw const (*first).mask[0]) == 0
+    }
 }
 
 /// Does the loader want this device?

@@ -20,7 +20,7 @@ pub use file::Open;
 pub use process::{Exec, Exit, Fork};
 
 /// Raised with every change to a record's layout or meaning.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Kernel `TASK_COMM_LEN`, including the terminating NUL.
 pub const COMM_BYTES: usize = 16;
@@ -235,9 +235,9 @@ layout! {
         child_ns_tgid @ 108, child_comm @ 112,
     }
     Exit: 88 { header @ 0, code @ 80, flags @ 84 }
-    Open: 120 {
+    Open: 128 {
         header @ 0, open_flags @ 80, resolve @ 88, mode @ 96, dfd @ 100, res @ 104, syscall @ 108, path_len @ 112,
-        flags @ 116,
+        resolved_len @ 116, flags @ 120, reserved @ 124,
     }
     DeviceOpen: 96 { header @ 0, major @ 80, minor @ 84, access @ 88, node @ 92 }
     Connect: 112 {

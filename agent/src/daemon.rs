@@ -196,7 +196,7 @@ fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
     SensorConfig {
         ring_bytes: config.sensor.ring_bytes,
         kinds: wanted.kinds,
-        open_prefixes: wanted.open_prefixes,
+        opens: wanted.opens,
         btf_path: config.sensor.btf.clone(),
         kernel_log: match config.sensor.kernel_log {
             KernelLog::Off => None,

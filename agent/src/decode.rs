@@ -214,7 +214,7 @@ fn exit(record: &[u8]) -> Result<Exit, DecodeError> {
 
 fn open(record: &[u8]) -> Result<Open<'_>, DecodeError> {
     let open: wire::Open = fixed(record)?;
-    let [path] = texts::<wire::Open, 1>(record, [open.path_len])?;
+    let [path, resolved] = texts::<wire::Open, 2>(record, [open.path_len, open.resolved_len])?;
     Ok(Open {
         syscall: match open.syscall {
             file::SYSCALL_OPEN => OpenSyscall::Open,
@@ -232,12 +232,17 @@ fn open(record: &[u8]) -> Result<Open<'_>, DecodeError> {
             bytes: path,
             cut: open.flags & file::OPEN_PATH_CUT != 0,
         },
+        resolved: Text {
+            bytes: resolved,
+            cut: open.flags & file::OPEN_RESOLVED_CUT != 0,
+        },
         flags: open.open_flags,
         mode: open.mode,
         resolve: open.resolve,
         dfd: open.dfd,
         res: open.res,
-        path_late: open.flags & file::OPEN_PATH_LATE != 0,
+        path_unreadable: open.flags & file::OPEN_PATH_FAULT != 0,
+        detached: open.flags & file::OPEN_DETACHED != 0,
         how_unreadable: open.flags & file::OPEN_HOW_FAULT != 0,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, mem};
 
+use saker_ebpf::config::{EXTENSIONS_MAX, extension_key};
 use saker_rules::{
     bundle::Bundle,
     engine::{Engine, EngineOptions, RuleMatching},
@@ -16,7 +17,7 @@ use crate::{
     event::{Kind, types_of},
     fields::EventView,
     metrics::{Metrics, RuleName, State},
-    source::devices::NODE_PREFIXES,
+    source::{OpenFilter, devices::NODE_PREFIXES},
 };
 
 /// What the rules' evaluation depends on besides the rules.
@@ -51,8 +52,8 @@ struct RuleText {
 pub struct Wanted {
     /// Kinds of records.
     pub kinds: BTreeSet<Kind>,
-    /// What paths of opens start with; an empty one stands for every path.
-    pub open_prefixes: Vec<Vec<u8>>,
+    /// Which opens.
+    pub opens: OpenFilter,
 }
 
 impl Detect {
@@ -149,41 +150,130 @@ fn wanted(filter: &KernelFilter) -> Wanted {
             .into_iter()
             .filter(|kind| types_of(*kind).iter().any(|name| filter.wants(name))),
     );
+    Wanted {
+        kinds,
+        opens: wanted_opens(filter),
+    }
+}
+
+fn wanted_opens(filter: &KernelFilter) -> OpenFilter {
     let mut prefixes = BTreeSet::new();
+    let mut extensions = BTreeSet::new();
     for name in types_of(Kind::Open) {
         match filter.kinds.get(*name) {
             Some(KindFilter::Open(open)) => {
                 for paths in [&open.any, &open.read, &open.write] {
-                    // The kernel side checks prefixes: whatever a prefix cannot say passes there and is decided here.
-                    if !paths.everything.is_empty() || !paths.suffixes.is_empty() {
-                        prefixes.insert(Vec::new());
+                    if !paths.everything.is_empty() {
+                        return OpenFilter::everything();
                     }
                     prefixes.extend(paths.exact.iter().chain(&paths.prefixes).cloned());
+                    for suffix in &paths.suffixes {
+                        match extension(suffix) {
+                            Some(extension) => extensions.insert(extension.to_vec()),
+                            // Whatever the kernel side cannot check passes there and is decided here.
+                            None => return OpenFilter::everything(),
+                        };
+                    }
                 }
             }
-            Some(_) => {
-                prefixes.insert(Vec::new());
-            }
-            None if !filter.any_kind.is_empty() => {
-                prefixes.insert(Vec::new());
-            }
+            Some(_) => return OpenFilter::everything(),
+            None if !filter.any_kind.is_empty() => return OpenFilter::everything(),
             None => {}
         }
     }
-    // The kernel side compares the path as the caller wrote it: `//etc/x`, `../x` and `x` lead to files that rules name otherwise.
-    // Devices are seen by their numbers however the path is written, so for them alone the start of the path is a sound filter.
-    let devices_only = prefixes.iter().all(|prefix| {
+    if extensions.len() > EXTENSIONS_MAX as usize {
+        return OpenFilter::everything();
+    }
+    // Devices are seen by their numbers however the path is written, so for them alone the path as passed will do.
+    let devices_only = prefixes.iter().all(|prefix: &Vec<u8>| {
         NODE_PREFIXES
             .iter()
             .any(|device| prefix.starts_with(device))
     });
-    let open_prefixes = if devices_only {
-        prefixes.into_iter().collect()
-    } else {
-        vec![Vec::new()]
-    };
-    Wanted {
-        kinds,
-        open_prefixes,
+    OpenFilter {
+        prefixes: prefixes.into_iter().collect(),
+        resolved: !devices_only,
+        extensions: extensions.into_iter().collect(),
+    }
+}
+
+/// The part of a suffix that the kernel side compares: what follows the last dot, with it.
+fn extension(suffix: &[u8]) -> Option<&[u8]> {
+    let dot = suffix.iter().rposition(|byte| *byte == b'.')?;
+    let extension = &suffix[dot..];
+    extension_key(extension).map(|_| extension)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use saker_rules::kernel_filter::{OpenFilter as RuleOpens, PathFilter};
+
+    fn check(paths: PathFilter, expected: &OpenFilter) {
+        let opens = RuleOpens {
+            any: paths,
+            ..RuleOpens::default()
+        };
+        let mut filter = KernelFilter::default();
+        filter
+            .kinds
+            .insert("openat".into(), KindFilter::Open(opens));
+        assert_eq!(&wanted_opens(&filter), expected, "{filter:?}");
+    }
+
+    fn set(texts: &[&str]) -> BTreeSet<Vec<u8>> {
+        texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+    }
+
+    fn list(texts: &[&str]) -> Vec<Vec<u8>> {
+        set(texts).into_iter().collect()
+    }
+
+    #[test]
+    fn the_kernel_checks_what_it_can_and_passes_the_rest() {
+        let suffixes = |texts: &[&str]| PathFilter {
+            suffixes: set(texts),
+            ..PathFilter::default()
+        };
+        let extensions = |texts: &[&str]| OpenFilter {
+            extensions: list(texts),
+            ..OpenFilter::default()
+        };
+        check(
+            suffixes(&[".pt", "model.tar.gz"]),
+            &extensions(&[".gz", ".pt"]),
+        );
+        check(suffixes(&[".safetensors"]), &extensions(&[".safetensors"]));
+        check(suffixes(&["/shadow", ".pt"]), &OpenFilter::everything());
+        check(
+            suffixes(&[".an-extension-of-17"]),
+            &OpenFilter::everything(),
+        );
+        check(suffixes(&[".d/x"]), &OpenFilter::everything());
+        let prefixes = |texts: &[&str]| PathFilter {
+            prefixes: set(texts),
+            ..PathFilter::default()
+        };
+        let by_prefix = |texts: &[&str], resolved| OpenFilter {
+            prefixes: list(texts),
+            resolved,
+            extensions: Vec::new(),
+        };
+        check(
+            prefixes(&["/dev/nvidia"]),
+            &by_prefix(&["/dev/nvidia"], false),
+        );
+        check(
+            prefixes(&["/dev/nvidia", "/etc/"]),
+            &by_prefix(&["/dev/nvidia", "/etc/"], true),
+        );
+        check(
+            PathFilter {
+                everything: BTreeSet::from(["a rule".to_owned()]),
+                prefixes: set(&["/etc/"]),
+                ..PathFilter::default()
+            },
+            &OpenFilter::everything(),
+        );
     }
 }

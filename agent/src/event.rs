@@ -282,6 +282,8 @@ pub struct Open<'a> {
     pub syscall: OpenSyscall,
     /// The path as given: perhaps relative to `dfd`.
     pub path: Text<'a>,
+    /// The kernel's own path of the file that was opened, within the process's root; empty where nothing was opened.
+    pub resolved: Text<'a>,
     /// `O_*` flags.
     pub flags: u64,
     /// Permission bits asked for, meaningful when the file was made.
@@ -292,8 +294,10 @@ pub struct Open<'a> {
     pub dfd: i32,
     /// File descriptor, or a negative errno.
     pub res: i32,
-    /// The path was read at the end of the call, when another thread could have changed it.
-    pub path_late: bool,
+    /// The path as given could not be read.
+    pub path_unreadable: bool,
+    /// The file has no name in any folder: an anonymous one.
+    pub detached: bool,
     /// The caller's `struct open_how` could not be read: flags, mode and resolve are 0.
     pub how_unreadable: bool,
 }

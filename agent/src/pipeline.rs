@@ -248,7 +248,9 @@ impl Pipeline {
         };
         // Only the process itself knows where its relative paths start: chdir is not traced. It may be gone already.
         let folder = match event.body {
-            Body::Open(open) if !open.path.bytes.starts_with(b"/") => {
+            Body::Open(open)
+                if open.resolved.bytes.is_empty() && !open.path.bytes.starts_with(b"/") =>
+            {
                 procfs::folder(Path::new("/proc"), event.tgid, open.dfd)
             }
             _ => None,

@@ -20,5 +20,5 @@ pub mod status;
 
 pub use errors::SensorError;
 pub use saker_ebpf::wire::{Counters, Kind};
-pub use sensor::{KernelCounters, Sensor, SensorConfig, Waker};
+pub use sensor::{KernelCounters, OpenFilter, Sensor, SensorConfig, Waker};
 pub use status::{HookStatus, Refusal};

@@ -79,12 +79,14 @@ fn open(path: &[u8], flags: i32, res: i32) -> Body<'_> {
     Body::Open(Open {
         syscall: OpenSyscall::Openat,
         path: text(path),
+        resolved: text(b""),
         flags: u64::try_from(flags).expect("flags are positive"),
         mode: 0o755,
         resolve: 0,
         dfd: libc::AT_FDCWD,
         res,
-        path_late: false,
+        path_unreadable: false,
+        detached: false,
         how_unreadable: false,
     })
 }

@@ -100,7 +100,7 @@ fn exit(code: u32) -> Vec<u8> {
 fn open(syscall: u32, path: &[u8]) -> Vec<u8> {
     bytes(
         &wire::Open {
-            header: header(Kind::Open, size_of::<wire::Open>() + path.len()),
+            header: header(Kind::Open, size_of::<wire::Open>() + path.len() + 3),
             open_flags: 0o2,
             resolve: 0,
             mode: 0o600,
@@ -108,9 +108,11 @@ fn open(syscall: u32, path: &[u8]) -> Vec<u8> {
             res: -2,
             syscall,
             path_len: path.len() as u32,
-            flags: wire::file::OPEN_PATH_LATE,
+            resolved_len: 3,
+            flags: wire::file::OPEN_RESOLVED_CUT,
+            reserved: 0,
         },
-        &[path],
+        &[path, b"/x/"],
     )
 }
 
@@ -267,7 +269,7 @@ fn opens_devices_and_connections() {
         (open.dfd, open.res, open.mode, open.flags),
         (-100, -2, 0o600, 2)
     );
-    assert!(open.path_late && !open.path.cut && !open.how_unreadable);
+    assert!(open.resolved.cut && !open.path_unreadable && !open.path.cut && !open.how_unreadable);
 
     let record = device(
         wire::device::NODE_BLOCK,
@@ -326,9 +328,17 @@ fn bad_records_are_refused_by_cause() {
     };
     check(b"", "short");
     check(&[0; size_of::<Header>() - 1], "short");
-    check(&patched(exit(0), 0, &2u16.to_ne_bytes()), "version");
+    check(
+        &patched(exit(0), 0, &(wire::VERSION - 1).to_ne_bytes()),
+        "version",
+    );
+    check(
+        &patched(exit(0), 0, &(wire::VERSION + 1).to_ne_bytes()),
+        "version",
+    );
     check(&patched(exit(0), 2, &0u16.to_ne_bytes()), "kind");
-    check(&patched(exit(0), 2, &7u16.to_ne_bytes()), "kind");
+    let unknown = Kind::ALL.len() as u16 + 1;
+    check(&patched(exit(0), 2, &unknown.to_ne_bytes()), "kind");
     check(&patched(exit(0), 4, &0u32.to_ne_bytes()), "length");
     check(&patched(exit(0), 4, &u32::MAX.to_ne_bytes()), "length");
     // A good header of a kind whose fixed part is longer.
@@ -392,7 +402,7 @@ fn touch(event: &Event<'_>) -> usize {
                 + exec.cwd.bytes.len()
                 + exec.argv.iter().map(<[u8]>::len).sum::<usize>()
         }
-        Body::Open(open) => open.path.bytes.len(),
+        Body::Open(open) => open.path.bytes.len() + open.resolved.bytes.len(),
         _ => 0,
     };
     event.comm.len() + text

@@ -332,7 +332,7 @@ fields! {
     FdNum "fd.num" Int [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("the call's arguments and result") "Number of the file descriptor; negative where the call failed.";
     FdType "fd.type" Str [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("the hook that fired and the socket family") "`file`, `directory`, `ipv4`, `ipv6`, `unix`, `pipe` and so on.";
     FdTypechar "fd.typechar" Str [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("the hook that fired and the socket family") "Type in one character: `f` file, `4` and `6` sockets, `u` Unix socket, `p` pipe, `o` other.";
-    FdName "fd.name" Path [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("path as passed to the call, made absolute; device numbers; addresses from the socket hook") "Whole path of a file, or the remote end of a connection as `address:port`.";
+    FdName "fd.name" Path [] "" ["open", "openat", "openat2", "device_open", "connect"] Live("the kernel's own path of the opened file, walked from its descriptor (of a failed open the path as passed, made absolute); device numbers; addresses from the socket hook") "Whole path of a file, or the remote end of a connection as `address:port`.";
     FdDirectory "fd.directory" Path [] "" ["open", "openat", "openat2", "device_open"] Live("fd.name") "Directory of a file.";
     FdFilename "fd.filename" Path [] "" ["open", "openat", "openat2", "device_open"] Live("fd.name") "Name of a file without its directory.";
     FdIp "fd.ip" Ip [] "" ["connect"] Live("addresses from the socket hook") "Either end's address. `=` holds if one end does, `!=` if both do.";

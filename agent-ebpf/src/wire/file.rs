@@ -2,7 +2,8 @@
 
 use super::Header;
 
-/// An open by path ended, well or not. The path's bytes follow the fixed part.
+/// An open by path ended, well or not. After the fixed part stand the path as passed, and the kernel's own path of the
+/// file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Open {
@@ -20,10 +21,14 @@ pub struct Open {
     pub res: i32,
     /// One of `SYSCALL_*`.
     pub syscall: u32,
-    /// Bytes of the path.
+    /// Bytes of the path as passed.
     pub path_len: u32,
+    /// Bytes of the opened file's path within the process's root; 0 where nothing was opened.
+    pub resolved_len: u32,
     /// `OPEN_*` bits.
     pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// The call was `open`.
@@ -37,7 +42,11 @@ pub const SYSCALL_CREAT: u32 = 4;
 
 /// The path is longer than the record carries; its start is there.
 pub const OPEN_PATH_CUT: u32 = 1 << 0;
-/// The path was not in memory when the call started and was read at its end, when another thread could have changed it.
-pub const OPEN_PATH_LATE: u32 = 1 << 1;
+/// The path as passed could not be read.
+pub const OPEN_PATH_FAULT: u32 = 1 << 1;
 /// `struct open_how` could not be read: flags, mode and resolve are 0.
 pub const OPEN_HOW_FAULT: u32 = 1 << 2;
+/// The opened file's path is longer than the record carries; its end is there, its start is not.
+pub const OPEN_RESOLVED_CUT: u32 = 1 << 3;
+/// The opened file has no name in any folder: an anonymous one.
+pub const OPEN_DETACHED: u32 = 1 << 4;

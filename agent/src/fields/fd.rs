@@ -25,11 +25,12 @@ fn of_open<'a>(view: &'a EventView<'_>, open: &Open<'a>, field: Field) -> Option
         Field::FdType => Value::Bytes(b"file"),
         Field::FdTypechar => Value::Bytes(b"f"),
         Field::FdNameraw | Field::FsPathNameraw => known(open.path.bytes)?,
-        Field::FdName | Field::FsPathName => Value::Bytes(absolute(view, open)?),
-        Field::FdDirectory => Value::Bytes(directory(absolute(view, open)?)),
-        Field::FdFilename => Value::Bytes(filename(absolute(view, open)?)),
-        Field::FdContainername => in_container(view, absolute(view, open)?)?,
-        Field::FdContainerdirectory => in_container(view, directory(absolute(view, open)?))?,
+        Field::FdName => Value::Bytes(name(view, open)?),
+        Field::FsPathName => Value::Bytes(absolute(view, open)?),
+        Field::FdDirectory => Value::Bytes(directory(name(view, open)?)),
+        Field::FdFilename => Value::Bytes(filename(name(view, open)?)),
+        Field::FdContainername => in_container(view, name(view, open)?)?,
+        Field::FdContainerdirectory => in_container(view, directory(name(view, open)?))?,
         _ => return None,
     })
 }
@@ -83,6 +84,15 @@ fn of_connect<'a>(view: &'a EventView<'_>, connect: &Connect, field: Field) -> O
     })
 }
 
+/// The kernel's own path of the file that was opened; of one that was not, or has no name, the path as passed.
+fn name<'a>(view: &'a EventView<'_>, open: &Open<'a>) -> Option<&'a [u8]> {
+    opened(open).or_else(|| absolute(view, open))
+}
+
+fn opened<'a>(open: &Open<'a>) -> Option<&'a [u8]> {
+    known_bytes(open.resolved.bytes).filter(|_| !open.resolved.cut && !open.detached)
+}
+
 /// The path as passed, made absolute where it starts from the working directory, with `.`, `..` and doubled slashes resolved
 /// by text, as Falco does. Symbolic links stay as they are.
 fn absolute<'a>(view: &'a EventView<'_>, open: &Open<'a>) -> Option<&'a [u8]> {
@@ -92,6 +102,8 @@ fn absolute<'a>(view: &'a EventView<'_>, open: &Open<'a>) -> Option<&'a [u8]> {
     }
     let base: &[u8] = if path.starts_with(b"/") {
         b""
+    } else if let Some(opened) = opened(open) {
+        return Some(opened);
     } else if let Some(folder) = view.folder {
         folder
     } else if open.dfd == libc::AT_FDCWD {

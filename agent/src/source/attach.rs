@@ -250,11 +250,11 @@ impl From<ProgramError> for Failure {
             } => {
                 let log = verifier_log.to_string();
                 // The verifier ends with statistics; the line before them says what it minded.
-                let last = log
-                    .lines()
-                    .rev()
-                    .map(str::trim)
-                    .find(|line| !line.is_empty() && !line.starts_with("processed "));
+                let last = log.lines().rev().map(str::trim).find(|line| {
+                    !line.is_empty()
+                        && !line.starts_with("processed ")
+                        && !line.starts_with("stack depth ")
+                });
                 Self {
                     reason: match last {
                         Some(line) => {

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;
 
-use aya::maps::{Array, Map, MapData, MapError};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use saker_ebpf::config::{
-    DEVICES_MAP, DeviceRange, DeviceTable, OFFSETS_GLOBAL, OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX,
-    Offsets, OpenPrefix, SETTINGS_GLOBAL, Settings,
+    DEVICES_MAP, DeviceRange, DeviceTable, EXTENSIONS_MAP, OFFSETS_GLOBAL, OPEN_BY_EXTENSION,
+    OPEN_BY_RESOLVED, OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX, Offsets, OpenPrefix, SETTINGS_GLOBAL,
+    Settings, extension_key,
 };
 use saker_ebpf::wire::{Kind, RECORD_BYTES_MAX};
 
@@ -83,7 +84,8 @@ fn settings(config: &SensorConfig) -> Settings {
         &[]
     };
     let prefixes = config
-        .open_prefixes
+        .opens
+        .prefixes
         .iter()
         .map(Vec::as_slice)
         .filter(|_| config.kinds.contains(&Kind::Open))
@@ -92,6 +94,12 @@ fn settings(config: &SensorConfig) -> Settings {
     for (slot, prefix) in settings.prefixes.iter_mut().zip(&prefixes) {
         *slot = OpenPrefix::new(prefix);
         settings.prefixes_len += 1;
+    }
+    if config.opens.resolved {
+        settings.open_filter |= OPEN_BY_RESOLVED;
+    }
+    if config.kinds.contains(&Kind::Open) && !config.opens.extensions.is_empty() {
+        settings.open_filter |= OPEN_BY_EXTENSION;
     }
     settings
 }
@@ -156,6 +164,7 @@ pub fn load(
         .map_err(|error| load_error(error, config.ring_bytes))?;
     let mut devices = DeviceMap::new(take_map(&mut ebpf, DEVICES_MAP)?)?;
     devices.set(ranges)?;
+    set_extensions(&mut ebpf, config)?;
 
     let mut attacher = Attacher::new(&mut ebpf, cgroup, offsets, &config.disabled_hooks);
     let status: Vec<HookStatus> = PROBES
@@ -178,6 +187,24 @@ pub fn load(
         programs,
         status,
     })
+}
+
+/// Opens of files with these extensions are wanted.
+fn set_extensions(ebpf: &mut Ebpf, config: &SensorConfig) -> Result<(), SensorError> {
+    let map = ebpf
+        .map_mut(EXTENSIONS_MAP)
+        .ok_or_else(|| SensorError::ObjectDamaged {
+            found: format!("it has no map {EXTENSIONS_MAP}"),
+        })?;
+    let mut map: HashMap<_, [u64; 2], u8> = HashMap::try_from(map).map_err(map_error)?;
+    for extension in &config.opens.extensions {
+        let key = extension_key(extension).ok_or_else(|| SensorError::Kernel {
+            attempt: "setting the wanted extensions",
+            reason: format!("{:?} is none", String::from_utf8_lossy(extension)),
+        })?;
+        map.insert(key, 1, 0).map_err(map_error)?;
+    }
+    Ok(())
 }
 
 fn no_hook(status: &[HookStatus]) -> SensorError {

@@ -65,6 +65,29 @@ const fn row(name: &'static str, attach: Attach, optional: &'static str) -> Prog
     }
 }
 
+const OPEN_END_PROGRAMS: &[ProgramRow] = &[
+    row(
+        "saker_end_openat",
+        Attach::Syscall("sys_exit_openat"),
+        REQUIRED,
+    ),
+    row(
+        "saker_end_openat2",
+        Attach::Syscall("sys_exit_openat2"),
+        "opens by openat2 (Linux 5.6)",
+    ),
+    row(
+        "saker_end_open",
+        Attach::Syscall("sys_exit_open"),
+        "opens by open, where the machine has that call",
+    ),
+    row(
+        "saker_end_creat",
+        Attach::Syscall("sys_exit_creat"),
+        "opens by creat, where the machine has that call",
+    ),
+];
+
 const OPEN_PROGRAMS: &[ProgramRow] = &[
     // Ends before entries: an entry whose end nobody watches would stay in its map.
     row(
@@ -169,8 +192,8 @@ pub const PROBES: &[Probe] = &[
             Hook {
                 name: "syscalls/open* on device paths",
                 programs: OPEN_PROGRAMS,
-                needs: "tracefs",
-                fields: &[Group::Header],
+                needs: "tracefs, BTF",
+                fields: &[Group::Header, Group::Exec, Group::Descriptor],
                 lost: "devices opened under another name, by a relative path or through io_uring; \
                        device numbers (the events are of kind open)",
             },
@@ -214,13 +237,27 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         kind: Kind::Open,
-        hooks: &[Hook {
-            name: "syscalls/open*",
-            programs: OPEN_PROGRAMS,
-            needs: "tracefs",
-            fields: &[Group::Header],
-            lost: "",
-        }],
+        hooks: &[
+            Hook {
+                name: "syscalls/open* (end)",
+                programs: OPEN_END_PROGRAMS,
+                needs: "Linux 5.15, x86-64, tracefs, BTF",
+                fields: &[
+                    Group::Header,
+                    Group::Exec,
+                    Group::Descriptor,
+                    Group::Registers,
+                ],
+                lost: "",
+            },
+            Hook {
+                name: "syscalls/open*",
+                programs: OPEN_PROGRAMS,
+                needs: "tracefs, BTF",
+                fields: &[Group::Header, Group::Exec, Group::Descriptor],
+                lost: "a little of every open's speed; opens that started before the agent did",
+            },
+        ],
         lost_without: "opened files",
     },
 ];

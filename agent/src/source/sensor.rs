@@ -26,8 +26,8 @@ pub struct SensorConfig {
     pub ring_bytes: u32,
     /// The event kinds to report. Opens make every system call a little slower; the others cost only what they see.
     pub kinds: BTreeSet<Kind>,
-    /// Paths to report opens of, by their start. Only with [`Kind::Open`].
-    pub open_prefixes: Vec<Vec<u8>>,
+    /// The opens to report, with [`Kind::Open`].
+    pub opens: OpenFilter,
     /// Type information of the running kernel, when it is not in its usual place.
     pub btf_path: Option<PathBuf>,
     /// Log what the kernel programs do, up to this level. `None` costs nothing.
@@ -40,6 +40,28 @@ pub struct SensorConfig {
     pub disabled_hooks: Vec<String>,
 }
 
+/// Which opens to report: those that meet a prefix or an extension.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenFilter {
+    /// What paths start with; an empty one stands for every path.
+    pub prefixes: Vec<Vec<u8>>,
+    /// Prefixes are compared with the path of the file that was opened, and opens that failed are all reported. Else with the
+    /// path as passed, which is cheaper, and evaded by a detour.
+    pub resolved: bool,
+    /// What file names end with: a dot and at most 15 bytes without another.
+    pub extensions: Vec<Vec<u8>>,
+}
+
+impl OpenFilter {
+    /// Lets every open through.
+    pub fn everything() -> Self {
+        Self {
+            prefixes: vec![Vec::new()],
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for SensorConfig {
     fn default() -> Self {
         Self {
@@ -48,7 +70,10 @@ impl Default for SensorConfig {
                 .into_iter()
                 .filter(|kind| *kind != Kind::Open)
                 .collect(),
-            open_prefixes: vec![b"/dev/nvidia".to_vec()],
+            opens: OpenFilter {
+                prefixes: vec![b"/dev/nvidia".to_vec()],
+                ..OpenFilter::default()
+            },
             btf_path: None,
             kernel_log: None,
             own_tgid: std::process::id(),

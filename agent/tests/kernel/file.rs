@@ -1,10 +1,11 @@
 //! Hooks of files opened by path.
 
 use saker::event::{Body, OpenSyscall};
-use saker::source::{Kind, SensorConfig};
+use saker::source::{Kind, OpenFilter, SensorConfig};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::{kinds, watch};
@@ -31,20 +32,40 @@ fn path_call(syscall: libc::c_long, path: &Path, second: u64, third: u64) -> i32
         .expect("an errno")
 }
 
+/// The two ways to see an open: with the arguments that its end still has, and with those that its entry kept.
+const HOOKS: [&[&str]; 2] = [&[], &["syscalls/open* (end)"]];
+
+fn opens(filter: OpenFilter, disabled: &[&str]) -> SensorConfig {
+    SensorConfig {
+        opens: filter,
+        disabled_hooks: disabled.iter().map(|name| (*name).to_owned()).collect(),
+        ..kinds(&[Kind::Open])
+    }
+}
+
 #[test]
 fn opens_by_every_call_with_their_results() {
+    for disabled in HOOKS {
+        every_call(disabled);
+    }
+}
+
+fn every_call(disabled: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let prefix = folder.path().join("wanted").as_os_str().as_bytes().to_vec();
-    let config = SensorConfig {
-        open_prefixes: vec![b"/dev/nvidia".to_vec(), prefix],
-        ..kinds(&[Kind::Open])
+    let filter = OpenFilter {
+        prefixes: vec![b"/dev/nvidia".to_vec(), prefix],
+        ..OpenFilter::default()
     };
+    let config = opens(filter, disabled);
     // Made before anybody watches: making it is an open too.
     let file = folder.path().join("wanted-file");
     fs::write(&file, b"").expect("write");
     let Some(mut watch) = watch(config) else {
         return;
     };
+    let row = watch.sensor.status().iter().find(|row| row.kind == "open");
+    assert_eq!(row.expect("a row").refused.len(), disabled.len(), "{row:?}");
     let mut check = |syscall, call, path: &Path, second, third, flags, mode| {
         // What nobody asked for comes first: it must not be what is found.
         let _ = File::open("/etc/hostname");
@@ -66,7 +87,10 @@ fn opens_by_every_call_with_their_results() {
                 "{open:?}"
             );
             assert_eq!(open.dfd, libc::AT_FDCWD);
-            assert!(!open.path.cut && !open.how_unreadable);
+            assert!(!open.path.cut && !open.how_unreadable && !open.path_unreadable);
+            assert!(!open.resolved.cut && !open.detached);
+            let opened = if result < 0 { b"" } else { open.path.bytes };
+            assert_eq!(open.resolved.bytes, opened);
             Some(())
         });
         result
@@ -133,4 +157,150 @@ fn an_open_without_a_readable_path_is_no_loss() {
     watch.finish(&mut |_| {});
     let opens = *watch.sensor.counters().expect("counters").kind(Kind::Open);
     assert_eq!(opens.lost(), 0, "{opens:?}");
+}
+
+/// This thread: other tests open files too.
+fn own_tid() -> u32 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { libc::gettid() as u32 }
+}
+
+/// Opens `path`, from the folder `dfd`.
+fn open_at(dfd: i32, path: &str) -> i32 {
+    let path = CString::new(path).expect("no NUL");
+    // SAFETY: a C string and integers.
+    let descriptor = unsafe { libc::openat(dfd, path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if descriptor >= 0 {
+        // SAFETY: just opened, and nobody else's.
+        unsafe { libc::close(descriptor) };
+    }
+    descriptor
+}
+
+/// The opens of this process that are reported when `act` runs under `filter`, as (as passed, resolved); and how many were not.
+fn reported(
+    filter: &OpenFilter,
+    disabled: &[&str],
+    act: impl FnOnce(),
+) -> Option<(Vec<(String, String)>, u64)> {
+    let mut watch = watch(opens(filter.clone(), disabled))?;
+    act();
+    let mut seen = Vec::new();
+    watch.finish(&mut |event| {
+        if let Body::Open(open) = event.body
+            && event.tid == own_tid()
+        {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            seen.push((text(open.path.bytes), text(open.resolved.bytes)));
+        }
+    });
+    let opens = *watch.sensor.counters().expect("counters").kind(Kind::Open);
+    assert_eq!(opens.lost(), 0, "{opens:?}");
+    assert_eq!(opens.seen, opens.filtered + opens.submitted, "{opens:?}");
+    Some((seen, opens.filtered))
+}
+
+#[test]
+fn a_file_is_known_by_its_own_path_however_it_was_reached() {
+    let outer = tempfile::tempdir().expect("a folder");
+    let folder = outer.path().canonicalize().expect("its path");
+    fs::create_dir_all(folder.join("secret/deep")).expect("folders");
+    let file = folder.join("secret/deep/file");
+    fs::write(&file, b"").expect("write");
+    symlink(&file, folder.join("link")).expect("link");
+    symlink("secret", folder.join("way")).expect("link");
+    fs::write(folder.join("other"), b"").expect("write");
+    let filter = OpenFilter {
+        prefixes: vec![folder.join("secret").as_os_str().as_bytes().to_vec()],
+        resolved: true,
+        ..OpenFilter::default()
+    };
+    let name = folder.to_str().expect("text");
+    let descriptor = File::open(&folder).expect("the folder");
+    let dfd = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
+    let ways = [
+        (libc::AT_FDCWD, format!("{name}/secret/deep/file")),
+        (libc::AT_FDCWD, format!("{name}/link")),
+        (libc::AT_FDCWD, format!("{name}//way/../secret/./deep/file")),
+        (dfd, "way/deep/file".to_owned()),
+        (
+            libc::AT_FDCWD,
+            format!("/proc/self/fd/{dfd}/secret/deep/file"),
+        ),
+    ];
+    for disabled in HOOKS {
+        let Some((seen, filtered)) = reported(&filter, disabled, || {
+            for (dfd, way) in &ways {
+                assert!(open_at(*dfd, way) >= 0, "{way}");
+            }
+            assert!(open_at(dfd, "other") >= 0);
+            assert!(open_at(dfd, "not-there") < 0);
+        }) else {
+            return;
+        };
+        let resolved = file.to_str().expect("text").to_owned();
+        let mut expected: Vec<_> = ways
+            .iter()
+            .map(|(_, way)| (way.clone(), resolved.clone()))
+            .collect();
+        // What failed has no path of its own, and may be written in many ways: it is reported.
+        expected.push(("not-there".to_owned(), String::new()));
+        assert_eq!(seen, expected, "{disabled:?}");
+        assert!(filtered >= 1, "{disabled:?}");
+    }
+}
+
+#[test]
+fn only_names_with_a_wanted_extension_are_reported() {
+    let outer = tempfile::tempdir().expect("a folder");
+    let folder = outer.path().canonicalize().expect("its path");
+    let long = format!("{}.safetensors", "n".repeat(200));
+    let wanted = [".pt", "m.pt", "a.b.pt", &long, "15.safetensors"];
+    let unwanted = [
+        "pt",
+        "m.ptx",
+        "m.p",
+        "m.PT",
+        "m.pt.",
+        "m.pt~",
+        "safetensors",
+        "x.very-long-extension.",
+        "m.ptt",
+        ".p",
+    ];
+    for name in wanted.iter().chain(&unwanted) {
+        fs::write(folder.join(name), b"").expect("write");
+    }
+    fs::create_dir(folder.join("d.pt")).expect("a folder");
+    fs::write(folder.join("d.pt/inside"), b"").expect("write");
+    symlink("m.pt", folder.join("hidden")).expect("link");
+    symlink("pt", folder.join("shown.pt")).expect("link");
+    let filter = OpenFilter {
+        extensions: vec![b".pt".to_vec(), b".safetensors".to_vec()],
+        ..OpenFilter::default()
+    };
+    let path = |name: &str| folder.join(name).to_str().expect("text").to_owned();
+    for disabled in HOOKS {
+        let Some((seen, filtered)) = reported(&filter, disabled, || {
+            for name in wanted.iter().chain(&unwanted) {
+                assert!(open_at(libc::AT_FDCWD, &path(name)) >= 0, "{name}");
+            }
+            for name in ["d.pt/inside", "hidden", "shown.pt"] {
+                assert!(open_at(libc::AT_FDCWD, &path(name)) >= 0, "{name}");
+            }
+            for name in ["not-there.pt", "not-there.txt", "n.tp", "not-there"] {
+                assert!(open_at(libc::AT_FDCWD, &path(name)) < 0, "{name}");
+            }
+            assert!(open_at(-1, ".pt") < 0);
+            assert!(open_at(-1, "t") < 0);
+        }) else {
+            return;
+        };
+        let mut expected: Vec<_> = wanted.iter().map(|name| (path(name), path(name))).collect();
+        expected.push((path("hidden"), path("m.pt")));
+        expected.push((path("not-there.pt"), String::new()));
+        expected.push((".pt".to_owned(), String::new()));
+        assert_eq!(seen, expected, "{disabled:?}");
+        assert!(filtered >= unwanted.len() as u64 + 6, "{disabled:?}");
+    }
 }
