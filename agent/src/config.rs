@@ -7,12 +7,16 @@ use std::{
     io::{self, Read as _},
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::sink::Format;
+use crate::{
+    context::runtime::{CRI_SOCKETS, DOCKER_SOCKETS, RuntimeConfig},
+    sink::Format,
+};
 
 /// A configuration file above this size is refused.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -29,6 +33,8 @@ pub struct Config {
     pub sensor: Sensor,
     /// What is known of processes.
     pub processes: Processes,
+    /// What is known of containers.
+    pub containers: Containers,
     /// The alert log, from which every sink reads.
     pub alert_log: AlertLog,
     /// Alerts on standard output.
@@ -115,6 +121,72 @@ impl Default for Processes {
         Self {
             max: 65_536,
             bytes_max: 32 << 20,
+        }
+    }
+}
+
+/// What is known of containers.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Containers {
+    /// Sockets of runtimes that speak CRI (`runtime.v1`). Default: where containerd and CRI-O listen, below `host_root`.
+    pub cri_sockets: Option<Vec<PathBuf>>,
+    /// Sockets of runtimes that speak the Docker Engine API. Default: where Docker and Podman listen, below `host_root`.
+    pub docker_sockets: Option<Vec<PathBuf>>,
+    /// Where the host's file system is mounted, for an agent that itself runs in a container; sockets are looked for below it.
+    pub host_root: PathBuf,
+    /// An event of a container that is not known yet waits at most this many milliseconds for it; then it is evaluated with what
+    /// is known, and `container.incomplete` is true. 0: nothing waits.
+    #[schemars(range(max = 10_000))]
+    pub hold_ms: u64,
+    /// At most this many events wait, those of one container at most a quarter of them.
+    pub hold_events_max: usize,
+    /// At most this many bytes of events wait.
+    pub hold_bytes_max: usize,
+    /// At most this many containers are remembered, removed ones included; the one that was needed longest ago goes first.
+    pub max: usize,
+    /// At most this many bytes are remembered of them.
+    pub bytes_max: usize,
+    /// How often each runtime is asked for all of its containers, in seconds. Containers that start meanwhile do not wait for it.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub poll_s: u64,
+}
+
+impl Default for Containers {
+    fn default() -> Self {
+        Self {
+            cri_sockets: None,
+            docker_sockets: None,
+            host_root: "/".into(),
+            hold_ms: 500,
+            hold_events_max: 16_384,
+            hold_bytes_max: 16 << 20,
+            max: 16_384,
+            bytes_max: 64 << 20,
+            poll_s: 30,
+        }
+    }
+}
+
+impl Containers {
+    /// The longest wait of an event.
+    pub fn hold(&self) -> Duration {
+        Duration::from_millis(self.hold_ms)
+    }
+
+    /// For the side that asks runtimes.
+    pub fn runtimes(&self) -> RuntimeConfig {
+        let found = |configured: &Option<Vec<PathBuf>>, usual: &[&str]| match configured {
+            Some(paths) => paths.clone(),
+            None => usual
+                .iter()
+                .map(|path| self.host_root.join(path.trim_start_matches('/')))
+                .collect(),
+        };
+        RuntimeConfig {
+            cri: found(&self.cri_sockets, CRI_SOCKETS),
+            docker: found(&self.docker_sockets, DOCKER_SOCKETS),
+            poll: Duration::from_secs(self.poll_s),
         }
     }
 }
@@ -288,6 +360,28 @@ impl Config {
                 ),
             );
         }
+        let containers = &self.containers;
+        if containers.hold_ms > 10_000 {
+            return wrong(
+                "containers.hold_ms",
+                format!(
+                    "{} ms would hold alerts for longer than anyone waits; at most 10000",
+                    containers.hold_ms
+                ),
+            );
+        }
+        if !(1..=86_400).contains(&containers.poll_s) {
+            return wrong(
+                "containers.poll_s",
+                format!("{} is not from 1 to 86400", containers.poll_s),
+            );
+        }
+        if containers.max < 64 {
+            return wrong(
+                "containers.max",
+                format!("{} is too small for any node; at least 64", containers.max),
+            );
+        }
         if self.alert_log.queue_max == 0 {
             return wrong(
                 "alert_log.queue_max",
@@ -340,6 +434,9 @@ mod tests {
         );
         check("http: {listen: nowhere}", &["line 1"]);
         check("processes: {max: 1}", &["processes.max"]);
+        check("containers: {hold_ms: 60000}", &["containers.hold_ms"]);
+        check("containers: {poll_s: 0}", &["containers.poll_s"]);
+        check("containers: {max: 1}", &["containers.max"]);
         check("a: [", &["line"]);
     }
 }

@@ -6,3 +6,4 @@ pub mod container;
 pub mod names;
 pub mod process;
 pub mod procfs;
+pub mod runtime;

@@ -19,6 +19,7 @@ use crate::{
     alert::Alert,
     api::{self, Health},
     config::{Config, KernelLog},
+    context::runtime::{Directory, resolver},
     detect::Detect,
     log::AlertLog,
     metrics::{DROP_CAUSES, KindHook, Metrics},
@@ -121,11 +122,27 @@ async fn supervise(
 
     let hostname = hostname(config);
     let cgroup_root = sensor.cgroup_root().try_clone_to_owned().ok();
+    let (directory, ends) = Directory::new(config.containers.max, config.containers.bytes_max);
+    let runtimes = config.containers.runtimes();
+    if resolver::any_socket(&runtimes) {
+        ends.present
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    } else {
+        info!("no container runtime's socket was found: containers have ids and no names");
+    }
+    let runtime_waker = sensor.waker();
+    let resolver = tokio::spawn(resolver::run(
+        runtimes,
+        ends,
+        move || runtime_waker.wake(),
+        Arc::clone(&metrics),
+    ));
     let pipeline = Pipeline::new(
         config,
         &hostname,
         detect,
         cgroup_root,
+        directory,
         sensor.accelerators().clone(),
         Arc::clone(&metrics),
     );
@@ -157,6 +174,7 @@ async fn supervise(
             what: "the sensor thread panicked; this is a bug".into(),
         })?;
 
+    resolver.abort();
     let _ = appender.await;
     log.close();
     if tokio::time::timeout(FLUSH, async { while sinks.join_next().await.is_some() {} })

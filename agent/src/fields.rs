@@ -3,6 +3,7 @@
 //! One match a family, split by family. Computed text lives in an arena that is emptied after every event, so a field costs
 //! no allocation once the arena has grown to its size.
 
+mod container;
 mod event;
 mod fd;
 mod process;
@@ -15,6 +16,7 @@ use crate::{
         container::Owner,
         names::Names,
         process::{Process, ProcessTable},
+        runtime::Container,
     },
     event::Event,
 };
@@ -40,6 +42,10 @@ pub struct EventView<'e> {
     pub device: Option<&'e str>,
     /// The container of the process.
     pub owner: &'e Owner,
+    /// What the container's runtime says of it, where that is known.
+    pub container: Option<&'e Container>,
+    /// Whether something of the container that could be known is not.
+    pub incomplete: bool,
     /// Users and groups.
     pub names: &'e Names,
     /// Where computed values live until the event is done.
@@ -78,6 +84,7 @@ impl FieldSource for EventView<'_> {
     fn field<'a>(&'a self, field: Field, arg: FieldArgRef<'a>) -> Option<Value<'a>> {
         event::value(self, field, arg)
             .or_else(|| process::value(self, field, arg))
+            .or_else(|| container::value(self, field, arg))
             .or_else(|| fd::value(self, field))
     }
 }

@@ -122,10 +122,81 @@ pub static METRICS: &[MetricInfo] = &[
         labels: &[],
         help: "Cgroups whose container is known or known to be none, in the bounded cache.",
     },
+    MetricInfo {
+        name: "saker_cgroups_unresolved_total",
+        kind: "counter",
+        labels: &[],
+        help: "Events whose cgroup was gone before it could be looked up: their container is not known.",
+    },
+    MetricInfo {
+        name: "saker_runtime_state",
+        kind: "gauge",
+        labels: &["runtime", "state"],
+        help: "1 for the state that each container runtime is in: absent (no socket), present, answering, failing. A runtime appears once its socket was there.",
+    },
+    MetricInfo {
+        name: "saker_runtime_lookups_total",
+        kind: "counter",
+        labels: &["runtime", "outcome"],
+        help: "Look-ups of containers, by runtime socket: found, not_found, timeout, error. One that is not found yet is asked for again, and each time counts.",
+    },
+    MetricInfo {
+        name: "saker_container_metadata",
+        kind: "gauge",
+        labels: &[],
+        help: "Containers whose metadata is known or asked for, removed ones included while there is room.",
+    },
+    MetricInfo {
+        name: "saker_container_metadata_bytes",
+        kind: "gauge",
+        labels: &[],
+        help: "Bytes of that metadata.",
+    },
+    MetricInfo {
+        name: "saker_container_metadata_evicted_total",
+        kind: "counter",
+        labels: &[],
+        help: "Containers forgotten because the bounds on metadata were reached; they are asked for again when needed.",
+    },
+    MetricInfo {
+        name: "saker_events_waiting",
+        kind: "gauge",
+        labels: &[],
+        help: "Events that wait for their container's metadata.",
+    },
+    MetricInfo {
+        name: "saker_held_events_total",
+        kind: "counter",
+        labels: &["outcome"],
+        help: "Events that waited for their container's metadata, by how that ended: complete, timeout, queue_full, not_found, stopped.",
+    },
+    MetricInfo {
+        name: "saker_incomplete_events_total",
+        kind: "counter",
+        labels: &["cause"],
+        help: "Events of containers that were evaluated without their container's metadata (container.incomplete): timeout, queue_full, not_found, stopped, no_runtime, late (given up earlier), unresolved (the cgroup was gone).",
+    },
 ];
 
 /// Why alerts are dropped: values of the label `cause`.
 pub const DROP_CAUSES: [&str; 4] = ["queue_full", "log_full", "sink_closed", "undelivered"];
+
+/// How the wait of held events ends: values of the label `outcome`.
+pub const HOLD_OUTCOMES: [&str; 5] = ["complete", "timeout", "queue_full", "not_found", "stopped"];
+
+/// Why an event lacks metadata: values of the label `cause`.
+pub const INCOMPLETE_CAUSES: [&str; 7] = [
+    "timeout",
+    "queue_full",
+    "not_found",
+    "stopped",
+    "no_runtime",
+    "late",
+    "unresolved",
+];
+
+/// States of a container runtime.
+pub const RUNTIME_STATES: [&str; 4] = ["absent", "present", "answering", "failing"];
 
 /// The `kind` label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -187,6 +258,31 @@ pub struct SinkName {
     pub sink: &'static str,
 }
 
+/// The `outcome` label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    /// How it ended.
+    pub outcome: &'static str,
+}
+
+/// The `runtime` and `state` labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RuntimeState {
+    /// The runtime's socket: configured or one of a fixed list.
+    pub runtime: String,
+    /// One of [`RUNTIME_STATES`].
+    pub state: &'static str,
+}
+
+/// The `runtime` and `outcome` labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RuntimeOutcome {
+    /// The runtime's socket.
+    pub runtime: String,
+    /// How a look-up ended.
+    pub outcome: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Version {
     version: &'static str,
@@ -215,6 +311,15 @@ pub struct Metrics {
     pub processes: Level<State>,
     pub processes_evicted: Counter,
     pub containers: Gauge,
+    pub cgroups_unresolved: Counter,
+    pub runtime_state: Level<RuntimeState>,
+    pub runtime_lookups: Count<RuntimeOutcome>,
+    pub container_metadata: Gauge,
+    pub container_metadata_bytes: Gauge,
+    pub container_metadata_evicted: Counter,
+    pub held_events: Gauge,
+    pub held_events_ended: Count<Outcome>,
+    pub incomplete_events: Count<Cause>,
 }
 
 impl Metrics {
@@ -240,6 +345,15 @@ impl Metrics {
             processes: Family::default(),
             processes_evicted: Counter::default(),
             containers: Gauge::default(),
+            cgroups_unresolved: Counter::default(),
+            runtime_state: Family::default(),
+            runtime_lookups: Family::default(),
+            container_metadata: Gauge::default(),
+            container_metadata_bytes: Gauge::default(),
+            container_metadata_evicted: Counter::default(),
+            held_events: Gauge::default(),
+            held_events_ended: Family::default(),
+            incomplete_events: Family::default(),
         };
         let build: Level<Version> = Family::default();
         build
@@ -295,6 +409,36 @@ impl Metrics {
                     registry.register(stem, help, metrics.processes_evicted.clone());
                 }
                 "saker_containers" => registry.register(stem, help, metrics.containers.clone()),
+                "saker_cgroups_unresolved_total" => {
+                    registry.register(stem, help, metrics.cgroups_unresolved.clone());
+                }
+                "saker_runtime_state" => {
+                    registry.register(stem, help, metrics.runtime_state.clone());
+                }
+                "saker_runtime_lookups_total" => {
+                    registry.register(stem, help, metrics.runtime_lookups.clone());
+                }
+                "saker_container_metadata" => {
+                    registry.register(stem, help, metrics.container_metadata.clone());
+                }
+                "saker_container_metadata_bytes" => registry.register_with_unit(
+                    stem.trim_end_matches("_bytes"),
+                    help,
+                    Unit::Bytes,
+                    metrics.container_metadata_bytes.clone(),
+                ),
+                "saker_container_metadata_evicted_total" => {
+                    registry.register(stem, help, metrics.container_metadata_evicted.clone());
+                }
+                "saker_events_waiting" => {
+                    registry.register(stem, help, metrics.held_events.clone());
+                }
+                "saker_held_events_total" => {
+                    registry.register(stem, help, metrics.held_events_ended.clone());
+                }
+                "saker_incomplete_events_total" => {
+                    registry.register(stem, help, metrics.incomplete_events.clone());
+                }
                 other => unreachable!("METRICS names {other}, which nothing registers"),
             }
         }
@@ -330,6 +474,14 @@ impl Metrics {
         drop(self.sink_errors.get_or_create(&SinkName { sink: "stdout" }));
         for state in ["live", "exited"] {
             drop(self.processes.get_or_create(&State { state }));
+        }
+        for outcome in HOLD_OUTCOMES {
+            drop(self.held_events_ended.get_or_create(&Outcome { outcome }));
+        }
+        for cause in INCOMPLETE_CAUSES {
+            drop(self.incomplete_events.get_or_create(&Cause {
+                cause: cause.into(),
+            }));
         }
         for state in ["active", "inactive", "disabled"] {
             drop(self.rules.get_or_create(&State { state }));
@@ -381,6 +533,17 @@ mod tests {
             })
             .inc();
         metrics.events.get_or_create(&Kind { kind }).inc();
+        let runtime = String::from("/run/x.sock");
+        let state = RuntimeState {
+            runtime: runtime.clone(),
+            state: "present",
+        };
+        metrics.runtime_state.get_or_create(&state).set(1);
+        let lookup = RuntimeOutcome {
+            runtime,
+            outcome: "found",
+        };
+        metrics.runtime_lookups.get_or_create(&lookup).inc();
         metrics
             .rule_matches
             .get_or_create(&RuleName {

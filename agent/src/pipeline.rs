@@ -3,6 +3,8 @@
 //! Owned by one thread, so that nothing on the way locks. Where the bytes come from (the ring, a capture) and where the
 //! alerts go is the caller's business.
 
+mod hold;
+
 use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Instant};
 
 use bumpalo::Bump;
@@ -11,18 +13,20 @@ use crate::{
     alert::Alert,
     config::Config,
     context::{
-        container::Containers,
+        container::{Containers, Owner},
         names::Names,
-        process::{Image, ProcessTable, Seed, Slot},
+        process::{Image, Process, ProcessTable, Seed, Slot},
         procfs,
+        runtime::{Container, Directory, Look, directory::Why},
     },
     decode::decode,
     detect::Detect,
     event::{Body, Event, Exec, Lost, Text},
     fields::EventView,
-    metrics::{Cause, Kind, Metrics, State},
+    metrics::{Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Kind, Metrics, Outcome, State},
     source::devices::Accelerators,
 };
+use hold::{Held, Hold, HoldLimits};
 
 /// An arena that an unusual event grew beyond this is given back.
 const ARENA_KEEP_BYTES: usize = 1 << 20;
@@ -35,6 +39,8 @@ const LATENCY_SAMPLE: u64 = 64;
 pub struct Pipeline {
     table: ProcessTable,
     containers: Containers,
+    runtimes: Directory,
+    hold: Hold,
     names: Names,
     detect: Detect,
     accelerators: Accelerators,
@@ -58,6 +64,10 @@ pub struct Counts {
     pub undecoded: u64,
     /// Alerts raised.
     pub alerts: u64,
+    /// Events that were held, by how that ended, in the order of [`HOLD_OUTCOMES`].
+    pub held: [u64; HOLD_OUTCOMES.len()],
+    /// Events evaluated without their container's metadata, in the order of [`INCOMPLETE_CAUSES`].
+    pub incomplete: [u64; INCOMPLETE_CAUSES.len()],
 }
 
 impl Counts {
@@ -68,18 +78,26 @@ impl Counts {
 }
 
 impl Pipeline {
-    /// Empty context, rules ready. Containers are looked up below `cgroup_root`, devices among `accelerators`.
+    /// Empty context, rules ready. Containers are looked up below `cgroup_root`, their metadata in `runtimes`, devices among
+    /// `accelerators`.
     pub fn new(
         config: &Config,
         hostname: &str,
         detect: Detect,
         cgroup_root: Option<OwnedFd>,
+        runtimes: Directory,
         accelerators: Accelerators,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             table: ProcessTable::new(config.processes.max, config.processes.bytes_max),
             containers: Containers::new(cgroup_root),
+            runtimes,
+            hold: Hold::new(HoldLimits {
+                time: config.containers.hold(),
+                events_max: config.containers.hold_events_max,
+                bytes_max: config.containers.hold_bytes_max,
+            }),
             names: Names::new(Path::new("/etc")),
             detect,
             accelerators,
@@ -107,7 +125,7 @@ impl Pipeline {
     /// Takes one record from the wire.
     pub fn record(&mut self, bytes: &[u8], alerts: &mut dyn FnMut(Alert)) {
         match decode(bytes) {
-            Ok(event) => self.event(&event, alerts),
+            Ok(event) => self.event(&event, bytes, alerts),
             Err(error) => {
                 self.counts.undecoded += 1;
                 self.metrics
@@ -127,7 +145,39 @@ impl Pipeline {
             self.own_tgid,
             Body::Lost(Lost { count, cause }),
         );
-        self.evaluate(&event, None, alerts);
+        self.number += 1;
+        let scene = Scene {
+            number: self.number,
+            actor: None,
+            process: None,
+            folder: None,
+            owner: &Owner::Host,
+            container: None,
+            incomplete: false,
+        };
+        self.evaluate(&event, &scene, alerts);
+    }
+
+    /// Takes in what container runtimes have answered, and evaluates the events that waited for it or have waited long enough.
+    /// Returns when the next wait is over.
+    pub fn release(&mut self, alerts: &mut dyn FnMut(Alert)) -> Option<Instant> {
+        while let Some(container) = self.runtimes.next_answer(self.clock.boot_ns()) {
+            if self.hold.holds(&container) {
+                self.end_hold(&container, Ending::Answered, alerts);
+            }
+        }
+        let now = Instant::now();
+        while let Some(container) = self.hold.overdue(now) {
+            self.end_hold(&container, Ending::Timeout, alerts);
+        }
+        self.hold.next_due()
+    }
+
+    /// Evaluates everything that still waits: there will be no more answers.
+    pub fn release_all(&mut self, alerts: &mut dyn FnMut(Alert)) {
+        while let Some(container) = self.hold.oldest() {
+            self.end_hold(&container, Ending::Stopped, alerts);
+        }
     }
 
     /// Housekeeping, about once a second: names of users, the clock's offset, metrics.
@@ -147,7 +197,7 @@ impl Pipeline {
         self.counts
     }
 
-    fn event(&mut self, event: &Event<'_>, alerts: &mut dyn FnMut(Alert)) {
+    fn event(&mut self, event: &Event<'_>, bytes: &[u8], alerts: &mut dyn FnMut(Alert)) {
         self.counts.kinds[event.type_index()] += 1;
         let actor = self.actor(event);
         match event.body {
@@ -157,7 +207,7 @@ impl Pipeline {
         }
         // What the agent does itself is no news, and an alert about an alert would have no end.
         if event.tgid != self.own_tgid {
-            self.evaluate(event, Some(actor), alerts);
+            self.consider(event, bytes, actor, alerts);
         }
         if let Body::Exit(_) = event.body {
             self.table.end(actor, event.ts_ns);
@@ -241,11 +291,15 @@ impl Pipeline {
         self.table.add(seed, event.ts_ns);
     }
 
-    fn evaluate(&mut self, event: &Event<'_>, actor: Option<Slot>, alerts: &mut dyn FnMut(Alert)) {
-        let device = match event.body {
-            Body::DeviceOpen(open) => self.accelerators.path(open.major, open.minor),
-            _ => None,
-        };
+    /// Evaluates an event now, or lets it wait for its container's metadata.
+    fn consider(
+        &mut self,
+        event: &Event<'_>,
+        bytes: &[u8],
+        actor: Slot,
+        alerts: &mut dyn FnMut(Alert),
+    ) {
+        self.number += 1;
         // Only the process itself knows where its relative paths start: chdir is not traced. It may be gone already.
         let folder = match event.body {
             Body::Open(open)
@@ -255,18 +309,122 @@ impl Pipeline {
             }
             _ => None,
         };
-        self.containers.resolve(event.cgroup_id, event.tgid);
-        self.number += 1;
+        if let Body::Fork(fork) = event.body {
+            // clone3 may place the child in another cgroup, which is looked up while it surely exists.
+            self.containers
+                .resolve(fork.child_cgroup_id, fork.child_tgid);
+        }
+        let owner = self.containers.resolve(event.cgroup_id, event.tgid).clone();
+        let look = match &owner {
+            Owner::Host => None,
+            Owner::Unknown => {
+                self.counts.incomplete[UNRESOLVED] += 1;
+                None
+            }
+            Owner::Container(id) => Some(self.runtimes.look(id, event.ts_ns)),
+        };
+        let mut scene = Scene {
+            number: self.number,
+            actor: Some(actor),
+            process: None,
+            folder: folder.as_deref(),
+            owner: &owner,
+            container: None,
+            incomplete: owner == Owner::Unknown,
+        };
+        if let (Owner::Container(id), Some(look)) = (&owner, &look) {
+            match look {
+                Look::Known(container) => scene.container = Some(container),
+                Look::Asked => {
+                    let held = Held {
+                        bytes: bytes.into(),
+                        number: scene.number,
+                        actor: scene.actor,
+                        process: self.table.get(actor).cloned(),
+                        folder: folder.as_deref().map(Into::into),
+                    };
+                    match self.hold.push(id, held, Instant::now()) {
+                        Ok(()) => return,
+                        Err(_) => {
+                            self.runtimes.give_up(id);
+                            self.end_hold(id, Ending::QueueFull, alerts);
+                            self.counts.incomplete[Ending::QueueFull as usize] += 1;
+                        }
+                    }
+                }
+                Look::Unknown(why) => {
+                    self.counts.incomplete[match why {
+                        Why::NotFound => NOT_FOUND,
+                        Why::NoRuntime => NO_RUNTIME,
+                        Why::Late => LATE,
+                    }] += 1
+                }
+            }
+            scene.incomplete = scene.container.is_none_or(|container| container.cut);
+            // Nothing of a container overtakes what waits.
+            if self.hold.holds(id) {
+                self.end_hold(id, Ending::Timeout, alerts);
+            }
+        }
+        self.evaluate(event, &scene, alerts);
+    }
+
+    /// Evaluates what a container held, in order.
+    fn end_hold(&mut self, id: &str, ending: Ending, alerts: &mut dyn FnMut(Alert)) {
+        let look = self.runtimes.look(id, self.clock.boot_ns());
+        let (container, outcome) = match (&look, ending) {
+            (Look::Known(container), _) => (Some(&**container), COMPLETE),
+            (_, Ending::Answered) => (None, NOT_FOUND),
+            (_, ending) => (None, ending as usize),
+        };
+        if container.is_none() {
+            self.runtimes.give_up(id);
+        }
+        let owner = Owner::Container(id.into());
+        for held in self.hold.take(id) {
+            // It was decoded when it came; that it decodes again is certain.
+            let Ok(event) = decode(&held.bytes) else {
+                continue;
+            };
+            self.counts.held[match outcome {
+                COMPLETE => 0,
+                cause => cause + 1,
+            }] += 1;
+            if container.is_none() {
+                self.counts.incomplete[outcome] += 1;
+            }
+            let scene = Scene {
+                number: held.number,
+                actor: held.actor,
+                process: held.process.as_ref(),
+                folder: held.folder.as_deref(),
+                owner: &owner,
+                container,
+                incomplete: container.is_none_or(|container| container.cut),
+            };
+            self.evaluate(&event, &scene, alerts);
+        }
+    }
+
+    fn evaluate(&mut self, event: &Event<'_>, scene: &Scene<'_>, alerts: &mut dyn FnMut(Alert)) {
+        let device = match event.body {
+            Body::DeviceOpen(open) => self.accelerators.path(open.major, open.minor),
+            _ => None,
+        };
         let view = EventView {
             event,
-            number: self.number,
+            number: scene.number,
             epoch_offset_ns: self.clock.epoch_offset_ns,
             hostname: &self.hostname,
-            process: actor.and_then(|slot| self.table.get(slot)),
+            process: scene
+                .process
+                .or_else(|| scene.actor.and_then(|slot| self.table.get(slot))),
             table: &self.table,
-            folder: folder.as_deref(),
+            folder: scene.folder,
             device: device.as_deref(),
-            owner: self.containers.get(event.cgroup_id),
+            owner: scene.owner,
+            container: scene.container,
+            incomplete: scene.incomplete,
             names: &self.names,
             arena: &self.arena,
         };
@@ -275,7 +433,7 @@ impl Pipeline {
             *raised += 1;
             alerts(alert);
         });
-        if self.number.is_multiple_of(LATENCY_SAMPLE) {
+        if scene.number.is_multiple_of(LATENCY_SAMPLE) {
             let latency_ns = self.clock.boot_ns().saturating_sub(event.ts_ns);
             self.metrics.event_latency.observe(latency_ns as f64 / 1e9);
         }
@@ -298,6 +456,25 @@ impl Pipeline {
                     .inc_by(new);
             }
         }
+        for (index, outcome) in HOLD_OUTCOMES.iter().enumerate() {
+            let counter = self
+                .metrics
+                .held_events_ended
+                .get_or_create(&Outcome { outcome });
+            crate::metrics::raise_to(&counter, self.counts.held[index]);
+        }
+        for (index, cause) in INCOMPLETE_CAUSES.iter().enumerate() {
+            let cause = (*cause).into();
+            let counter = self
+                .metrics
+                .incomplete_events
+                .get_or_create(&Cause { cause });
+            crate::metrics::raise_to(&counter, self.counts.incomplete[index]);
+        }
+        crate::metrics::raise_to(
+            &self.metrics.cgroups_unresolved,
+            self.counts.incomplete[UNRESOLVED],
+        );
         self.published = self.counts;
         let (live, exited, evicted) = self.table.sizes();
         let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
@@ -311,8 +488,44 @@ impl Pipeline {
             .set(level(exited));
         crate::metrics::raise_to(&self.metrics.processes_evicted, evicted);
         self.metrics.containers.set(level(self.containers.len()));
+        self.metrics.held_events.set(level(self.hold.len()));
+        let (known, bytes, forgotten) = self.runtimes.sizes();
+        self.metrics.container_metadata.set(level(known));
+        self.metrics.container_metadata_bytes.set(level(bytes));
+        crate::metrics::raise_to(&self.metrics.container_metadata_evicted, forgotten);
     }
 }
+
+/// What is known of an event besides itself.
+struct Scene<'s> {
+    number: u64,
+    actor: Option<Slot>,
+    /// The acting process as it was; `None`: as it is.
+    process: Option<&'s Process>,
+    folder: Option<&'s [u8]>,
+    owner: &'s Owner,
+    container: Option<&'s Container>,
+    incomplete: bool,
+}
+
+/// Why a container's events wait no longer. The numbers are places in [`INCOMPLETE_CAUSES`], and one less than those in
+/// [`HOLD_OUTCOMES`].
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Timeout = 0,
+    QueueFull = 1,
+    Stopped = 3,
+    /// Whatever the answer was.
+    Answered,
+}
+
+// Further places in INCOMPLETE_CAUSES.
+const NOT_FOUND: usize = 2;
+const NO_RUNTIME: usize = 4;
+const LATE: usize = 5;
+const UNRESOLVED: usize = 6;
+/// The metadata came.
+const COMPLETE: usize = usize::MAX;
 
 /// The kernel's boot clock, and its distance from the wall clock, which steps when an operator or NTP sets it.
 #[derive(Clone, Copy, Debug)]

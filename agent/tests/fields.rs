@@ -8,6 +8,7 @@ use saker::{
         container::Owner,
         names::Names,
         process::{Image, ProcessTable, Seed},
+        runtime::metadata::{self, Container, Mount, Pod},
     },
     event::{
         Argv, Body, Connect, DeviceOpen, DeviceType, Event, Exec, Exit, Fork, Lost, Open,
@@ -114,10 +115,56 @@ fn device() -> Body<'static> {
     })
 }
 
+/// A container that has everything that a runtime can say.
+fn container() -> Container {
+    let mut image = metadata::Image::parse("registry.internal:5000/ml/trainer:v1@sha256:12");
+    image.id = "34".into();
+    let pairs = |pairs: &[(&str, &str)]| metadata::pairs(pairs.iter().copied(), &mut false);
+    let mount = |source: &str, destination: &str, writable| Mount {
+        source: source.into(),
+        destination: destination.into(),
+        mode: "z".into(),
+        writable,
+        propagation: "private".into(),
+    };
+    Container {
+        id: CONTAINER.into(),
+        kind: "containerd",
+        name: "main".into(),
+        image,
+        labels: pairs(&[("role", "worker"), ("app", "train")]),
+        mounts: vec![mount("/a", "/b", true), mount("/etc", "/host/etc", false)],
+        privileged: Some(true),
+        user: "7:8".into(),
+        created_ns: 1_700_000_000_000_000_000 + 50 * SECOND,
+        started_ns: 1_700_000_000_000_000_000 + 60 * SECOND,
+        host_network: Some(true),
+        host_pid: Some(false),
+        host_ipc: Some(false),
+        ip: "10.0.0.7".into(),
+        gpus: vec!["/dev/nvidia0".into(), "nvidia.com/gpu=1".into()],
+        healthcheck: "true".into(),
+        cni: "{}".into(),
+        pod: Some(Pod {
+            name: "trainer-0".into(),
+            namespace: "ml".into(),
+            uid: "uid-1".into(),
+            labels: pairs(&[("tier", "gpu"), ("app", "train")]),
+            annotations: pairs(&[("app", "note")]),
+            sandbox_id: CONTAINER.replace('0', "f").into(),
+            ip: "10.0.0.7".into(),
+            cni: "{}".into(),
+        }),
+        is_sandbox: false,
+        cut: false,
+    }
+}
+
 /// A shell (20) in session of init (1) started the acting process (30).
 struct World {
     table: ProcessTable,
     owner: Owner,
+    container: Container,
     names: Names,
     arena: Bump,
     _etc: tempfile::TempDir,
@@ -160,6 +207,7 @@ impl World {
         Self {
             table,
             owner: Owner::Container(CONTAINER.into()),
+            container: container(),
             names,
             arena: Bump::new(),
             _etc: etc,
@@ -177,6 +225,8 @@ impl World {
             folder: None,
             device: matches!(event.body, Body::DeviceOpen(_)).then_some("/dev/nvidia0"),
             owner: &self.owner,
+            container: (self.owner != Owner::Host).then_some(&self.container),
+            incomplete: false,
             names: &self.names,
             arena: &self.arena,
         }
@@ -228,6 +278,7 @@ fn every_live_field_is_supplied_by_some_event() {
                 FieldArgRef::Index(1),
                 FieldArgRef::Key("name"),
                 FieldArgRef::Key("res"),
+                FieldArgRef::Key("app"),
             ];
             args.into_iter().any(|arg| view.field(field, arg).is_some())
         });
@@ -384,4 +435,96 @@ fn the_lineage_is_the_processes_own_key_and_its_ancestors() {
         })
         .collect();
     assert_eq!(lineage, keys);
+}
+
+#[test]
+fn a_container_has_the_values_that_its_runtime_gave() {
+    let world = World::new();
+    let check = |field: &str, expected: &str| {
+        assert_eq!(world.show(device(), field), expected, "{field}");
+    };
+    check("container.id", "0123456789ab");
+    check("container.full_id", CONTAINER);
+    check("container.name", "main");
+    check("container.type", "containerd");
+    check(
+        "container.image",
+        "registry.internal:5000/ml/trainer:v1@sha256:12",
+    );
+    check(
+        "container.image.repository",
+        "registry.internal:5000/ml/trainer",
+    );
+    check("container.image.tag", "v1");
+    check("container.image.digest", "sha256:12");
+    check("container.image.id", "34");
+    check("container.privileged", "true");
+    check("container.user", "7:8");
+    check("container.host_network", "true");
+    check("container.host_pid", "false");
+    check("container.ip", "10.0.0.7");
+    check("container.label.role", "worker");
+    check("container.label[role]", "worker");
+    check("container.labels", "app:train, role:worker");
+    check(
+        "container.mounts",
+        "/a:/b:z:true:private,/etc:/host/etc:z:false:private",
+    );
+    check("container.mount[0]", "/a:/b:z:true:private");
+    check("container.mount[/e*]", "/etc:/host/etc:z:false:private");
+    check("container.mount[7]", "<NA>");
+    check("container.mount.source[/host/*]", "/etc");
+    check("container.mount.source[1]", "/etc");
+    check("container.mount.dest[/etc]", "/host/etc");
+    check("container.mount.rdwr[/etc]", "false");
+    check("container.mount.mode[/a]", "z");
+    check("container.mount.propagation[/a]", "private");
+    check("container.mount.dest[/host/etc]", "<NA>");
+    check("container.incomplete", "false");
+    check("container.duration", "40000000000");
+    check("k8s.pod.name", "trainer-0");
+    check("k8s.ns.name", "ml");
+    check("k8s.pod.uid", "uid-1");
+    check("k8s.pod.id", "uid-1");
+    check("k8s.pod.label.tier", "gpu");
+    check("k8s.pod.labels", "app:train, tier:gpu");
+    check("k8s.pod.annotation.app", "note");
+    check("k8s.pod.sandbox_id", "f123456789ab");
+    check("k8s.pod.ip", "10.0.0.7");
+    check("container.label.absent", "<NA>");
+}
+
+#[test]
+fn outside_containers_only_id_name_and_type_have_a_value() {
+    let world = World {
+        owner: Owner::Host,
+        ..World::new()
+    };
+    for field in ["container.id", "container.name", "container.type"] {
+        assert_eq!(world.show(device(), field), "host", "{field}");
+    }
+    assert_eq!(world.show(device(), "container.incomplete"), "false");
+    let event = event(device());
+    let view = world.view(&event);
+    for (index, info) in FIELDS.iter().enumerate() {
+        let Some(field) = Field::from_index(index) else {
+            continue;
+        };
+        let family = info.name.starts_with("container.") || info.name.starts_with("k8s.");
+        let has_value = [
+            "container.id",
+            "container.name",
+            "container.type",
+            "container.incomplete",
+        ];
+        if family && !has_value.contains(&info.name) {
+            for arg in [
+                FieldArgRef::None,
+                FieldArgRef::Index(0),
+                FieldArgRef::Key("app"),
+            ] {
+                assert_eq!(view.field(field, arg), None, "{}", info.name);
+            }
+        }
+    }
 }

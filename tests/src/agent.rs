@@ -32,6 +32,14 @@ impl Agent {
         Self::start_from(&crate::program("saker"), args)
     }
 
+    /// Starts it with a configuration of the test's own.
+    pub fn start_with(config: &Path, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut agent = Self::spawn_with(&crate::program("saker"), config, args, folder);
+        agent.await_log("watching");
+        agent
+    }
+
     /// The same with a binary from elsewhere.
     pub fn start_from(program: &Path, args: &[&str]) -> Self {
         let mut agent = Self::spawn(program, args);
@@ -45,10 +53,14 @@ impl Agent {
         let file = config.path().join("saker.yaml");
         std::fs::write(&file, "http: {listen: '127.0.0.1:0'}\n")
             .expect("the configuration is written");
+        Self::spawn_with(program, &file, args, config)
+    }
+
+    fn spawn_with(program: &Path, file: &Path, args: &[&str], config: tempfile::TempDir) -> Self {
         let mut child = Command::new(program)
             .arg("run")
             .arg("--config")
-            .arg(&file)
+            .arg(file)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

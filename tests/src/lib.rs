@@ -4,6 +4,8 @@
 
 pub mod agent;
 pub mod cgroup;
+pub mod containerd;
+pub mod image;
 pub mod scenario;
 pub mod skip;
 
@@ -14,6 +16,7 @@ use std::{
 
 pub use agent::Agent;
 pub use cgroup::Cgroup;
+pub use containerd::Containerd;
 pub use skip::{needs_root, root_or_skip, shared, skip};
 
 /// The repository root.

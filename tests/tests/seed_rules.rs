@@ -36,7 +36,7 @@ fn each_seed_rule_alerts_on_a_real_process() {
     run(&mut python).expect("it runs");
     let alert = agent.await_rule("Pickle Deserialization in ML Container", "seed-two");
     assert_eq!(alert["priority"], "Critical");
-    // The runtime's metadata is not joined: the name is absent, never wrong.
+    // No runtime knows this container: the name is absent, never wrong.
     assert!(
         alert["output_fields"]["container.name"].is_null(),
         "{alert}"

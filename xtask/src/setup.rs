@@ -34,6 +34,22 @@ const TEST_PACKAGES: &[(&str, &str, &str)] = &[
         "/usr/bin/curl",
         "tests of the metrics endpoint and of download rules",
     ),
+    (
+        "containerd",
+        "/usr/bin/containerd",
+        "tests of container and pod names",
+    ),
+    ("runc", "/usr/sbin/runc", "tests of container and pod names"),
+    (
+        "docker.io",
+        "/usr/sbin/dockerd",
+        "the test of container names from Docker",
+    ),
+    (
+        "busybox-static",
+        "/bin/busybox",
+        "tests that need a container image",
+    ),
 ];
 
 /// How much to install.

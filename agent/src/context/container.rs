@@ -12,6 +12,7 @@ use std::{
         unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
     path::PathBuf,
+    sync::Arc,
 };
 
 use rustc_hash::FxHashMap;
@@ -28,7 +29,7 @@ pub enum Owner {
     /// No container: the host itself.
     Host,
     /// A container, by its full id of 64 hexadecimal digits.
-    Container(Box<str>),
+    Container(Arc<str>),
     /// The cgroup was gone before it could be looked up and its process too.
     Unknown,
 }

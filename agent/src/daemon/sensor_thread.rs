@@ -131,15 +131,18 @@ impl SensorThread {
         self.health.set_ready(true);
         tracing::info!("watching");
         let mut next_tick = Instant::now() + TICK;
+        let mut next_due = None;
         while !self.stop.load(Ordering::Acquire) {
+            let next = next_due.map_or(next_tick, |due| next_tick.min(due));
             if let Err(error) = self
                 .sensor
-                .poll(next_tick.saturating_duration_since(Instant::now()))
+                .poll(next.saturating_duration_since(Instant::now()))
             {
                 error!("cannot wait for events: {error}");
                 break;
             }
             self.drain(DRAIN_MAX);
+            next_due = self.release();
             if Instant::now() >= next_tick {
                 self.tick();
                 next_tick = Instant::now() + TICK;
@@ -160,6 +163,17 @@ impl SensorThread {
         sensor.drain(max, &mut |record| {
             pipeline.record(record, &mut |alert| offer(alerts, metrics, alert));
         })
+    }
+
+    /// Lets go what waited for a container's metadata; returns when the next wait is over.
+    fn release(&mut self) -> Option<Instant> {
+        let Self {
+            pipeline,
+            alerts,
+            metrics,
+            ..
+        } = self;
+        pipeline.release(&mut |alert| offer(alerts, metrics, alert))
     }
 
     fn tick(&mut self) {
@@ -204,6 +218,23 @@ impl SensorThread {
             warn!("cannot wait for the last kernel programs to end: {error}");
         }
         while self.drain(DRAIN_MAX) > 0 {}
+        // What was asked may still be answered: the last events get as much time as all others.
+        while let Some(due) = self.release() {
+            if let Err(error) = self
+                .sensor
+                .poll(due.saturating_duration_since(Instant::now()))
+            {
+                warn!("cannot wait for container runtimes: {error}");
+                break;
+            }
+        }
+        let Self {
+            pipeline,
+            alerts,
+            metrics,
+            ..
+        } = &mut self;
+        pipeline.release_all(&mut |alert| offer(alerts, metrics, alert));
         self.tick();
         let counts = self.pipeline.counts();
         let mut summary = Summary {

@@ -1,4 +1,4 @@
-//! `proc.*`, `thread.*`, `user.*`, `group.*`, `container.*`: who acted.
+//! `proc.*`, `thread.*`, `user.*`, `group.*`: who acted.
 
 use saker_rules::{FieldArgRef, fields::Field, value::Value};
 
@@ -28,7 +28,6 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
         Field::UserHomedir => Value::Bytes(&view.names.user(event.euid)?.home),
         Field::UserShell => Value::Bytes(&view.names.user(event.euid)?.shell),
         Field::GroupName => Value::Bytes(view.names.group(event.egid)?),
-        Field::ContainerId => Value::Bytes(view.owner.id()?.as_bytes()),
         Field::ProcPidTs => Value::Uint(epoch(view, event.start_ns)),
         Field::ProcDuration => Value::Uint(event.ts_ns.saturating_sub(event.start_ns)),
         Field::ProcName => view

@@ -33,7 +33,7 @@ pub enum ArgError {
 }
 
 /// Fields whose argument may also follow a dot: `evt.arg.flags`.
-const DOTTED: [Field; 12] = [
+const DOTTED: [Field; 13] = [
     Field::EvtArg,
     Field::EvtRawarg,
     Field::EvtTypeIs,
@@ -41,6 +41,7 @@ const DOTTED: [Field; 12] = [
     Field::ThreadCgroup,
     Field::ContainerLabel,
     Field::K8sPodLabel,
+    Field::K8sPodAnnotation,
     Field::K8sNsLabel,
     Field::K8sRcLabel,
     Field::K8sRsLabel,

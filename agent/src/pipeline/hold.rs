@@ -1,0 +1,264 @@
+//! Events that wait for their container's metadata: in order within a container, no longer than the hold time, and bounded in
+//! number and bytes. One container can take a quarter of the room, so that a noisy one does not end the wait of the others.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use rustc_hash::FxHashMap;
+
+use crate::context::process::{Process, Slot};
+
+/// An event as it was when it came: what it speaks of may have moved on when it is evaluated.
+#[derive(Debug)]
+pub struct Held {
+    /// The record.
+    pub bytes: Box<[u8]>,
+    /// Its `evt.num`.
+    pub number: u64,
+    /// The process that acted.
+    pub actor: Option<Slot>,
+    /// That process as it was; its image is shared, so this is small.
+    pub process: Option<Process>,
+    /// Where its relative path starts.
+    pub folder: Option<Box<[u8]>>,
+}
+
+impl Held {
+    fn size_bytes(&self) -> usize {
+        size_of::<Self>() + self.bytes.len() + self.folder.as_ref().map_or(0, |folder| folder.len())
+    }
+}
+
+/// Bounds of what is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldLimits {
+    /// The longest wait of an event. Zero: nothing is held.
+    pub time: Duration,
+    /// Events of all containers.
+    pub events_max: usize,
+    /// Their bytes.
+    pub bytes_max: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Hold {
+    limits: HoldLimits,
+    queues: FxHashMap<Box<str>, Queue>,
+    /// When each queue's time is over, soonest first; may name queues that are gone.
+    due: VecDeque<(Instant, Box<str>)>,
+    events: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Queue {
+    due: Instant,
+    events: Vec<Held>,
+    bytes: usize,
+}
+
+impl Hold {
+    /// Empty.
+    pub fn new(limits: HoldLimits) -> Self {
+        Self {
+            limits,
+            queues: FxHashMap::default(),
+            due: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Does an event of this container wait?
+    pub fn holds(&self, container: &str) -> bool {
+        !self.queues.is_empty() && self.queues.contains_key(container)
+    }
+
+    /// Lets an event wait. Given back where there is no room for it, or no waiting at all.
+    pub fn push(&mut self, container: &str, held: Held, now: Instant) -> Result<(), Held> {
+        let size = held.size_bytes();
+        let (events, bytes) = self
+            .queues
+            .get(container)
+            .map_or((0, 0), |queue| (queue.events.len(), queue.bytes));
+        let limits = self.limits;
+        let full = limits.time.is_zero()
+            || self.events >= limits.events_max
+            || self.bytes + size > limits.bytes_max
+            || events >= limits.events_max.div_ceil(4)
+            || bytes + size > limits.bytes_max.div_ceil(4);
+        if full {
+            return Err(held);
+        }
+        self.events += 1;
+        self.bytes += size;
+        if let Some(queue) = self.queues.get_mut(container) {
+            queue.bytes += size;
+            queue.events.push(held);
+            return Ok(());
+        }
+        let due = now + limits.time;
+        self.due.push_back((due, container.into()));
+        let queue = Queue {
+            due,
+            events: vec![held],
+            bytes: size,
+        };
+        self.queues.insert(container.into(), queue);
+        Ok(())
+    }
+
+    /// Ends a container's wait and hands out its events, the first first.
+    pub fn take(&mut self, container: &str) -> Vec<Held> {
+        let Some(queue) = self.queues.remove(container) else {
+            return Vec::new();
+        };
+        self.events -= queue.events.len();
+        self.bytes -= queue.bytes;
+        queue.events
+    }
+
+    /// When the next wait is over.
+    pub fn next_due(&mut self) -> Option<Instant> {
+        self.drop_stale();
+        self.due.front().map(|(due, _)| *due)
+    }
+
+    /// A container whose time is over.
+    pub fn overdue(&mut self, now: Instant) -> Option<Box<str>> {
+        self.drop_stale();
+        if self.due.front()?.0 > now {
+            return None;
+        }
+        self.due.pop_front().map(|(_, container)| container)
+    }
+
+    /// A container that holds events, the one that has waited longest first.
+    pub fn oldest(&mut self) -> Option<Box<str>> {
+        self.drop_stale();
+        self.due.front().map(|(_, container)| container.clone())
+    }
+
+    /// Events that wait.
+    pub fn len(&self) -> usize {
+        self.events
+    }
+
+    fn drop_stale(&mut self) {
+        while let Some((due, container)) = self.due.front() {
+            if self
+                .queues
+                .get(container)
+                .is_some_and(|queue| queue.due == *due)
+            {
+                return;
+            }
+            self.due.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HoldLimits = HoldLimits {
+        time: Duration::from_millis(500),
+        events_max: 16,
+        bytes_max: 1 << 20,
+    };
+
+    fn held(number: u64) -> Held {
+        Held {
+            bytes: vec![0; 100].into(),
+            number,
+            actor: None,
+            process: None,
+            folder: None,
+        }
+    }
+
+    fn numbers(events: &[Held]) -> Vec<u64> {
+        events.iter().map(|held| held.number).collect()
+    }
+
+    #[test]
+    fn each_containers_events_keep_their_order() {
+        let mut hold = Hold::new(LIMITS);
+        let now = Instant::now();
+        for number in 0..6 {
+            let container = if number % 2 == 0 { "a" } else { "b" };
+            assert!(hold.push(container, held(number), now).is_ok());
+        }
+        assert!(hold.holds("a") && hold.holds("b") && !hold.holds("c"));
+        assert_eq!(numbers(&hold.take("b")), [1, 3, 5]);
+        assert_eq!(hold.len(), 3);
+        assert_eq!(numbers(&hold.take("a")), [0, 2, 4]);
+        assert_eq!((hold.len(), hold.bytes), (0, 0));
+        assert!(hold.take("a").is_empty());
+    }
+
+    #[test]
+    fn the_first_event_of_a_container_sets_its_time() {
+        let mut hold = Hold::new(LIMITS);
+        let start = Instant::now();
+        let later = start + Duration::from_millis(400);
+        assert!(hold.push("a", held(1), start).is_ok());
+        assert!(hold.push("b", held(2), later).is_ok());
+        assert!(hold.push("a", held(3), later).is_ok());
+        assert_eq!(hold.next_due(), Some(start + LIMITS.time));
+        assert_eq!(hold.overdue(later), None);
+        assert_eq!(hold.overdue(start + LIMITS.time).as_deref(), Some("a"));
+        assert_eq!(numbers(&hold.take("a")), [1, 3]);
+        assert_eq!(hold.next_due(), Some(later + LIMITS.time));
+        // A container that was answered and holds again has a new time; the old one means nothing.
+        hold.take("b");
+        assert_eq!(hold.next_due(), None);
+        assert!(hold.push("b", held(4), later + LIMITS.time / 2).is_ok());
+        assert_eq!(hold.overdue(later + LIMITS.time), None);
+    }
+
+    #[test]
+    fn nobody_takes_all_the_room() {
+        let mut hold = Hold::new(LIMITS);
+        let now = Instant::now();
+        for number in 0..4 {
+            assert!(hold.push("noisy", held(number), now).is_ok());
+        }
+        assert!(
+            hold.push("noisy", held(4), now).is_err(),
+            "a quarter is the most"
+        );
+        for number in 0..12 {
+            assert!(hold.push(&format!("c{number}"), held(number), now).is_ok());
+        }
+        assert!(hold.push("late", held(9), now).is_err(), "all are the most");
+        assert_eq!(hold.oldest().as_deref(), Some("noisy"));
+        assert_eq!(hold.len(), 16);
+
+        let mut small = Hold::new(HoldLimits {
+            bytes_max: 1000,
+            ..LIMITS
+        });
+        assert!(
+            small
+                .push(
+                    "a",
+                    Held {
+                        bytes: vec![0; 600].into(),
+                        ..held(1)
+                    },
+                    now
+                )
+                .is_err()
+        );
+        let mut off = Hold::new(HoldLimits {
+            time: Duration::ZERO,
+            ..LIMITS
+        });
+        assert!(off.push("a", held(1), now).is_err());
+    }
+}
