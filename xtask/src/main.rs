@@ -9,6 +9,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ enum Command {
         #[command(subcommand)]
         which: bench::Bench,
     },
+    /// The sensor's tests on every kernel of the matrix, each in an emulated guest; prints which hook supplies what.
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Test { filter } => test::test(filter.as_deref()),
         Command::Check { fix } => check::check(fix),
         Command::Bench { which } => bench::bench(&which),
+        Command::Vm(args) => vm::vm(&args),
     };
     // One line, all causes; a backtrace of this program helps nobody.
     match outcome {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     check,
     process::{cargo, is_root, root, run, target_dir},
-    setup,
+    setup, vm,
 };
 
 /// Runs everything, or with a filter only the tests whose name contains it.
@@ -43,6 +43,11 @@ pub fn test(filter: Option<&str>) -> Result<()> {
         .env("SAKER_NEEDS_ROOT", &needing_root)
         .env("SAKER_BIN_DIR", target.join("debug"));
     let outcome = run(&mut tests);
+    // The whole matrix or nothing: a filter is for the tests of one machine.
+    let matrix = match filter {
+        None => vm::as_test(&skips),
+        Some(_) => Ok(()),
+    };
 
     let rooted = fs::read_to_string(&needing_root).unwrap_or_default();
     let rooted: BTreeSet<_> = rooted.lines().collect();
@@ -58,7 +63,7 @@ pub fn test(filter: Option<&str>) -> Result<()> {
 
     let skipped = fs::read_to_string(&skips).context("the list of skipped tests vanished")?;
     report_skips(&skipped)?;
-    outcome
+    outcome.and(matrix)
 }
 
 /// Prints what was skipped; in CI a skip that is not allowed is an error.
