@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: the sensor's tests on every kernel of the matrix, each in a guest of its own.
+//! `cargo xtask vm`: the sensor's tests on every kernel of the matrix, and one with containers under systemd, each in a guest.
 //!
 //! What guests are made of is fetched once into the user's cache: kernels and programs as Debian packages, unpacked and never
 //! installed. What they said lies under `target/vm`, a folder a guest.
@@ -6,6 +6,7 @@
 mod apt;
 mod cpio;
 mod kernels;
+mod kit;
 mod qemu;
 mod report;
 mod userland;
@@ -14,9 +15,8 @@ use std::{
     collections::BTreeMap,
     env,
     fs::{self, File},
-    io::{BufReader, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -26,26 +26,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use cargo_metadata::Message;
 
 use self::{
     apt::Debian,
-    cpio::Archive,
-    kernels::{KERNELS, Kernel, select},
+    kernels::{Kernel, LINUX_5_10, LINUX_6_1, LINUX_6_12, LINUX_7_2},
+    kit::{Kit, MATRIX, SYSTEMD},
     qemu::Guest,
     report::{Report, parse, problems, table},
-    userland::PLAIN,
 };
-use crate::process::{cargo, target_dir};
-
-/// The test binaries of the agent that run in every guest.
-const SUITES: &[&str] = &["kernel", "kernel_offsets"];
-
-/// Tests that stay outside of guests, and why.
-const LEFT_OUT: &[(&str, &str)] = &[(
-    "ten_thousand_short_processes_are_ten_thousand_events",
-    "ten thousand processes take minutes on an emulated processor",
-)];
+use crate::process::target_dir;
 
 /// A guest that is not through by then hangs. Ten times what one takes on two cores.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -53,33 +42,36 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// What `cargo xtask vm` is asked to do.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only these kernels, for example 5.10.
-    kernels: Vec<String>,
-    /// Say which kernels there are, and start nothing.
+    /// Only these guests: a kernel, for example 5.10, or `systemd`.
+    guests: Vec<String>,
+    /// Say which guests there are, and start nothing.
     #[arg(long)]
     list: bool,
 }
 
-/// Runs the matrix, or a part of it.
+/// Runs the matrix and the guest with systemd, or some of them.
 pub fn vm(args: &Args) -> Result<()> {
     if args.list {
-        for kernel in KERNELS {
-            println!("{:5} {}", kernel.series, kernel.suite);
+        for job in GUESTS {
+            let Kernel { series, suite } = job.kernel;
+            println!(
+                "{:8} Linux {series} of {suite}, {} tests",
+                job.name, job.kit.name
+            );
         }
         return Ok(());
     }
-    let chosen = select(&args.kernels)?;
-    let place = Place::find()?;
-    for skipped in matrix(&place, &chosen)? {
+    let chosen = select(&args.guests)?;
+    for skipped in run(&Place::find()?, &chosen)? {
         println!("  SKIP {skipped}");
     }
     Ok(())
 }
 
-/// The matrix as a part of `cargo xtask test`: where guests cannot be run, a skip. Skips are added to the file.
+/// All guests as a part of `cargo xtask test`: where none can be run, a skip. Skips are added to the file.
 pub fn as_test(skips: &Path) -> Result<()> {
     let skipped = match Place::find() {
-        Ok(place) => matrix(&place, &select(&[])?)?,
+        Ok(place) => run(&place, &select(&[])?)?,
         Err(error) => vec![format!("kernel_matrix: {error:#}")],
     };
     let mut file = File::options().append(true).open(skips)?;
@@ -87,6 +79,49 @@ pub fn as_test(skips: &Path) -> Result<()> {
         writeln!(file, "{line}")?;
     }
     Ok(())
+}
+
+/// A guest: a kernel, and what runs on it.
+#[derive(Debug)]
+struct Job {
+    name: &'static str,
+    kernel: &'static Kernel,
+    kit: &'static Kit,
+}
+
+/// Every guest there is. The one that takes longest is not the last to start.
+const GUESTS: &[Job] = &[
+    on(&LINUX_5_10),
+    on(&LINUX_6_1),
+    on(&LINUX_6_12),
+    on(&LINUX_7_2),
+    Job {
+        name: "systemd",
+        kernel: &LINUX_6_1,
+        kit: &SYSTEMD,
+    },
+];
+
+const fn on(kernel: &'static Kernel) -> Job {
+    Job {
+        name: kernel.series,
+        kernel,
+        kit: &MATRIX,
+    }
+}
+
+/// The guests of these names, or all.
+fn select(names: &[String]) -> Result<Vec<&'static Job>> {
+    if names.is_empty() {
+        return Ok(GUESTS.iter().collect());
+    }
+    let find = |name: &String| {
+        GUESTS.iter().find(|job| job.name == name).with_context(|| {
+            let known: Vec<_> = GUESTS.iter().map(|job| job.name).collect();
+            format!("no guest {name}; there are {}", known.join(", "))
+        })
+    };
+    names.iter().map(find).collect()
 }
 
 /// A machine on which guests can run.
@@ -117,50 +152,51 @@ impl Place {
     }
 }
 
-/// Boots these kernels, prints what each said, and returns the tests that were skipped inside.
-fn matrix(place: &Place, chosen: &[&Kernel]) -> Result<Vec<String>> {
-    let userland = PLAIN.folder(&place.debian, &place.cache)?;
-    let images = chosen
-        .iter()
-        .map(|kernel| kernel.image(&place.debian, &place.cache))
-        .collect::<Result<Vec<_>>>()?;
-    place.lock.unlock()?;
-
+/// Runs these guests, prints what each said, and returns the tests that were skipped inside.
+fn run(place: &Place, chosen: &[&Job]) -> Result<Vec<String>> {
     let logs = target_dir()?.join("vm");
     fs::create_dir_all(&logs)?;
-    let archive = logs.join("matrix.cpio");
-    write_archive(&archive, &userland)?;
-    let at_once = thread::available_parallelism().map_or(1, usize::from);
-    println!("vm: {} kernels, {at_once} at once", chosen.len());
-    for (test, why) in LEFT_OUT {
-        println!("vm: not in guests: {test} ({why})");
+    let archive = |kit: &Kit| logs.join(format!("{}.cpio", kit.name));
+    let mut images = Vec::new();
+    for job in chosen {
+        images.push(job.kernel.image(&place.debian, &place.cache)?);
     }
+    for kit in [&MATRIX, &SYSTEMD] {
+        if chosen.iter().any(|job| job.kit.name == kit.name) {
+            let userland = kit.userland.folder(&place.debian, &place.cache)?;
+            kit.archive(&userland, &archive(kit))?;
+            println!("vm: {} leaves out {}", kit.name, kit.left_out);
+        }
+    }
+    place.lock.unlock()?;
+
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    println!("vm: {} guests, {at_once} at once", chosen.len());
     let next = AtomicUsize::new(0);
     let take = || {
         let index = next.fetch_add(1, Ordering::Relaxed);
         Some((index, *chosen.get(index)?, images.get(index)?))
     };
-    let guests = Mutex::new(BTreeMap::new());
+    let outcomes = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         for _ in 0..at_once.min(chosen.len()) {
             scope.spawn(|| {
-                while let Some((index, kernel, image)) = take() {
-                    let outcome = boot(kernel, image, &archive, &logs);
-                    let mut guests = guests.lock().expect("no guest panics");
-                    guests.insert(index, (kernel.series, outcome));
+                while let Some((index, job, image)) = take() {
+                    let outcome = boot(job, image, &archive(job.kit), &logs.join(job.name));
+                    let mut outcomes = outcomes.lock().expect("no guest panics");
+                    outcomes.insert(index, (job.name, outcome));
                 }
             });
         }
     });
-    let guests = guests.into_inner().expect("no guest panics");
-    judge(guests.into_values().collect())
+    let outcomes = outcomes.into_inner().expect("no guest panics");
+    judge(outcomes.into_values().collect())
 }
 
 /// One guest's report, and what is wrong with it.
 type Outcome = (Report, Vec<String>);
 
-fn boot(kernel: &Kernel, image: &Path, archive: &Path, logs: &Path) -> Outcome {
-    let folder = logs.join(kernel.series);
+fn boot(job: &Job, image: &Path, archive: &Path, folder: &Path) -> Outcome {
     let guest = Guest {
         kernel: image,
         archive,
@@ -169,16 +205,16 @@ fn boot(kernel: &Kernel, image: &Path, archive: &Path, logs: &Path) -> Outcome {
         limit: LIMIT,
     };
     let mut wrong = Vec::new();
-    let ran = fs::create_dir_all(&folder)
+    let ran = fs::create_dir_all(folder)
         .map_err(Into::into)
         .and_then(|()| guest.run());
     let said = fs::read(guest.report).unwrap_or_default();
     let report = parse(&String::from_utf8_lossy(&said));
     match ran {
-        Ok(took) => println!("vm: {} took {} s", kernel.series, took.as_secs()),
+        Ok(took) => println!("vm: {} took {} s", job.name, took.as_secs()),
         Err(error) => wrong.push(format!("the guest {error:#}")),
     }
-    wrong.extend(problems(&report, &[&["doctor"], SUITES].concat()));
+    wrong.extend(problems(&report, &[&["doctor"], job.kit.suites].concat()));
     if !wrong.is_empty() {
         wrong.push(format!("see {}", folder.display()));
     }
@@ -190,81 +226,32 @@ fn judge(guests: Vec<(&str, Outcome)>) -> Result<Vec<String>> {
     let mut skipped = Vec::new();
     let mut wrong = Vec::new();
     let mut reports = Vec::new();
-    for (series, (report, problems)) in guests {
-        let inside = format!("kernel_matrix {series}");
-        skipped.extend(report.skipped.iter().map(|s| format!("{inside} {s}")));
-        wrong.extend(problems.iter().map(|p| format!("{series}: {p}")));
-        reports.push((series, report));
+    for (name, (report, problems)) in guests {
+        let inside = |line: &String| format!("kernel_matrix {name} {line}");
+        skipped.extend(report.skipped.iter().map(inside));
+        wrong.extend(problems.iter().map(|problem| format!("{name}: {problem}")));
+        reports.push((name, report));
     }
     print!("{}", table(&reports));
     if wrong.is_empty() {
         return Ok(skipped);
     }
-    bail!("the matrix is not green:\n  {}", wrong.join("\n  "));
+    bail!("guests failed:\n  {}", wrong.join("\n  "));
 }
 
-/// Writes what every guest of the matrix unpacks: the programs, the agent, and its tests.
-fn write_archive(path: &Path, userland: &Path) -> Result<()> {
-    let binaries = build()?;
-    let mut archive = Archive::create(path)?;
-    archive.tree(userland)?;
-    // The kernel opens it for the first program before anything is mounted.
-    archive.character_device(Path::new("dev/console"), 5, 1)?;
-    archive.file(Path::new("init"), 0o755, include_bytes!("vm/guest/init.sh"))?;
-    archive.folder(Path::new("saker"))?;
-    let main = include_bytes!("vm/guest/matrix.sh");
-    archive.file(Path::new("saker/main"), 0o755, main)?;
-    let left_out: String = LEFT_OUT
-        .iter()
-        .map(|(test, _)| format!("{test}\n"))
-        .collect();
-    archive.file(Path::new("saker/left-out"), 0o644, left_out.as_bytes())?;
-    archive.folder(Path::new("saker/tests"))?;
-    for (name, binary) in binaries {
-        let content = fs::read(&binary).with_context(|| format!("reading {}", binary.display()))?;
-        archive.file(Path::new(&name), 0o755, &content)?;
-    }
-    archive.finish()?;
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Builds the agent and its test binaries; each with its name in the guest.
-fn build() -> Result<Vec<(String, PathBuf)>> {
-    let mut build = cargo();
-    build.args(["test", "--no-run", "--quiet", "--package", "saker"]);
-    for suite in SUITES {
-        build.args(["--test", suite]);
-    }
-    let mut build = build
-        .arg("--message-format=json-render-diagnostics")
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
-    let messages = BufReader::new(build.stdout.take().context("no pipe")?);
-    let mut binaries = Vec::new();
-    for message in Message::parse_stream(messages) {
-        let Message::CompilerArtifact(artifact) = message? else {
-            continue;
-        };
-        let Some(binary) = artifact.executable else {
-            continue;
-        };
-        let name = match artifact.target.name.as_str() {
-            "saker" => "saker/saker".to_owned(),
-            suite if SUITES.contains(&suite) => format!("saker/tests/{suite}"),
-            _ => continue,
-        };
-        binaries.push((name, binary.into_std_path_buf()));
-    }
-    if !build.wait()?.success() {
-        bail!("the agent and its tests could not be built");
-    }
-    if binaries.len() != SUITES.len() + 1 {
-        bail!(
-            "cargo built {} of the {} programs for guests",
-            binaries.len(),
-            SUITES.len() + 1
+    #[test]
+    fn an_unknown_guest_is_refused_with_those_there_are() {
+        assert_eq!(select(&[]).expect("all").len(), GUESTS.len());
+        let one = select(&["6.1".to_owned()]).expect("known");
+        assert_eq!((one.len(), one[0].kernel.suite), (1, "bookworm"));
+        let error = select(&["4.19".to_owned()]).expect_err("unknown");
+        assert_eq!(
+            error.to_string(),
+            "no guest 4.19; there are 5.10, 6.1, 6.12, 7.2, systemd"
         );
     }
-    Ok(binaries)
 }

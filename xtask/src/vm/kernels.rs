@@ -21,44 +21,29 @@ pub struct Kernel {
     pub suite: &'static str,
 }
 
-/// Oldest first.
-pub const KERNELS: &[Kernel] = &[
-    Kernel {
-        series: "5.10",
-        suite: "bullseye",
-    },
-    Kernel {
-        series: "6.1",
-        suite: "bookworm",
-    },
-    Kernel {
-        series: "6.12",
-        suite: "bookworm-backports",
-    },
-    Kernel {
-        series: "7.2",
-        suite: "trixie-backports",
-    },
-];
+/// The kernel of Debian 11, and the oldest that Saker works on.
+pub const LINUX_5_10: Kernel = Kernel {
+    series: "5.10",
+    suite: "bullseye",
+};
 
-/// The kernels of these series, or all.
-pub fn select(series: &[String]) -> Result<Vec<&'static Kernel>> {
-    if series.is_empty() {
-        return Ok(KERNELS.iter().collect());
-    }
-    series
-        .iter()
-        .map(|wanted| {
-            KERNELS
-                .iter()
-                .find(|kernel| kernel.series == wanted)
-                .with_context(|| {
-                    let known: Vec<_> = KERNELS.iter().map(|kernel| kernel.series).collect();
-                    format!("no kernel {wanted}; there are {}", known.join(", "))
-                })
-        })
-        .collect()
-}
+/// The kernel of Debian 12.
+pub const LINUX_6_1: Kernel = Kernel {
+    series: "6.1",
+    suite: "bookworm",
+};
+
+/// The kernel of Debian 13.
+pub const LINUX_6_12: Kernel = Kernel {
+    series: "6.12",
+    suite: "bookworm-backports",
+};
+
+/// The kernel of nearly today.
+pub const LINUX_7_2: Kernel = Kernel {
+    series: "7.2",
+    suite: "trixie-backports",
+};
 
 impl Kernel {
     /// Its image from the cache, fetched and unpacked the first time.
@@ -210,18 +195,5 @@ mod tests {
         );
         check("Package: a\nDepends: b\n", None);
         check("Package: a\n", None);
-    }
-
-    #[test]
-    fn an_unknown_series_is_refused_with_those_there_are() {
-        let all = select(&[]).expect("all");
-        assert_eq!(all.len(), KERNELS.len());
-        let one = select(&["6.1".to_owned()]).expect("known");
-        assert_eq!((one.len(), one[0].suite), (1, "bookworm"));
-        let error = select(&["4.19".to_owned()]).expect_err("unknown");
-        assert_eq!(
-            error.to_string(),
-            "no kernel 4.19; there are 5.10, 6.1, 6.12, 7.2"
-        );
     }
 }

@@ -35,6 +35,25 @@ pub const PLAIN: Userland = Userland {
     ],
 };
 
+/// That, with systemd as the first program, and containerd as a node of a cluster has it.
+pub const WITH_SYSTEMD: Userland = Userland {
+    name: "systemd",
+    packages: &[
+        "base-files",
+        "busybox-static",
+        "containerd",
+        "coreutils",
+        "dash",
+        "libgcc-s1",
+        "mount",
+        "runc",
+        "systemd",
+        "systemd-sysv",
+        "tar",
+        "util-linux",
+    ],
+};
+
 /// Folders that are links on a Debian whose `/usr` is merged.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
 
