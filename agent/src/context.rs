@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod names;
+pub mod pickle;
 pub mod process;
 pub mod procfs;
 pub mod runtime;
