@@ -236,3 +236,24 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     });
     receiver
 }
+
+/// Asserts that the summary of a stopped agent accounts for every event: seen = delivered + filtered + lost.
+pub fn assert_books_close(stopped: &Stopped) {
+    let summary = stopped
+        .log
+        .iter()
+        .find(|line| line.contains("stopped: "))
+        .unwrap_or_else(|| panic!("no summary: {:?}", stopped.log));
+    let number = |name: &str| -> u64 {
+        let rest = summary.split(&format!(" {name}=")).nth(1);
+        let digits = rest.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        digits
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in {summary}"))
+    };
+    assert_eq!(
+        number("seen"),
+        number("delivered") + number("filtered") + number("lost"),
+        "{summary}"
+    );
+}

@@ -49,8 +49,8 @@ pub struct Wanted<'a> {
     pub image: &'a str,
     /// Program and arguments.
     pub command: &'a [&'a str],
-    /// Device nodes of the host, given under the same path.
-    pub devices: &'a [&'a str],
+    /// Device nodes: on the host, in the container.
+    pub devices: &'a [(&'a str, &'a str)],
     /// Labels.
     pub labels: &'a [(&'a str, &'a str)],
     /// Mounts: from, to.

@@ -49,3 +49,18 @@ pub fn program(name: &str) -> PathBuf {
     );
     path
 }
+
+/// Makes a character device node, which need not have a driver.
+pub fn make_device(path: &Path, major: u32, minor: u32) {
+    use std::os::unix::ffi::OsStrExt as _;
+    let node = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no NUL in a path");
+    // SAFETY: the path is a NUL-terminated string that outlives the call.
+    let made = unsafe {
+        libc::mknod(
+            node.as_ptr(),
+            libc::S_IFCHR | 0o666,
+            libc::makedev(major, minor),
+        )
+    };
+    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+}

@@ -55,6 +55,12 @@ fn rules(folder: &std::path::Path) -> std::path::PathBuf {
 
 /// An agent that knows no runtime but this one.
 fn agent(containerd: &Containerd, folder: &std::path::Path, more: &str) -> Agent {
+    let rules = rules(folder);
+    let config = config(containerd, folder, more);
+    Agent::start_with(&config, &["--rules", rules.to_str().expect("UTF-8")])
+}
+
+fn config(containerd: &Containerd, folder: &std::path::Path, more: &str) -> std::path::PathBuf {
     let config = folder.join("agent.yaml");
     let socket = containerd.socket();
     let text = format!(
@@ -62,8 +68,7 @@ fn agent(containerd: &Containerd, folder: &std::path::Path, more: &str) -> Agent
         socket.display()
     );
     std::fs::write(&config, text).expect("the configuration is written");
-    let rules = rules(folder);
-    Agent::start_with(&config, &["--rules", rules.to_str().expect("UTF-8")])
+    config
 }
 
 fn marked(agent: &mut Agent, marker: &str) -> Value {
@@ -151,4 +156,254 @@ fn an_alert_names_container_image_and_pod() {
             .is_some_and(|at| at > 1_700_000_000_000_000_000),
         "{fields}"
     );
+}
+
+#[test]
+fn a_container_that_lived_for_a_moment_gets_its_names() {
+    let Some(containerd) = Containerd::start_or_skip() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let digest = containerd.import(IMAGE, &["/bin/sh"]);
+    let mut agent = agent(&containerd, folder.path(), "");
+    for round in 0..10 {
+        // A pod of its own each time: nothing is known of it beforehand.
+        let pod = containerd.pod(&format!("brief-{round}"), LABELS, NOTES);
+        let marker = format!("marked-brief-{round}");
+        let id = containerd.run(
+            &pod,
+            &Wanted {
+                name: "brief",
+                image: IMAGE,
+                command: &["/bin/true", &marker],
+                ..Wanted::default()
+            },
+        );
+        let fields = marked(&mut agent, &format!("brief-{round}"));
+        check(&fields, &pod, &id, IMAGE, &digest);
+    }
+}
+
+#[test]
+fn two_hundred_containers_at_once_all_get_their_names() {
+    let Some(containerd) = Containerd::start_or_skip() else {
+        return;
+    };
+    const COUNT: usize = 200;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let digest = containerd.import(IMAGE, &["/bin/sh"]);
+    let mut agent = agent(&containerd, folder.path(), "");
+    let pod = containerd.pod("crowd", LABELS, NOTES);
+    let wanted = Wanted {
+        name: "many",
+        image: IMAGE,
+        command: &["/bin/true", "marked-many"],
+        ..Wanted::default()
+    };
+    let ids = containerd.run_many(&pod, COUNT, 8, &wanted);
+    for (number, id) in ids.iter().enumerate() {
+        let args = format!("marked-many {number}");
+        let alert = agent.await_alert(&args, |alert| alert["output_fields"]["proc.args"] == *args);
+        let fields = &alert["output_fields"];
+        check(fields, &pod, id, IMAGE, &digest);
+        assert_eq!(fields["container.name"], format!("many-{number}"));
+    }
+    let stopped = agent.stop();
+    saker_tests::agent::assert_books_close(&stopped);
+}
+
+#[test]
+fn exec_and_new_containers_are_named_also_after_a_restart() {
+    let Some(mut containerd) = Containerd::start_or_skip() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let digest = containerd.import(IMAGE, &["/bin/sh"]);
+    let pod = containerd.pod("lasting", LABELS, NOTES);
+    let wanted = Wanted {
+        name: "main",
+        image: IMAGE,
+        command: &["/bin/sleep", "1000"],
+        ..Wanted::default()
+    };
+    let id = containerd.run(&pod, &wanted);
+    let mut agent = agent(&containerd, folder.path(), "");
+    containerd.exec(&id, &["/bin/true", "marked-exec"]);
+    check(&marked(&mut agent, "exec"), &pod, &id, IMAGE, &digest);
+
+    containerd.restart();
+    containerd.exec(&id, &["/bin/true", "marked-after"]);
+    check(&marked(&mut agent, "after"), &pod, &id, IMAGE, &digest);
+    let later = Wanted {
+        name: "later",
+        command: &["/bin/true", "marked-later"],
+        ..wanted
+    };
+    let second = containerd.run(&pod, &later);
+    check(&marked(&mut agent, "later"), &pod, &second, IMAGE, &digest);
+}
+
+#[test]
+fn a_runtime_that_hangs_delays_events_and_hides_none() {
+    let Some(containerd) = Containerd::start_or_skip() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let digest = containerd.import(IMAGE, &["/bin/sh"]);
+    let pod = containerd.pod("waiting", LABELS, NOTES);
+    let id = containerd.run(
+        &pod,
+        &Wanted {
+            name: "main",
+            image: IMAGE,
+            command: &[
+                "/bin/sh",
+                "-c",
+                "n=0; while true; do n=$((n+1)); /bin/true marked-$n; usleep 50000; done",
+            ],
+            ..Wanted::default()
+        },
+    );
+    containerd.signal(libc::SIGSTOP);
+    let mut agent = agent(&containerd, folder.path(), ", hold_ms: 200");
+    let of_this = |alert: &Value| alert["output_fields"]["container.full_id"] == *id;
+    let incomplete = agent.await_alert("an event without metadata", of_this);
+    let fields = &incomplete["output_fields"];
+    assert_eq!(fields["container.incomplete"], true, "{fields}");
+    for unknown in [
+        "container.name",
+        "container.image.repository",
+        "k8s.pod.name",
+    ] {
+        assert!(fields[unknown].is_null(), "{unknown} of {fields}");
+    }
+    agent.await_log("does not answer");
+    containerd.signal(libc::SIGCONT);
+    let complete = agent.await_alert("an event with metadata", |alert| {
+        of_this(alert) && alert["output_fields"]["container.incomplete"] == false
+    });
+    check(&complete["output_fields"], &pod, &id, IMAGE, &digest);
+    agent.await_log("answers again");
+
+    // One container's events keep their order, also where some of them waited.
+    let stopped = agent.stop();
+    let numbers: Vec<u64> = stopped
+        .alerts
+        .iter()
+        .filter(|alert| of_this(alert))
+        .filter_map(|alert| alert["output_fields"]["evt.num"].as_u64())
+        .collect();
+    assert!(numbers.is_sorted(), "{numbers:?}");
+    saker_tests::agent::assert_books_close(&stopped);
+}
+
+#[test]
+fn the_seed_rule_tells_an_approved_image_from_another() {
+    let Some(seed) = saker_tests::shared("seed-falco-ml-rules.yaml") else {
+        return;
+    };
+    let Some(containerd) = Containerd::start_or_skip() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    containerd.import(IMAGE, &["/bin/sh"]);
+    let digest = containerd.import("registry.internal/web:v1", &["/bin/sh"]);
+    let node = folder.path().join("gpu");
+    saker_tests::make_device(&node, 195, 0);
+    let node = node.to_str().expect("UTF-8");
+    let config = config(&containerd, folder.path(), "");
+    let marked_rules = rules(folder.path());
+    let paths = [&seed, &marked_rules].map(|path| path.to_str().expect("UTF-8"));
+    let mut agent = Agent::start_with(&config, &["--rules", paths[0], "--rules", paths[1]]);
+    let pod = containerd.pod("gpus", LABELS, NOTES);
+    for (name, image) in [
+        ("approved", IMAGE),
+        ("stranger", "registry.internal/web:v1"),
+    ] {
+        let marker = format!("marked-{name}");
+        let wanted = Wanted {
+            name,
+            image,
+            command: &[
+                "/bin/sh",
+                "-c",
+                "cat /dev/nvidia0; exec /bin/sleep 1000",
+                &marker,
+            ],
+            devices: &[(node, "/dev/nvidia0")],
+            ..Wanted::default()
+        };
+        containerd.run(&pod, &wanted);
+        let fields = marked(&mut agent, name);
+        assert_eq!(
+            fields["container.gpus"],
+            serde_json::json!(["/dev/nvidia0"]),
+            "{fields}"
+        );
+    }
+    let rule = "GPU Device Access by Non-ML Container";
+    let alert = agent.await_rule(rule, "container=stranger");
+    assert_eq!(alert["output_fields"]["fd.name"], "/dev/nvidia0");
+    let fields = marked(&mut agent, "stranger");
+    assert_eq!(fields["container.image.digest"], digest);
+    let stopped = agent.stop();
+    let of_approved = stopped.alerts.iter().filter(|alert| {
+        alert["rule"] == rule && alert["output_fields"]["container.name"] == "approved"
+    });
+    assert_eq!(of_approved.count(), 0);
+}
+
+#[test]
+fn broken_runtimes_beside_a_working_one_hurt_nobody() {
+    let Some(containerd) = Containerd::start_or_skip() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let digest = containerd.import(IMAGE, &["/bin/sh"]);
+    let garbage = folder.path().join("garbage.sock");
+    let silent = folder.path().join("silent.sock");
+    let closing = folder.path().join("closing.sock");
+    serve(&garbage, |mut stream| {
+        let junk = [0xff; 4096];
+        while std::io::Write::write_all(&mut stream, &junk).is_ok() {}
+    });
+    serve(&silent, |mut stream| {
+        // Takes everything, says nothing.
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    serve(&closing, drop);
+    let config = folder.path().join("agent.yaml");
+    let text = format!(
+        "http: {{listen: '127.0.0.1:0'}}\ncontainers: {{cri_sockets: ['{0}', '{1}', '{2}', '{3}'], docker_sockets: ['{0}', '{1}', '{2}']}}\n",
+        garbage.display(),
+        silent.display(),
+        closing.display(),
+        containerd.socket().display()
+    );
+    std::fs::write(&config, text).expect("the configuration is written");
+    let rules = rules(folder.path());
+    let mut agent = Agent::start_with(&config, &["--rules", rules.to_str().expect("UTF-8")]);
+    let pod = containerd.pod("sane", LABELS, NOTES);
+    let wanted = Wanted {
+        name: "main",
+        image: IMAGE,
+        command: &["/bin/true", "marked-sane"],
+        ..Wanted::default()
+    };
+    let id = containerd.run(&pod, &wanted);
+    check(&marked(&mut agent, "sane"), &pod, &id, IMAGE, &digest);
+    for broken in [&garbage, &silent, &closing] {
+        agent.await_log(&format!("{} does not answer", broken.display()));
+    }
+    assert!(agent.stop().status.success());
+}
+
+/// A socket on which every connection is given to `talk`, in a thread of its own, until the test ends.
+fn serve(path: &std::path::Path, talk: fn(std::os::unix::net::UnixStream)) {
+    let listener = std::os::unix::net::UnixListener::bind(path).expect("a socket");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || talk(stream));
+        }
+    });
 }

@@ -223,9 +223,9 @@ pub fn container_config(wanted: &Wanted<'_>) -> ContainerConfig {
         host_path: (*from).into(),
         readonly: true,
     });
-    let devices = wanted.devices.iter().map(|path| Device {
-        container_path: (*path).into(),
-        host_path: (*path).into(),
+    let devices = wanted.devices.iter().map(|(from, to)| Device {
+        container_path: (*to).into(),
+        host_path: (*from).into(),
         permissions: "rwm".into(),
     });
     let namespaces = Namespaces {

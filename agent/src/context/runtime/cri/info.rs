@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::context::runtime::metadata::{is_gpu_node, nvidia_visible, text};
 
@@ -11,7 +11,9 @@ use crate::context::runtime::metadata::{is_gpu_node, nvidia_visible, text};
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Info {
+    #[serde(deserialize_with = "or_default")]
     config: Config,
+    #[serde(deserialize_with = "or_default")]
     runtime_spec: Spec,
     /// CRI-O says it here, containerd in the configuration.
     privileged: Option<bool>,
@@ -24,9 +26,11 @@ pub struct Info {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Config {
+    #[serde(deserialize_with = "or_default")]
     image: ConfigImage,
+    #[serde(deserialize_with = "or_default")]
     linux: ConfigLinux,
-    #[serde(rename = "CDI_devices")]
+    #[serde(rename = "CDI_devices", deserialize_with = "or_default")]
     cdi_devices: Vec<CdiDevice>,
 }
 
@@ -58,15 +62,20 @@ struct CdiDevice {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Spec {
+    #[serde(deserialize_with = "or_default")]
     process: Process,
+    #[serde(deserialize_with = "or_default")]
     linux: Linux,
+    #[serde(deserialize_with = "or_default")]
     annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Process {
+    #[serde(deserialize_with = "or_default")]
     user: User,
+    #[serde(deserialize_with = "or_default")]
     env: Vec<String>,
 }
 
@@ -80,6 +89,7 @@ struct User {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Linux {
+    #[serde(deserialize_with = "or_default")]
     devices: Vec<Device>,
 }
 
@@ -87,6 +97,15 @@ struct Linux {
 #[serde(default)]
 struct Device {
     path: String,
+}
+
+/// Go writes null for what is empty.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Info {
@@ -206,6 +225,8 @@ mod tests {
         let crio = info(r#"{"privileged":false,"runtimeSpec":{"process":{"user":{"uid":0}}}}"#)
             .expect("right");
         assert_eq!((crio.privileged(), &*crio.user()), (Some(false), "0"));
+        let nulls = r#"{"config":null,"runtimeSpec":{"process":{"env":null},"linux":{"devices":null},"annotations":null}}"#;
+        assert_eq!(info(nulls).expect("null is nothing").gpus().len(), 0);
     }
 
     #[test]
@@ -217,7 +238,6 @@ mod tests {
         );
         for json in [
             "",
-            "[]",
             "null",
             "{",
             r#"{"config":7}"#,
