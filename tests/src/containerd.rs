@@ -309,21 +309,26 @@ impl Drop for Containerd {
         }
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
-        // Whatever is left belongs to this daemon alone: its shims have its folder on their command line.
-        for pid in processes_of(self.folder.path()) {
-            // SAFETY: kill takes two numbers.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-        let _ = unmount_below(self.folder.path());
-        let mut hierarchies: Vec<PathBuf> = vec!["/sys/fs/cgroup".into()];
-        let inner = fs::read_dir("/sys/fs/cgroup")
-            .into_iter()
-            .flatten()
-            .flatten();
-        hierarchies.extend(inner.map(|entry| entry.path()));
-        for hierarchy in hierarchies {
-            remove_cgroups(&hierarchy.join(self.cgroup.trim_start_matches('/')));
-        }
+        clean_up(self.folder.path(), self.cgroup.trim_start_matches('/'));
+    }
+}
+
+/// Ends whatever else a daemon with this folder left behind: shims, mounts, and its cgroups in every hierarchy.
+pub(crate) fn clean_up(folder: &Path, cgroup: &str) {
+    // It belongs to that daemon alone: its folder is on the command line.
+    for pid in processes_of(folder) {
+        // SAFETY: kill takes two numbers.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    let _ = unmount_below(folder);
+    let mut hierarchies: Vec<PathBuf> = vec!["/sys/fs/cgroup".into()];
+    let inner = fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten();
+    hierarchies.extend(inner.map(|entry| entry.path()));
+    for hierarchy in hierarchies {
+        remove_cgroups(&hierarchy.join(cgroup));
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod cgroup;
 pub mod containerd;
+pub mod docker;
 pub mod image;
 pub mod scenario;
 pub mod skip;

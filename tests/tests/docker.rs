@@ -35,8 +35,23 @@ fn dockers_containers_are_named_brief_ones_too() {
         let (name, marker) = (format!("brief-{round}"), format!("marked-{round}"));
         // Removed as soon as it ends, and it ends at once.
         let args = [
-            "run", "--rm", "--network", "none", "--name", &name, "--label", "role=worker", "--user", "1000:1000",
-            "--device", &device, "--volume", "/etc:/host/etc:ro", IMAGE, "/bin/true", &marker,
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--name",
+            &name,
+            "--label",
+            "role=worker",
+            "--user",
+            "1000:1000",
+            "--device",
+            &device,
+            "--volume",
+            "/etc:/host/etc:ro",
+            IMAGE,
+            "/bin/true",
+            &marker,
         ];
         docker.docker(&args);
         let alert = agent.await_alert(&marker, |alert| {
@@ -57,15 +72,27 @@ fn dockers_containers_are_named_brief_ones_too() {
         for (field, value) in expected {
             assert_eq!(fields[field], value, "{field} of {fields}");
         }
-        for field in ["container.incomplete", "container.privileged", "container.host_network"] {
+        for field in [
+            "container.incomplete",
+            "container.privileged",
+            "container.host_network",
+        ] {
             assert_eq!(fields[field], false, "{field} of {fields}");
         }
         // Docker names the node on the host, not the one in the container.
         assert!(fields["container.gpus"].is_array(), "{fields}");
         let id = fields["container.full_id"].as_str().expect("an id");
-        assert_eq!((id.len(), &id[..12]), (64, fields["container.id"].as_str().expect("an id")));
+        assert_eq!(
+            (id.len(), &id[..12]),
+            (64, fields["container.id"].as_str().expect("an id"))
+        );
         let image_id = fields["container.image.id"].as_str().expect("an id");
-        assert!(docker.docker(&["image", "inspect", IMAGE]).contains(image_id), "{image_id}");
+        assert!(
+            docker
+                .docker(&["image", "inspect", IMAGE])
+                .contains(image_id),
+            "{image_id}"
+        );
     }
     saker_tests::agent::assert_books_close(&agent.stop());
 }

@@ -269,6 +269,7 @@ struct HostConfig {
 #[serde(default, rename_all = "PascalCase")]
 struct HostDevice {
     path_on_host: String,
+    path_in_container: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -410,12 +411,12 @@ fn pod(labels: &[metadata::Pair], ip: &str) -> Option<Pod> {
 }
 
 fn gpus(config: &Config, host: &HostConfig) -> Vec<Box<str>> {
-    let devices = host
-        .devices
-        .iter()
-        .flatten()
-        .map(|device| device.path_on_host.as_str());
-    let mut gpus: Vec<Box<str>> = devices.filter(|path| is_gpu_node(path)).map(text).collect();
+    // A node may have another name inside; by the one that says what it is.
+    let devices = host.devices.iter().flatten().filter_map(|device| {
+        let names = [&device.path_on_host, &device.path_in_container];
+        names.into_iter().find(|path| is_gpu_node(path))
+    });
+    let mut gpus: Vec<Box<str>> = devices.map(|path| text(path)).collect();
     for request in host.device_requests.iter().flatten() {
         let names = request.device_ids.iter().flatten();
         if request.driver == "cdi" {
@@ -487,7 +488,7 @@ mod tests {
             "Config":{{"Image":"busybox:1","User":"7:8","Labels":{{"b":"2","a":"1"}},"Env":null,
               "Healthcheck":{{"Test":["CMD-SHELL","true || false"]}}}},
             "HostConfig":{{"Privileged":true,"NetworkMode":"host","PidMode":"","IpcMode":"private","Devices":[
-              {{"PathOnHost":"/dev/nvidia0"}},{{"PathOnHost":"/dev/fuse"}}],
+              {{"PathOnHost":"/dev/nvidia0","PathInContainer":"/x"}},{{"PathOnHost":"/dev/fuse"}},{{"PathOnHost":"/y","PathInContainer":"/dev/kfd"}}],
               "DeviceRequests":[{{"Driver":"","Count":-1,"DeviceIDs":null,"Capabilities":[["gpu"]]}}]}},
             "Mounts":[{{"Source":"/a","Destination":"/b","Mode":"ro","RW":false,"Propagation":"rprivate"}}],
             "NetworkSettings":{{"IPAddress":"","Networks":{{"x":{{"IPAddress":"10.0.0.7"}}}}}},"Unknown":[1]}}"#
@@ -523,7 +524,7 @@ mod tests {
         );
         assert_eq!(
             found.gpus.iter().map(|gpu| &**gpu).collect::<Vec<_>>(),
-            ["/dev/nvidia0", "nvidia.com/gpu=all"]
+            ["/dev/kfd", "/dev/nvidia0", "nvidia.com/gpu=all"]
         );
         assert_eq!(
             (&*found.mounts[0].source, found.mounts[0].writable),

@@ -97,6 +97,25 @@ struct Linux {
 #[serde(default)]
 struct Device {
     path: String,
+    major: i64,
+    minor: i64,
+}
+
+/// NVIDIA's fixed major number: the minor is the GPU's.
+const NVIDIA_MAJOR: i64 = 195;
+
+impl Device {
+    /// The node's path where it is an accelerator's; the usual path of one that was given under another name.
+    fn gpu(&self) -> Option<Box<str>> {
+        if is_gpu_node(&self.path) {
+            return Some(text(&self.path));
+        }
+        (self.major == NVIDIA_MAJOR).then(|| match self.minor {
+            255 => "/dev/nvidiactl".into(),
+            254 => "/dev/nvidia-modeset".into(),
+            minor => format!("/dev/nvidia{minor}").into(),
+        })
+    }
 }
 
 /// Go writes null for what is empty.
@@ -153,8 +172,8 @@ impl Info {
     /// The accelerators that the container was given: by node, by CDI name, or by NVIDIA's environment variable.
     pub fn gpus(&self) -> Vec<Box<str>> {
         let spec = &self.runtime_spec;
-        let nodes = spec.linux.devices.iter().map(|device| device.path.as_str());
-        let mut gpus: Vec<Box<str>> = nodes.filter(|path| is_gpu_node(path)).map(text).collect();
+        let nodes = spec.linux.devices.iter().filter_map(Device::gpu);
+        let mut gpus: Vec<Box<str>> = nodes.collect();
         let asked = self
             .config
             .cdi_devices
@@ -199,7 +218,7 @@ mod tests {
                 "image":{"image":"sha256:1","user_specified_image":"a:1"},
                 "linux":{"security_context":{"privileged":true}},"CDI_devices":[{"name":"nvidia.com/gpu=1"}]},
                 "runtimeSpec":{"process":{"user":{"uid":7,"gid":8},"env":["PATH=/","NVIDIA_VISIBLE_DEVICES=all"]},
-                "linux":{"devices":[{"path":"/dev/nvidia0","type":"c","major":195},{"path":"/dev/fuse"}]},
+                "linux":{"devices":[{"path":"/dev/nvidia0","type":"c","major":195},{"path":"/dev/fuse"},{"path":"/x","major":195,"minor":3}]},
                 "annotations":{"cdi.k8s.io/x":"nvidia.com/gpu=2,amd.com/gpu=0","other":"y"}}}"#,
         )
         .expect("it is right");
@@ -208,6 +227,7 @@ mod tests {
         assert_eq!(containerd.user_image(), "a:1");
         let expected = [
             "/dev/nvidia0",
+            "/dev/nvidia3",
             "amd.com/gpu=0",
             "nvidia.com/gpu=1",
             "nvidia.com/gpu=2",
