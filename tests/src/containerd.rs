@@ -170,7 +170,7 @@ impl Containerd {
         annotations: &[(&str, &str)],
     ) -> Result<Pod, String> {
         let uid = format!("uid-{name}");
-        let parent = format!("{}/kubepods/burstable/pod{uid}", self.cgroup);
+        let parent = self.pod_cgroup(&uid);
         let config = cri::pod_config(name, &uid, &parent, labels, annotations);
         let id = self.runtime.run_pod(&config)?;
         Ok(Pod {
@@ -179,6 +179,27 @@ impl Containerd {
             uid,
             config,
         })
+    }
+
+    /// Where a pod's containers go, as a kubelet names it for the cgroup driver of this machine.
+    fn pod_cgroup(&self, uid: &str) -> String {
+        if systemd_runs() {
+            // A hyphen in a slice's name stands for a slice within a slice.
+            let uid = uid.replace('-', "_");
+            format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice")
+        } else {
+            format!("{}/kubepods/burstable/pod{uid}", self.cgroup)
+        }
+    }
+
+    /// The cgroup that a container of this pod must be in, from the root of a hierarchy.
+    pub fn cgroup_of(&self, pod: &Pod, container: &str) -> String {
+        let parent = self.pod_cgroup(&pod.uid);
+        if systemd_runs() {
+            format!("{parent}/cri-containerd-{container}.scope")
+        } else {
+            format!("{parent}/{container}")
+        }
     }
 
     /// Makes a container without starting it; returns its id.
@@ -332,6 +353,11 @@ pub(crate) fn clean_up(folder: &Path, cgroup: &str) {
     }
 }
 
+/// Is systemd this machine's first program? Then cgroups are its own, and containers must be its scopes.
+fn systemd_runs() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
 fn spawn(program: &Path, folder: &Path) -> Child {
     let log = fs::OpenOptions::new()
         .append(true)
@@ -361,7 +387,10 @@ fn write_config(folder: &Path) -> io::Result<()> {
          [{cri}]\nrestrict_oom_score_adj = true\ndisable_apparmor = true\nsandbox_image = 'localhost/pause:1'\n\
          disable_tcp_service = true\nstream_server_address = '127.0.0.1'\nstream_server_port = '0'\n\
          [{cri}.containerd]\nsnapshotter = 'native'\n\
-         [{cri}.cni]\nbin_dir = '{at}/cni'\nconf_dir = '{at}/cni'\n"
+         [{cri}.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n\
+         [{cri}.containerd.runtimes.runc.options]\nSystemdCgroup = {}\n\
+         [{cri}.cni]\nbin_dir = '{at}/cni'\nconf_dir = '{at}/cni'\n",
+        systemd_runs()
     );
     fs::write(folder.join("config.toml"), text)
 }

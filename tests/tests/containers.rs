@@ -131,6 +131,11 @@ fn an_alert_names_container_image_and_pod() {
             ..Wanted::default()
         },
     );
+    // Of the machine's cgroup driver: with systemd a scope, else a folder with the bare id. The sandbox's own container stays.
+    let cgroup = containerd.cgroup_of(&pod, &pod.id);
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    let is_there = |root: &str| std::path::Path::new(&format!("{root}{cgroup}")).is_dir();
+    assert!(roots.into_iter().any(is_there), "no cgroup {cgroup}");
     // busybox sleep refuses an argument that is no number, but it was started with it.
     let fields = marked(&mut agent, "first");
     check(&fields, &pod, &id, IMAGE, &digest);

@@ -55,9 +55,9 @@ pub const SYSTEMD: Kit = Kit {
     name: "systemd",
     userland: &WITH_SYSTEMD,
     package: "saker-tests",
-    suites: &["lifecycle"],
-    arguments: "--exact both_signals_stop_it_with_a_summary",
-    left_out: "the other tests of the agent from outside (this guest shows that it works under systemd)",
+    suites: &["containers"],
+    arguments: "--exact an_alert_names_container_image_and_pod",
+    left_out: "the other tests of containers (this guest is for the names of systemd's cgroups)",
     main: include_bytes!("guest/systemd.sh"),
     files: &[
         (
@@ -68,6 +68,10 @@ pub const SYSTEMD: Kit = Kit {
             "etc/systemd/system/saker-tests.service",
             include_bytes!("guest/saker-tests.service"),
         ),
+        // The runtime copies these into every pod.
+        ("etc/hostname", b"node\n"),
+        ("etc/hosts", b"127.0.0.1 localhost node\n"),
+        ("etc/resolv.conf", b""),
         // Any id will do; without one systemd takes this for a first boot and sets up the machine.
         ("etc/machine-id", b"00000000000000000000000000005a4e\n"),
     ],
