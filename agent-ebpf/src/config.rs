@@ -47,6 +47,9 @@ pub fn extension_key(extension: &[u8]) -> Option<[u64; 2]> {
 pub const OPEN_PREFIX_BYTES: usize = 32;
 const PREFIX_WORDS: usize = OPEN_PREFIX_BYTES / 8;
 
+/// Most environment variables that [`Settings`] can ask for.
+pub const ENV_NAMES_MAX: usize = 16;
+
 /// What the programs report and what they drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -60,8 +63,14 @@ pub struct Settings {
     pub prefixes_len: u32,
     /// `OPEN_BY_*` bits: how opens are filtered.
     pub open_filter: u32,
+    /// Entries of `env` in use; 0 leaves environments alone.
+    pub env_len: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Paths to report.
     pub prefixes: [OpenPrefix; OPEN_PREFIXES_MAX],
+    /// Environment variables to report, as `NAME=`.
+    pub env: [OpenPrefix; ENV_NAMES_MAX],
 }
 
 /// The device numbers to report. In a map and not among the settings: drivers are loaded and get their numbers while
@@ -151,10 +160,16 @@ impl Settings {
         report_threads: 0,
         prefixes_len: 0,
         open_filter: 0,
+        env_len: 0,
+        reserved: 0,
         prefixes: [OpenPrefix {
             mask: [0; PREFIX_WORDS],
             value: [0; PREFIX_WORDS],
         }; OPEN_PREFIXES_MAX],
+        env: [OpenPrefix {
+            mask: [0; PREFIX_WORDS],
+            value: [0; PREFIX_WORDS],
+        }; ENV_NAMES_MAX],
     };
 }
 
@@ -184,13 +199,17 @@ pub struct Field {
     pub key: &'static str,
     /// The struct, by its name in the kernel.
     pub type_name: &'static str,
-    /// Members from the struct to the value, with dots between; anonymous members are not named.
+    /// Members from the struct to the value, with dots between; anonymous members are not named. Where kernels name a
+    /// member differently, its names with `|` between, the first that is there counts. [`SIZE`]: the struct's size.
     pub path: &'static str,
     /// Bytes that the programs read there. 0: the field's address is used, not its value.
     pub bytes: u32,
     /// Who needs it.
     pub group: Group,
 }
+
+/// In the place of members: the size of the struct itself.
+pub const SIZE: &str = "sizeof";
 
 /// Marks a field that the running kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -289,6 +308,34 @@ offsets! {
         inode_nlink: "inode" "i_nlink" 4,
         inode_sb: "inode" "i_sb" 8,
         super_block_dev: "super_block" "s_dev" 4,
+    }
+    Group::Extra("owner, permissions and times of the executable") => {
+        inode_mode: "inode" "i_mode" 2,
+        inode_uid: "inode" "i_uid" 4,
+        inode_gid: "inode" "i_gid" 4,
+        inode_ctime_s: "inode" "i_ctime_sec|__i_ctime.tv_sec|i_ctime.tv_sec" 8,
+        // 4 bytes wide since 6.11 and 8 before; its value fits in the lower 4, which stand first on every supported machine.
+        inode_ctime_ns: "inode" "i_ctime_nsec|__i_ctime.tv_nsec|i_ctime.tv_nsec" 0,
+        inode_mtime_s: "inode" "i_mtime_sec|__i_mtime.tv_sec|i_mtime.tv_sec" 8,
+        inode_mtime_ns: "inode" "i_mtime_nsec|__i_mtime.tv_nsec|i_mtime.tv_nsec" 0,
+    }
+    Group::Extra("the layer of a container's file system that holds the executable") => {
+        super_block_magic: "super_block" "s_magic" 8,
+        // An overlay's inode continues behind the struct with the dentry of the layer of changes. `struct ovl_inode` is in a
+        // module's type information on many kernels; where it is at hand, it is checked.
+        inode_size: "inode" "sizeof" 0,
+    }
+    Group::Extra("capabilities") => {
+        cred_cap_permitted: "cred" "cap_permitted" 8,
+        cred_cap_effective: "cred" "cap_effective" 8,
+        cred_cap_inheritable: "cred" "cap_inheritable" 8,
+    }
+    Group::Extra("environment variables") => {
+        mm_env_start: "mm_struct" "env_start" 8,
+        mm_env_end: "mm_struct" "env_end" 8,
+    }
+    Group::Extra("start of the pid namespace") => {
+        pid_ns_child_reaper: "pid_namespace" "child_reaper" 8,
     }
     Group::Extra("login user and audit session") => {
         task_loginuid: "task_struct" "loginuid" 4,

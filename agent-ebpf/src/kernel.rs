@@ -30,6 +30,11 @@ const NAME_BYTES_MAX: u32 = 255;
 
 /// `enum pid_type` since 4.19: the session's place in `signal_struct.pids`.
 const PIDTYPE_SID: u32 = 3;
+/// The process group's.
+const PIDTYPE_PGID: u32 = 2;
+
+/// `OVERLAYFS_SUPER_MAGIC`
+const OVERLAY_MAGIC: u64 = 0x794c_7630;
 
 /// `signal_struct.flags`: the group is ending with one code for all.
 const SIGNAL_GROUP_EXIT: u32 = 4;
@@ -186,6 +191,12 @@ pub struct Ids {
     pub pid_ns: u32,
     /// Its session leader, in the initial namespace.
     pub session_leader: u32,
+    /// Its process group, in the initial namespace.
+    pub pgid: u32,
+    /// The same in its own pid namespace; 0 when the group came from outside.
+    pub ns_pgid: u32,
+    /// When the namespace's first process started.
+    pub pid_ns_start_ns: u64,
 }
 
 /// Reads [`Ids`] of a thread group leader; zeros on a kernel that lacks a field for them.
@@ -196,6 +207,9 @@ pub fn ids(task: Address) -> Ids {
             ns_tgid: 0,
             pid_ns: 0,
             session_leader: 0,
+            pgid: 0,
+            ns_pgid: 0,
+            pid_ns_start_ns: 0,
         };
     }
     let pid: Address = read(task, offset!(task_thread_pid));
@@ -204,7 +218,24 @@ pub fn ids(task: Address) -> Ids {
     let namespace: Address = read(own, offset!(upid_ns));
     let signal: Address = read(task, offset!(task_signal));
     let session: Address = read(signal, offset!(signal_pids) + PIDTYPE_SID * 8);
+    let group: Address = read(signal, offset!(signal_pids) + PIDTYPE_PGID * 8);
+    let group_level: u32 = read(group, offset!(pid_level));
+    let group_own =
+        group + u64::from(offset!(pid_numbers)) + u64::from(level) * u64::from(UPID_BYTES);
+    let ns_pgid: u32 = if group_level >= level {
+        read(group_own, offset!(upid_nr))
+    } else {
+        0
+    };
+    let first: Address = if present(offset!(pid_ns_child_reaper)) {
+        read(namespace, offset!(pid_ns_child_reaper))
+    } else {
+        0
+    };
     Ids {
+        pgid: read(group, offset!(pid_numbers) + offset!(upid_nr)),
+        ns_pgid,
+        pid_ns_start_ns: read(first, offset!(task_start)),
         ns_tgid: read(own, offset!(upid_nr)),
         pid_ns: read(namespace, offset!(pid_ns_inum)),
         session_leader: read(session, offset!(pid_numbers) + offset!(upid_nr)),
@@ -244,6 +275,97 @@ pub fn inode(dentry: Address) -> Inode {
         links: read(inode, offset!(inode_nlink)),
         device: read(read(inode, offset!(inode_sb)), offset!(super_block_dev)),
     }
+}
+
+/// Who may do what with a file, and when it changed.
+pub struct Attributes {
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+    pub ctime_ns: u64,
+    pub mtime_ns: u64,
+}
+
+/// Reads [`Attributes`] for a dentry; no owner on a kernel that lacks a field for it.
+#[inline(always)]
+pub fn attributes(dentry: Address) -> Attributes {
+    if !present(offset!(dentry_inode))
+        || !present(offset!(inode_mode))
+        || !present(offset!(inode_uid))
+        || !present(offset!(inode_gid))
+    {
+        return Attributes {
+            uid: wire::process::UNSET,
+            gid: wire::process::UNSET,
+            mode: 0,
+            ctime_ns: 0,
+            mtime_ns: 0,
+        };
+    }
+    let inode: Address = read(dentry, offset!(dentry_inode));
+    let mode: u16 = read(inode, offset!(inode_mode));
+    Attributes {
+        uid: read(inode, offset!(inode_uid)),
+        gid: read(inode, offset!(inode_gid)),
+        mode: u32::from(mode),
+        ctime_ns: moment(inode, offset!(inode_ctime_s), offset!(inode_ctime_ns)),
+        mtime_ns: moment(inode, offset!(inode_mtime_s), offset!(inode_mtime_ns)),
+    }
+}
+
+/// Seconds and nanoseconds as one number; 0 for a moment before 1970, or one that the kernel does not show.
+#[inline(always)]
+fn moment(inode: Address, seconds: u32, nanoseconds: u32) -> u64 {
+    if !present(seconds) || !present(nanoseconds) {
+        return 0;
+    }
+    let seconds: u64 = read(inode, seconds);
+    let nanoseconds: u32 = read(inode, nanoseconds);
+    if seconds > u64::MAX / 2_000_000_000 {
+        return 0;
+    }
+    seconds * 1_000_000_000 + u64::from(nanoseconds)
+}
+
+/// The `EXEC_*_LAYER` bits of a file by its dentry.
+#[inline(always)]
+pub fn layer(dentry: Address) -> u32 {
+    if !present(offset!(dentry_inode))
+        || !present(offset!(inode_sb))
+        || !present(offset!(super_block_magic))
+        || !present(offset!(inode_size))
+    {
+        return 0;
+    }
+    let inode: Address = read(dentry, offset!(dentry_inode));
+    let magic: u64 = read(read(inode, offset!(inode_sb)), offset!(super_block_magic));
+    if magic != OVERLAY_MAGIC {
+        return wire::process::EXEC_LAYER_KNOWN;
+    }
+    let upper: Address = read(inode, offset!(inode_size));
+    let upper_inode: Address = read(upper, offset!(dentry_inode));
+    if upper != 0 && upper_inode != 0 {
+        wire::process::EXEC_LAYER_KNOWN | wire::process::EXEC_UPPER_LAYER
+    } else {
+        wire::process::EXEC_LAYER_KNOWN | wire::process::EXEC_LOWER_LAYER
+    }
+}
+
+/// Permitted, effective and inheritable capabilities of a task.
+#[inline(always)]
+pub fn capabilities(task: Address) -> Option<[u64; 3]> {
+    if !present(offset!(cred_cap_permitted))
+        || !present(offset!(cred_cap_effective))
+        || !present(offset!(cred_cap_inheritable))
+    {
+        return None;
+    }
+    let cred: Address = read(task, offset!(task_cred));
+    Some([
+        read(cred, offset!(cred_cap_permitted)),
+        read(cred, offset!(cred_cap_effective)),
+        read(cred, offset!(cred_cap_inheritable)),
+    ])
 }
 
 /// A place in the file system: `struct path`.

@@ -5,7 +5,9 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use saker_ebpf::config::{DeviceTable, EXTENSIONS_MAX};
-use saker_ebpf::wire::{COUNTER_SLOTS, Counters, Exec, Open, PATH_BYTES_MAX};
+use saker_ebpf::wire::{
+    ARGV_BYTES_MAX, COUNTER_SLOTS, Counters, ENV_BYTES_MAX, Exec, Open, PATH_BYTES_MAX,
+};
 
 /// Records on their way to the agent. The loader sets the size; this one only has to be valid.
 #[map]
@@ -45,7 +47,7 @@ pub static OPEN_EXTENSIONS: HashMap<[u64; 2], u8> = HashMap::with_max_entries(EX
 pub static CONNECT_PENDING: HashMap<u64, ConnectPending> = HashMap::with_max_entries(8192, 0);
 
 /// Bytes that the text of an exec record may start within; a power of two, so that a mask bounds an offset.
-pub const EXEC_TEXT_BYTES: usize = 8192;
+pub const EXEC_TEXT_BYTES: usize = 16384;
 /// Room behind the last possible start, for the longest single text.
 const EXEC_SLACK_BYTES: usize = 4096;
 
@@ -55,6 +57,27 @@ pub struct ExecScratch {
     pub exec: Exec,
     pub text: [u8; EXEC_TEXT_BYTES + EXEC_SLACK_BYTES],
     pub walk: Walk,
+    pub env: EnvScan,
+}
+
+/// Where the search through an environment stands. In the map, for the same reason as [`Walk`]'s state.
+#[repr(C)]
+pub struct EnvScan {
+    /// The next string.
+    pub address: u64,
+    /// Behind the last one.
+    pub end: u64,
+    /// Bytes of text that the record holds so far.
+    pub used: u32,
+    /// Bytes of them that are variables.
+    pub env_len: u32,
+    /// 1: `address` is in the middle of a long string.
+    pub is_inside: u32,
+    /// `EXEC_ENV_*` bits.
+    pub flags: u32,
+    /// 1: there is nothing more to look at.
+    pub done: u32,
+    pub reserved: u32,
 }
 
 /// Bytes that the text of an open record may start within; a power of two, so that a mask bounds an offset.
@@ -117,7 +140,9 @@ pub struct ConnectPending {
 }
 
 const _: () = {
-    assert!(size_of::<Exec>() + 3 * PATH_BYTES_MAX < EXEC_TEXT_BYTES);
+    assert!(
+        size_of::<Exec>() + 3 * PATH_BYTES_MAX + ARGV_BYTES_MAX + ENV_BYTES_MAX < EXEC_TEXT_BYTES
+    );
     // The kernel allows no larger value in a per-CPU map.
     assert!(size_of::<ExecScratch>() <= 32 * 1024);
     // The path's start is compared by words.

@@ -5,8 +5,8 @@
 
 use aya_ebpf::Global;
 use saker_ebpf::config::{
-    ABSENT, DEVICE_RANGES_MAX, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED, OPEN_PREFIXES_MAX, Offsets,
-    OpenPrefix, Settings,
+    ABSENT, DEVICE_RANGES_MAX, ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED,
+    OPEN_PREFIXES_MAX, Offsets, OpenPrefix, Settings,
 };
 
 use crate::maps::DEVICES;
@@ -116,6 +116,37 @@ pub fn wants_device(node: u32, major: u32, minor: u32) -> bool {
         at += 1;
     }
     false
+}
+
+/// Are variables of the environment asked for?
+#[inline(always)]
+pub fn wants_env() -> bool {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*settings()).env_len) != 0 }
+}
+
+/// Is a variable with this start asked for?
+#[inline(always)]
+pub fn wants_variable(start: &[u64; 4]) -> bool {
+    // SAFETY: as above; `at` stays within the array.
+    unsafe {
+        let len = core::ptr::read_volatile(&raw const (*settings()).env_len) as usize;
+        let first = (&raw const (*settings()).env).cast::<OpenPrefix>();
+        let mut at = 0;
+        while at < ENV_NAMES_MAX {
+            if at >= len {
+                return false;
+            }
+            let name = first.add(at);
+            let mask = core::ptr::read_volatile(&raw const (*name).mask);
+            let value = core::ptr::read_volatile(&raw const (*name).value);
+            if (OpenPrefix { mask, value }).matches(start) {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
 }
 
 /// Does a path with this start match a wanted prefix?

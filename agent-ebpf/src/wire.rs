@@ -33,6 +33,10 @@ pub const PATH_BYTES_MAX: usize = 1023;
 /// Most bytes of `argv` that an [`Exec`] record carries; longer ones are cut and marked.
 pub const ARGV_BYTES_MAX: usize = 4095;
 
+/// Most bytes of environment variables that an [`Exec`] record carries; more are left out and marked. Of one variable at
+/// most [`PATH_BYTES_MAX`] bytes are read.
+pub const ENV_BYTES_MAX: usize = 4095;
+
 /// What a record is about. The numbers are part of the wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u16)]
@@ -225,14 +229,16 @@ layout! {
         version @ 0, kind @ 2, size @ 4, ktime_ns @ 8, start_ns @ 16, cgroup_id @ 24, tgid @ 32, tid @ 36, ppid @ 40,
         cpu @ 44, uid @ 48, gid @ 52, euid @ 56, egid @ 60, comm @ 64,
     }
-    Exec: 168 {
-        header @ 0, parent_start_ns @ 80, inode @ 88, device @ 96, flags @ 100, argc @ 104, argv_bytes @ 108,
-        loginuid @ 112, audit_session @ 116, session_leader @ 120, tty @ 124, ns_tgid @ 128, mount_ns @ 132,
-        pid_ns @ 136, old_tid @ 140, filename_len @ 144, exe_len @ 148, cwd_len @ 152, argv_len @ 156, reserved @ 160,
+    Exec: 232 {
+        header @ 0, parent_start_ns @ 80, inode @ 88, ctime_ns @ 96, mtime_ns @ 104, cap_permitted @ 112,
+        cap_effective @ 120, cap_inheritable @ 128, pid_ns_start_ns @ 136, device @ 144, flags @ 148, argc @ 152,
+        argv_bytes @ 156, loginuid @ 160, audit_session @ 164, session_leader @ 168, tty @ 172, ns_tgid @ 176,
+        mount_ns @ 180, pid_ns @ 184, old_tid @ 188, filename_len @ 192, exe_len @ 196, cwd_len @ 200, argv_len @ 204,
+        env_len @ 208, exe_uid @ 212, exe_gid @ 216, exe_mode @ 220, pgid @ 224, ns_pgid @ 228,
     }
-    Fork: 128 {
+    Fork: 144 {
         header @ 0, child_start_ns @ 80, child_cgroup_id @ 88, child_tgid @ 96, child_tid @ 100, child_ppid @ 104,
-        child_ns_tgid @ 108, child_comm @ 112,
+        child_ns_tgid @ 108, child_comm @ 112, session_leader @ 128, pgid @ 132, child_ns_pgid @ 136, reserved @ 140,
     }
     Exit: 88 { header @ 0, code @ 80, flags @ 84 }
     Open: 128 {
@@ -254,4 +260,5 @@ layout! {
 }
 
 /// The longest record that any kind can be; a ring must hold several.
-pub const RECORD_BYTES_MAX: usize = size_of::<Exec>() + 3 * PATH_BYTES_MAX + ARGV_BYTES_MAX;
+pub const RECORD_BYTES_MAX: usize =
+    size_of::<Exec>() + 3 * PATH_BYTES_MAX + ARGV_BYTES_MAX + ENV_BYTES_MAX;

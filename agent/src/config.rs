@@ -10,11 +10,13 @@ use std::{
     time::Duration,
 };
 
+use saker_ebpf::config::ENV_NAMES_MAX;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     context::runtime::{CRI_SOCKETS, DOCKER_SOCKETS, RuntimeConfig},
+    redact::Redactor,
     sink::Format,
 };
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub processes: Processes,
     /// What is known of containers.
     pub containers: Containers,
+    /// Credentials in alerts.
+    pub redact: Redact,
     /// The alert log, from which every sink reads.
     pub alert_log: AlertLog,
     /// Alerts on standard output.
@@ -72,7 +76,7 @@ pub enum Matching {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sensor {
-    /// Size of the ring buffer between kernel and agent, in bytes: a power of two from 8 KiB to 1 GiB. When it is full, events
+    /// Size of the ring buffer between kernel and agent, in bytes: a power of two from 16 KiB to 1 GiB. When it is full, events
     /// are lost and counted.
     pub ring_bytes: u32,
     /// BTF file that describes the running kernel. Default: the kernel's own, `/sys/kernel/btf/vmlinux`.
@@ -80,6 +84,9 @@ pub struct Sensor {
     /// Level of the kernel programs' own diagnostics: `off`, `error`, `warn`, `info`, `debug` or `trace`. Above `off` they cost time
     /// at every event.
     pub kernel_log: KernelLog,
+    /// Environment variables that are recorded of every started program, beside those that rules name as `proc.env[NAME]`; at most 16
+    /// together. Others are not looked at. Empty: none but the rules'.
+    pub environment: Vec<String>,
 }
 
 impl Default for Sensor {
@@ -88,6 +95,9 @@ impl Default for Sensor {
             ring_bytes: 8 << 20,
             btf: None,
             kernel_log: KernelLog::Off,
+            environment: ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     }
 }
@@ -119,8 +129,31 @@ pub struct Processes {
 impl Default for Processes {
     fn default() -> Self {
         Self {
-            max: 65_536,
-            bytes_max: 32 << 20,
+            max: 131_072,
+            bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// Credentials in alerts.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redact {
+    /// Whether what looks like a credential is replaced in alerts before they leave the agent. Rules match the true text.
+    pub enabled: bool,
+    /// Regular expressions (at most 64) beside the built-in ones, which know passwords, tokens and keys by the names before
+    /// them and by their shape. Of a match the group `(?P<secret>…)` is replaced, or all of it where there is none.
+    pub patterns: Vec<String>,
+    /// What stands in the place of a credential.
+    pub replacement: String,
+}
+
+impl Default for Redact {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            patterns: Vec::new(),
+            replacement: "<redacted>".into(),
         }
     }
 }
@@ -345,10 +378,26 @@ impl Config {
             })
         };
         let ring = self.sensor.ring_bytes;
-        if !ring.is_power_of_two() || !(8192..=1 << 30).contains(&ring) {
+        if !ring.is_power_of_two() || !(16384..=1 << 30).contains(&ring) {
             return wrong(
                 "sensor.ring_bytes",
-                format!("{ring} is not a power of two from 8192 to 1073741824"),
+                format!("{ring} is not a power of two from 16384 to 1073741824"),
+            );
+        }
+        if self.sensor.environment.len() > ENV_NAMES_MAX {
+            return wrong(
+                "sensor.environment",
+                format!(
+                    "{} names; at most {ENV_NAMES_MAX}",
+                    self.sensor.environment.len()
+                ),
+            );
+        }
+        let is_name = |name: &String| !name.is_empty() && !name.contains(['=', '\0']);
+        if let Some(name) = self.sensor.environment.iter().find(|name| !is_name(name)) {
+            return wrong(
+                "sensor.environment",
+                format!("{name:?} is no variable's name"),
             );
         }
         if self.processes.max < 1024 {
@@ -380,6 +429,15 @@ impl Config {
             return wrong(
                 "containers.max",
                 format!("{} is too small for any node; at least 64", containers.max),
+            );
+        }
+        if let Err(error) = Redactor::new(&self.redact.patterns, &self.redact.replacement) {
+            return wrong("redact.patterns", error.to_string());
+        }
+        if self.redact.replacement.is_empty() || self.redact.replacement.len() > 64 {
+            return wrong(
+                "redact.replacement",
+                "not 1 to 64 bytes: an empty one would hide that something was there".into(),
             );
         }
         if self.alert_log.queue_max == 0 {
@@ -437,6 +495,15 @@ mod tests {
         check("containers: {hold_ms: 60000}", &["containers.hold_ms"]);
         check("containers: {poll_s: 0}", &["containers.poll_s"]);
         check("containers: {max: 1}", &["containers.max"]);
+        check(
+            "redact: {patterns: ['ok', 'a(']}",
+            &["redact.patterns", "pattern 2 (a()", "unclosed group"],
+        );
+        check(
+            "sensor: {environment: ['A=B']}",
+            &["sensor.environment", "A=B"],
+        );
+        check("redact: {replacement: ''}", &["redact.replacement"]);
         check("a: [", &["line"]);
     }
 }

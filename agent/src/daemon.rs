@@ -8,6 +8,7 @@ mod sensor_thread;
 
 use std::{io, sync::Arc, thread, time::Duration};
 
+use saker_ebpf::config::ENV_NAMES_MAX;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -103,6 +104,16 @@ async fn supervise(
         ));
     }
 
+    let variables = detect.variables(&config.sensor.environment);
+    if let Some(left_out) = variables
+        .get(ENV_NAMES_MAX..)
+        .filter(|names| !names.is_empty())
+    {
+        warn!(
+            "rules and sensor.environment name more than {ENV_NAMES_MAX} environment variables; not recorded: {}",
+            left_out.join(", ")
+        );
+    }
     // Everything the kernel refuses is refused here, before anything is promised.
     let sensor = Sensor::load(&sensor_config(config, &detect))?;
     report_hooks(&sensor, &metrics);
@@ -215,6 +226,7 @@ fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
         ring_bytes: config.sensor.ring_bytes,
         kinds: wanted.kinds,
         opens: wanted.opens,
+        environment: detect.variables(&config.sensor.environment),
         btf_path: config.sensor.btf.clone(),
         kernel_log: match config.sensor.kernel_log {
             KernelLog::Off => None,

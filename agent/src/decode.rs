@@ -9,7 +9,8 @@ use saker_ebpf::wire::{self, Header, Kind, Plain, connect, device, file, process
 use thiserror::Error;
 
 use crate::event::{
-    Argv, Body, Connect, DeviceOpen, DeviceType, Event, Exec, Exit, Fork, Open, OpenSyscall, Text,
+    Argv, Body, Connect, DeviceOpen, DeviceType, Env, Event, ExeFile, Exec, Exit, Fork, Open,
+    OpenSyscall, Text,
 };
 
 /// Why a record is none.
@@ -147,16 +148,23 @@ pub fn decode(record: &[u8]) -> Result<Event<'_>, DecodeError> {
 
 fn exec(record: &[u8]) -> Result<Exec<'_>, DecodeError> {
     let exec: wire::Exec = fixed(record)?;
-    let [filename, exe, cwd, argv] = texts::<wire::Exec, 4>(
+    let [filename, exe_path, cwd, argv, env] = texts::<wire::Exec, 5>(
         record,
-        [exec.filename_len, exec.exe_len, exec.cwd_len, exec.argv_len],
+        [
+            exec.filename_len,
+            exec.exe_len,
+            exec.cwd_len,
+            exec.argv_len,
+            exec.env_len,
+        ],
     )?;
     let has = |bit: u32| exec.flags & bit != 0;
     let set = |id: u32| (id != process::UNSET).then_some(id);
     let known = |id: u32| (id != 0).then_some(id);
+    let moment = |ns: u64| (ns != 0).then_some(ns);
     Ok(Exec {
         exe: Text {
-            bytes: exe,
+            bytes: exe_path,
             cut: has(process::EXEC_EXE_CUT),
         },
         filename: Text {
@@ -188,7 +196,32 @@ fn exec(record: &[u8]) -> Result<Exec<'_>, DecodeError> {
         ns_tgid: known(exec.ns_tgid),
         mount_ns: known(exec.mount_ns),
         pid_ns: known(exec.pid_ns),
+        pid_ns_start_ns: moment(exec.pid_ns_start_ns),
         old_tid: exec.old_tid,
+        pgid: known(exec.pgid),
+        ns_pgid: known(exec.ns_pgid),
+        exe_file: set(exec.exe_uid).map(|uid| ExeFile {
+            uid,
+            gid: exec.exe_gid,
+            mode: exec.exe_mode,
+            ctime_ns: moment(exec.ctime_ns),
+            mtime_ns: moment(exec.mtime_ns),
+        }),
+        exe_upper_layer: if has(process::EXEC_UPPER_LAYER) {
+            Some(true)
+        } else {
+            has(process::EXEC_LOWER_LAYER).then_some(false)
+        },
+        exe_layer_known: has(process::EXEC_LAYER_KNOWN),
+        capabilities: has(process::EXEC_CAPABILITIES).then_some([
+            exec.cap_permitted,
+            exec.cap_effective,
+            exec.cap_inheritable,
+        ]),
+        env: has(process::EXEC_ENV).then_some(Env {
+            bytes: env,
+            cut: has(process::EXEC_ENV_CUT) || has(process::EXEC_ENV_FAULT),
+        }),
     })
 }
 
@@ -202,6 +235,9 @@ fn fork(record: &[u8]) -> Result<Fork<'_>, DecodeError> {
         child_cgroup_id: fork.child_cgroup_id,
         child_ns_tgid: (fork.child_ns_tgid != 0).then_some(fork.child_ns_tgid),
         child_comm: name(record, std::mem::offset_of!(wire::Fork, child_comm)),
+        session_leader: (fork.session_leader != 0).then_some(fork.session_leader),
+        pgid: (fork.pgid != 0).then_some(fork.pgid),
+        child_ns_pgid: (fork.child_ns_pgid != 0).then_some(fork.child_ns_pgid),
     })
 }
 

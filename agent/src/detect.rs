@@ -6,6 +6,8 @@ use saker_ebpf::config::{EXTENSIONS_MAX, extension_key};
 use saker_rules::{
     bundle::Bundle,
     engine::{Engine, EngineOptions, RuleMatching},
+    expr::FieldArg,
+    fields::Field,
     kernel_filter::{KernelFilter, KindFilter},
     ruleset::Priority,
     state::{Detector, DetectorOptions, Match},
@@ -14,7 +16,7 @@ use saker_rules::{
 
 use crate::{
     alert::{Alert, RuleInfo},
-    event::{Kind, types_of},
+    event::{Kind, TYPES, types_of},
     fields::EventView,
     metrics::{Metrics, RuleName, State},
     source::{OpenFilter, devices::NODE_PREFIXES},
@@ -102,6 +104,22 @@ impl Detect {
     /// would know who did what.
     pub fn wanted(&self) -> Wanted {
         wanted(&self.detector.engine().kernel_filter())
+    }
+
+    /// Environment variables to record of processes: those of the configuration, and those that rules name.
+    pub fn variables(&self, configured: &[String]) -> Vec<String> {
+        let engine = self.detector.engine();
+        let mut names: BTreeSet<String> = configured.iter().cloned().collect();
+        let conditions = TYPES.iter().flat_map(|kind| engine.fields_used(kind));
+        let outputs = self.rules.iter().flat_map(|rule| rule.output.fields());
+        for field in conditions.chain(outputs.cloned()) {
+            if let (Field::ProcEnv | Field::ProcAenv, FieldArg::Key(name)) =
+                (field.field, field.arg)
+            {
+                names.insert(name.to_string());
+            }
+        }
+        names.into_iter().collect()
     }
 
     /// Evaluates one event and hands on an alert for each rule that it completes.

@@ -196,8 +196,49 @@ pub struct Exec<'a> {
     pub mount_ns: Option<u32>,
     /// Inode number of the pid namespace; `None` when unknown.
     pub pid_ns: Option<u32>,
+    /// Start of the pid namespace's first process, nanoseconds of `CLOCK_BOOTTIME`; `None` when unknown.
+    pub pid_ns_start_ns: Option<u64>,
     /// The thread that called exec.
     pub old_tid: u32,
+    /// Process group; `None` when unknown.
+    pub pgid: Option<u32>,
+    /// Process group in the process's own pid namespace; `None` when unknown, or when it is from outside.
+    pub ns_pgid: Option<u32>,
+    /// Owner, permissions and times of the executable; `None` when unknown.
+    pub exe_file: Option<ExeFile>,
+    /// Whether the executable lies in an overlay's layer of changes (`true`) or below it (`false`); `None` when it lies
+    /// in no overlay.
+    pub exe_upper_layer: Option<bool>,
+    /// Whether `exe_upper_layer` could be told.
+    pub exe_layer_known: bool,
+    /// Permitted, effective and inheritable capabilities; `None` when unknown.
+    pub capabilities: Option<[u64; 3]>,
+    /// The environment variables that were asked for; `None` when none were, or the kernel does not show them.
+    pub env: Option<Env<'a>>,
+}
+
+/// What the kernel knows of an executable besides its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExeFile {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Last change of the inode, nanoseconds since the Unix epoch; `None` when unknown.
+    pub ctime_ns: Option<u64>,
+    /// Last change of the contents.
+    pub mtime_ns: Option<u64>,
+}
+
+/// Variables of an environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Env<'a> {
+    /// `NAME=value`, each with a NUL behind it.
+    pub bytes: &'a [u8],
+    /// Some may be missing, or cut.
+    pub cut: bool,
 }
 
 /// The arguments of a program.
@@ -246,6 +287,12 @@ pub struct Fork<'a> {
     pub child_ns_tgid: Option<u32>,
     /// The child's name.
     pub child_comm: &'a [u8],
+    /// Session leader of child and creator; `None` when unknown.
+    pub session_leader: Option<u32>,
+    /// Process group of child and creator; `None` when unknown.
+    pub pgid: Option<u32>,
+    /// The same in the child's pid namespace.
+    pub child_ns_pgid: Option<u32>,
 }
 
 impl Fork<'_> {

@@ -3,10 +3,14 @@
 //! One match a family, split by family. Computed text lives in an arena that is emptied after every event, so a field costs
 //! no allocation once the arena has grown to its size.
 
+mod capabilities;
 mod container;
 mod event;
 mod fd;
 mod process;
+mod running;
+
+use std::path::Path;
 
 use bumpalo::Bump;
 use saker_rules::{FieldArgRef, FieldSource, fields::Field, value::Value};
@@ -48,6 +52,8 @@ pub struct EventView<'e> {
     pub incomplete: bool,
     /// Users and groups.
     pub names: &'e Names,
+    /// The `/proc` file system, for what only a running process can tell.
+    pub proc: &'e Path,
     /// Where computed values live until the event is done.
     pub arena: &'e Bump,
 }
@@ -86,6 +92,7 @@ impl FieldSource for EventView<'_> {
             .or_else(|| process::value(self, field, arg))
             .or_else(|| container::value(self, field, arg))
             .or_else(|| fd::value(self, field))
+            .or_else(|| running::value(self, field, arg))
     }
 }
 

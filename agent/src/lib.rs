@@ -15,6 +15,7 @@ pub mod fields;
 pub mod log;
 pub mod metrics;
 pub mod pipeline;
+pub mod redact;
 pub mod reference;
 pub mod sink;
 pub mod source;

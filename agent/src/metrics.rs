@@ -81,6 +81,12 @@ pub static METRICS: &[MetricInfo] = &[
         help: "Alerts appended to the alert log.",
     },
     MetricInfo {
+        name: "saker_redactions_total",
+        kind: "counter",
+        labels: &[],
+        help: "Credentials that were replaced in the text and the fields of alerts.",
+    },
+    MetricInfo {
         name: "saker_alerts_dropped_total",
         kind: "counter",
         labels: &["cause"],
@@ -115,6 +121,12 @@ pub static METRICS: &[MetricInfo] = &[
         kind: "counter",
         labels: &[],
         help: "Entries dropped because the process table was full.",
+    },
+    MetricInfo {
+        name: "saker_names_evicted_total",
+        kind: "counter",
+        labels: &[],
+        help: "Containers whose names of users and groups were forgotten for room; they are read again when asked for.",
     },
     MetricInfo {
         name: "saker_containers",
@@ -304,12 +316,14 @@ pub struct Metrics {
     pub rules: Level<State>,
     pub rule_matches: Count<RuleName>,
     pub alerts: Count<PriorityName>,
+    pub redactions: Counter,
     pub alerts_dropped: Count<Cause>,
     pub sink_alerts: Count<SinkName>,
     pub sink_errors: Count<SinkName>,
     pub alert_log_bytes: Gauge,
     pub processes: Level<State>,
     pub processes_evicted: Counter,
+    pub names_evicted: Counter,
     pub containers: Gauge,
     pub cgroups_unresolved: Counter,
     pub runtime_state: Level<RuntimeState>,
@@ -338,12 +352,14 @@ impl Metrics {
             rules: Family::default(),
             rule_matches: Family::default(),
             alerts: Family::default(),
+            redactions: Counter::default(),
             alerts_dropped: Family::default(),
             sink_alerts: Family::default(),
             sink_errors: Family::default(),
             alert_log_bytes: Gauge::default(),
             processes: Family::default(),
             processes_evicted: Counter::default(),
+            names_evicted: Counter::default(),
             containers: Gauge::default(),
             cgroups_unresolved: Counter::default(),
             runtime_state: Family::default(),
@@ -389,6 +405,9 @@ impl Metrics {
                     registry.register(stem, help, metrics.rule_matches.clone());
                 }
                 "saker_alerts_total" => registry.register(stem, help, metrics.alerts.clone()),
+                "saker_redactions_total" => {
+                    registry.register(stem, help, metrics.redactions.clone());
+                }
                 "saker_alerts_dropped_total" => {
                     registry.register(stem, help, metrics.alerts_dropped.clone());
                 }
@@ -407,6 +426,9 @@ impl Metrics {
                 "saker_processes" => registry.register(stem, help, metrics.processes.clone()),
                 "saker_processes_evicted_total" => {
                     registry.register(stem, help, metrics.processes_evicted.clone());
+                }
+                "saker_names_evicted_total" => {
+                    registry.register(stem, help, metrics.names_evicted.clone());
                 }
                 "saker_containers" => registry.register(stem, help, metrics.containers.clone()),
                 "saker_cgroups_unresolved_total" => {

@@ -4,6 +4,7 @@
 //! alerts go is the caller's business.
 
 mod hold;
+mod start;
 
 use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Instant};
 
@@ -21,9 +22,10 @@ use crate::{
     },
     decode::decode,
     detect::Detect,
-    event::{Body, Event, Exec, Lost, Text},
+    event::{Body, Event, Exec, Lost},
     fields::EventView,
     metrics::{Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Kind, Metrics, Outcome, State},
+    redact::Redactor,
     source::devices::Accelerators,
 };
 use hold::{Held, Hold, HoldLimits};
@@ -43,10 +45,13 @@ pub struct Pipeline {
     hold: Hold,
     names: Names,
     detect: Detect,
+    redactor: Option<Redactor>,
     accelerators: Accelerators,
     arena: Bump,
     hostname: String,
     own_tgid: u32,
+    /// Environment variables that are recorded of processes.
+    variables: Vec<String>,
     clock: Clock,
     /// The last event's `evt.num`.
     number: u64,
@@ -89,7 +94,9 @@ impl Pipeline {
         accelerators: Accelerators,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let variables = detect.variables(&config.sensor.environment);
         Self {
+            variables,
             table: ProcessTable::new(config.processes.max, config.processes.bytes_max),
             containers: Containers::new(cgroup_root),
             runtimes,
@@ -98,8 +105,9 @@ impl Pipeline {
                 events_max: config.containers.hold_events_max,
                 bytes_max: config.containers.hold_bytes_max,
             }),
-            names: Names::new(Path::new("/etc")),
+            names: Names::new(host_root(), Path::new("/proc")),
             detect,
+            redactor: redactor(config),
             accelerators,
             arena: Bump::new(),
             hostname: hostname.into(),
@@ -116,7 +124,7 @@ impl Pipeline {
     /// no process falls between; events that the ring already holds then meet their own process again.
     pub fn scan(&mut self, proc: &Path) {
         let now_ns = self.clock.boot_ns();
-        for seed in procfs::scan(proc) {
+        for seed in procfs::scan(proc, &self.variables) {
             self.table.add(seed, now_ns);
         }
         self.table.link_parents();
@@ -205,6 +213,12 @@ impl Pipeline {
             Body::Fork(_) => self.fork(event, actor),
             _ => {}
         }
+        let process = self.table.get(actor);
+        if let Some(mount_ns) = process.and_then(|process| process.mount_ns)
+            && !self.names.is_hosts(mount_ns)
+        {
+            self.names.prepare(mount_ns, event.tgid, Instant::now());
+        }
         // What the agent does itself is no news, and an alert about an alert would have no end.
         if event.tgid != self.own_tgid {
             self.consider(event, bytes, actor, alerts);
@@ -218,9 +232,10 @@ impl Pipeline {
     /// or else with what the event says.
     fn actor(&mut self, event: &Event<'_>) -> Slot {
         if let Some(slot) = self.table.find(event.tgid, event.start_ns) {
+            self.table.set_parent_pid(slot, event.ppid);
             return slot;
         }
-        if let Some(seed) = procfs::read(Path::new("/proc"), event.tgid)
+        if let Some(seed) = procfs::read(Path::new("/proc"), event.tgid, &self.variables)
             .filter(|seed| seed.is_started_at(event.start_ns))
         {
             return self.table.add(seed, event.ts_ns);
@@ -229,7 +244,7 @@ impl Pipeline {
             tgid: event.tgid,
             start_ns: event.start_ns,
             ppid: event.ppid,
-            image: Arc::new(Image::new(event.comm, b"", b"", false, false)),
+            image: Arc::new(Image::named(event.comm)),
             uid: event.uid,
             gid: event.gid,
             loginuid: u32::MAX,
@@ -240,16 +255,7 @@ impl Pipeline {
     }
 
     fn exec<'a>(&mut self, event: &Event<'a>, exec: &Exec<'a>, actor: Slot) {
-        // Of a path that was too long the beginning is missing, and what is left may look like another: better none.
-        let whole = |text: Text<'a>| if text.cut { &[] } else { text.bytes };
-        let image = Image::new(
-            event.comm,
-            whole(exec.exe),
-            exec.argv.bytes,
-            exec.argv.cut,
-            exec.memfd,
-        )
-        .in_folder(whole(exec.cwd));
+        let image = start::image(event, exec, &self.variables);
         self.table.set_image(actor, image, event.ts_ns);
         let Some(process) = self.table.get_mut(actor) else {
             return;
@@ -261,6 +267,11 @@ impl Pipeline {
         process.sid = exec.session_leader.unwrap_or(0);
         process.tty = exec.tty;
         process.vpid = exec.ns_tgid;
+        process.pgid = exec.pgid.unwrap_or(0);
+        process.vpgid = exec.ns_pgid;
+        process.pid_ns_start_ns = exec.pid_ns_start_ns;
+        process.capabilities = exec.capabilities;
+        process.mount_ns = exec.mount_ns;
         process.cgroup_id = event.cgroup_id;
     }
 
@@ -270,9 +281,12 @@ impl Pipeline {
         if fork.is_thread() {
             return;
         }
-        let Some(creator) = self.table.get(creator) else {
+        let Some(creator) = self.table.get_mut(creator) else {
             return;
         };
+        // Neither setsid nor setpgid is traced: a fork and an exec show what they did meanwhile.
+        creator.sid = fork.session_leader.unwrap_or(creator.sid);
+        creator.pgid = fork.pgid.unwrap_or(creator.pgid);
         let seed = Seed {
             tgid: fork.child_tgid,
             start_ns: fork.child_start_ns,
@@ -286,6 +300,11 @@ impl Pipeline {
             sid: creator.sid,
             tty: creator.tty,
             vpid: fork.child_ns_tgid,
+            pgid: creator.pgid,
+            vpgid: fork.child_ns_pgid,
+            pid_ns_start_ns: creator.pid_ns_start_ns,
+            capabilities: creator.capabilities,
+            mount_ns: creator.mount_ns,
             cgroup_id: fork.child_cgroup_id,
         };
         self.table.add(seed, event.ts_ns);
@@ -426,11 +445,16 @@ impl Pipeline {
             container: scene.container,
             incomplete: scene.incomplete,
             names: &self.names,
+            proc: Path::new("/proc"),
             arena: &self.arena,
         };
         let raised = &mut self.counts.alerts;
-        self.detect.observe(&view, &self.metrics, &mut |alert| {
+        let (redactor, redactions) = (self.redactor.as_ref(), &self.metrics.redactions);
+        self.detect.observe(&view, &self.metrics, &mut |mut alert| {
             *raised += 1;
+            if let Some(redactor) = redactor {
+                redactions.inc_by(redactor.alert(&mut alert, start::arguments(&view)));
+            }
             alerts(alert);
         });
         if scene.number.is_multiple_of(LATENCY_SAMPLE) {
@@ -493,7 +517,29 @@ impl Pipeline {
         self.metrics.container_metadata.set(level(known));
         self.metrics.container_metadata_bytes.set(level(bytes));
         crate::metrics::raise_to(&self.metrics.container_metadata_evicted, forgotten);
+        let (_, forgotten, _) = self.names.sizes();
+        crate::metrics::raise_to(&self.metrics.names_evicted, forgotten);
     }
+}
+
+/// The host's root folder: in a container of its own the agent sees it through the host's first process.
+fn host_root() -> &'static Path {
+    let through_first = Path::new("/proc/1/root");
+    let own = procfs::mount_namespace(Path::new("/proc"), std::process::id());
+    let is_host = own == procfs::mount_namespace(Path::new("/proc"), 1);
+    if !is_host && through_first.join("etc/passwd").exists() {
+        through_first
+    } else {
+        Path::new("/")
+    }
+}
+
+fn redactor(config: &Config) -> Option<Redactor> {
+    let redact = &config.redact;
+    redact.enabled.then(|| {
+        Redactor::new(&redact.patterns, &redact.replacement)
+            .expect("a configuration's patterns are compiled once before it is accepted")
+    })
 }
 
 /// What is known of an event besides itself.

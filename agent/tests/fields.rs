@@ -7,7 +7,7 @@ use saker::{
     context::{
         container::Owner,
         names::Names,
-        process::{Image, ProcessTable, Seed},
+        process::{File, Image, Layer, ProcessTable, Seed, Start},
         runtime::metadata::{self, Container, Mount, Pod},
     },
     event::{
@@ -72,7 +72,15 @@ fn exec<'a>() -> Body<'a> {
         ns_tgid: Some(4),
         mount_ns: None,
         pid_ns: None,
+        pid_ns_start_ns: Some(SECOND),
         old_tid: 31,
+        pgid: Some(30),
+        ns_pgid: Some(4),
+        exe_file: None,
+        exe_upper_layer: None,
+        exe_layer_known: false,
+        capabilities: None,
+        env: None,
     })
 }
 
@@ -167,7 +175,8 @@ struct World {
     container: Container,
     names: Names,
     arena: Bump,
-    _etc: tempfile::TempDir,
+    /// Holds `etc` and what `/proc` has of the acting process.
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -177,32 +186,66 @@ impl World {
             tgid,
             ppid,
             start_ns: start_s * SECOND + 1,
-            image: Arc::new(
-                Image::new(
-                    name.as_bytes(),
-                    format!("/bin/{name}").as_bytes(),
-                    argv.as_bytes(),
-                    false,
-                    false,
-                )
-                .in_folder(b"/srv"),
-            ),
+            image: Arc::new(Image::new(&Start {
+                name: name.as_bytes(),
+                exe_path: format!("/bin/{name}").as_bytes(),
+                argv: argv.as_bytes(),
+                cwd: b"/srv",
+                env: format!("LD_PRELOAD=/{name}.so\0WHO={name}\0").as_bytes(),
+                env_truncated: Some(false),
+                file: Some(File {
+                    inode: 77,
+                    ctime_ns: Some(1_700_000_005 * SECOND),
+                    mtime_ns: Some(1_600_000_000 * SECOND),
+                    is_writable: Some(true),
+                    layer: Layer::Upper,
+                }),
+                ..Start::default()
+            })),
             uid: 1000,
             gid: 1000,
             loginuid: 7,
             sid: 20,
             tty: 34816,
             vpid: Some(4),
+            pgid: tgid.max(20),
+            vpgid: Some(4),
+            pid_ns_start_ns: Some(SECOND),
+            capabilities: Some([1 | 1 << 21, 1, 0]),
             ..Seed::default()
         };
         table.add(seed(1, 0, 1, "init", "/sbin/init\0"), 0);
         table.add(seed(20, 1, 80, "bash", "-bash\0"), 0);
-        table.add(seed(30, 20, 90, "python3", "py\0-c\0x\0"), 0);
+        let acting = table.add(seed(30, 20, 90, "python3", "py\0-c\0x\0"), 0);
+        let image = Image::clone(&table.get(acting).expect("it lives").image);
+        table.set_image(acting, image, 0);
         let etc = tempfile::tempdir().expect("a temporary folder");
-        std::fs::write(etc.path().join("passwd"), "ann:x:7:8::/srv/ann:/bin/zsh\n")
-            .expect("passwd is written");
-        std::fs::write(etc.path().join("group"), "ml:x:8:\n").expect("group is written");
-        let mut names = Names::new(etc.path());
+        let write = |file: &str, text: &str| {
+            let path = etc.path().join(file);
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("a folder");
+            std::fs::write(path, text).expect("it is written");
+        };
+        write("etc/passwd", "ann:x:7:8::/srv/ann:/bin/zsh\n");
+        write("etc/group", "ml:x:8:\n");
+        let stat = "30 (python3) S 20 30 20 34816 30 0 55 0 66 0 1 2 0 0 20 0 3 0 9000";
+        write("30/stat", stat);
+        write("30/task/31/stat", stat);
+        write("30/task/31/schedstat", "123456 7 8\n");
+        write("30/task/31/cgroup", "4:cpu,cpuacct:/a\n0::/b c\n");
+        write(
+            "30/status",
+            "Name:\tpython3\nVmSize:\t 2000 kB\nVmRSS:\t 1000 kB\nVmSwap:\t 0 kB\nThreads:\t3\n",
+        );
+        write(
+            "30/limits",
+            "Limit  Soft  Hard\nMax open files  1024  4096  files\n",
+        );
+        std::fs::create_dir(etc.path().join("30/fd")).expect("a folder");
+        for (number, target) in [(0, "/dev/null"), (1, "pipe:[5]"), (2, "/log")] {
+            std::os::unix::fs::symlink(target, etc.path().join(format!("30/fd/{number}")))
+                .expect("a link");
+        }
+        let mut names = Names::new(etc.path(), etc.path());
         names.refresh(std::time::Instant::now());
         Self {
             table,
@@ -210,7 +253,7 @@ impl World {
             container: container(),
             names,
             arena: Bump::new(),
-            _etc: etc,
+            folder: etc,
         }
     }
 
@@ -228,6 +271,7 @@ impl World {
             container: (self.owner != Owner::Host).then_some(&self.container),
             incomplete: false,
             names: &self.names,
+            proc: self.folder.path(),
             arena: &self.arena,
         }
     }
@@ -255,6 +299,9 @@ fn every_live_field_is_supplied_by_some_event() {
             child_cgroup_id: 5,
             child_ns_tgid: None,
             child_comm: b"x",
+            session_leader: None,
+            pgid: None,
+            child_ns_pgid: None,
         }),
         Body::Exit(Exit { wait_status: 0 }),
         open(b"/etc/passwd", libc::O_RDONLY, 3),
@@ -271,7 +318,11 @@ fn every_live_field_is_supplied_by_some_event() {
             continue;
         };
         let supplied = bodies.iter().any(|body| {
-            let event = event(*body);
+            let mut event = event(*body);
+            if field == Field::ThreadVtid {
+                // The number of a process's first thread alone is known.
+                event.tid = event.tgid;
+            }
             let view = world.view(&event);
             let args = [
                 FieldArgRef::None,
@@ -279,6 +330,8 @@ fn every_live_field_is_supplied_by_some_event() {
                 FieldArgRef::Key("name"),
                 FieldArgRef::Key("res"),
                 FieldArgRef::Key("app"),
+                FieldArgRef::Key("WHO"),
+                FieldArgRef::Key("cpu"),
             ];
             args.into_iter().any(|arg| view.field(field, arg).is_some())
         });
@@ -338,6 +391,55 @@ fn values_are_what_the_event_says() {
         ("proc.aname[3]", "<NA>"),
         ("proc.apid[1]", "20"),
         ("proc.ppid", "20"),
+        ("proc.pvpid", "4"),
+        ("proc.aargs[0]", "-c x"),
+        ("proc.args.truncated", "false"),
+        ("proc.env", "LD_PRELOAD=/python3.so WHO=python3"),
+        ("proc.env[LD_PRELOAD]", "/python3.so"),
+        ("proc.env[LD_PRE]", "<NA>"),
+        ("proc.env.truncated", "false"),
+        ("proc.aenv[1]", "LD_PRELOAD=/bash.so WHO=bash"),
+        ("proc.aenv[WHO]", "bash"),
+        ("proc.loginshellid", "20"),
+        ("proc.exec_history", "(/bin/python3)"),
+        ("proc.sid", "20"),
+        ("proc.sname", "bash"),
+        ("proc.sid.exe", "-bash"),
+        ("proc.sid.exepath", "/bin/bash"),
+        ("proc.is_sid_leader", "false"),
+        ("proc.pgid", "30"),
+        ("proc.pgid.name", "python3"),
+        ("proc.vpgid", "4"),
+        ("proc.vpgid.exe", "py"),
+        ("proc.vpgid.exepath", "/bin/python3"),
+        ("proc.is_pgid_leader", "true"),
+        ("proc.is_vpgid_leader", "true"),
+        ("proc.is_exe_writable", "true"),
+        ("proc.is_exe_upper_layer", "true"),
+        ("proc.is_exe_lower_layer", "false"),
+        ("proc.exe_ino", "77"),
+        ("proc.fdopencount", "3"),
+        ("proc.fdlimit", "1024"),
+        ("proc.stdin.name", "/dev/null"),
+        ("proc.stdin.type", "file"),
+        ("proc.stdout.type", "pipe"),
+        ("proc.vmsize", "2000"),
+        ("proc.nthreads", "3"),
+        ("proc.nchilds", "2"),
+        ("thread.vmrss.b", "1024000"),
+        ("thread.pfminor", "55"),
+        ("thread.pfmajor", "66"),
+        ("thread.cap_permitted", "CAP_CHOWN CAP_SYS_ADMIN"),
+        ("thread.cap_effective", "CAP_CHOWN"),
+        ("thread.cap_inheritable", ""),
+        ("thread.cgroups", "cpu=/a cpuacct=/a unified=/b c"),
+        ("thread.cgroup[cpuacct]", "/a"),
+        ("thread.totexectime", "123456"),
+        ("thread.vtid", "<NA>"),
+        ("group.gid", "8"),
+        ("user.homedir", "/srv/ann"),
+        ("user.shell", "/bin/zsh"),
+        ("user.loginuid", "7"),
         ("proc.vpid", "4"),
         ("thread.tid", "31"),
         ("thread.ismain", "false"),

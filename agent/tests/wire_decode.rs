@@ -41,13 +41,19 @@ fn bytes<T: Plain>(fixed: &T, text: &[&[u8]]) -> Vec<u8> {
 }
 
 fn exec(argv: &[u8], flags: u32) -> Vec<u8> {
-    let texts: [&[u8]; 4] = [b"./x", b"/usr/bin/x", b"/tmp", argv];
+    let texts: [&[u8]; 5] = [b"./x", b"/usr/bin/x", b"/tmp", argv, b"LD_PRELOAD=/x\0"];
     let size = size_of::<wire::Exec>() + texts.iter().map(|text| text.len()).sum::<usize>();
     bytes(
         &wire::Exec {
             header: header(Kind::Exec, size),
             parent_start_ns: 4,
             inode: 9,
+            ctime_ns: 11,
+            mtime_ns: 0,
+            cap_permitted: 3,
+            cap_effective: 2,
+            cap_inheritable: 1,
+            pid_ns_start_ns: 2,
             device: 254 << 20 | 1,
             flags,
             argc: 2,
@@ -64,7 +70,12 @@ fn exec(argv: &[u8], flags: u32) -> Vec<u8> {
             exe_len: 10,
             cwd_len: 4,
             argv_len: argv.len() as u32,
-            reserved: [0; 2],
+            env_len: 14,
+            exe_uid: 0,
+            exe_gid: 1,
+            exe_mode: 0o100_755,
+            pgid: 100,
+            ns_pgid: 0,
         },
         &texts,
     )
@@ -81,6 +92,10 @@ fn fork(child_tgid: u32, child_tid: u32) -> Vec<u8> {
             child_ppid: 100,
             child_ns_tgid: 0,
             child_comm: *b"a-name-16-bytes!",
+            session_leader: 90,
+            pgid: 91,
+            child_ns_pgid: 0,
+            reserved: 0,
         },
         &[],
     )

@@ -44,6 +44,7 @@ const AGENT_FLOW: &[&[&str]] = &[
     &["fields"],
     &["detect"],
     &["alert"],
+    &["redact"],
     &["log"],
     &["sink"],
     &["api"],

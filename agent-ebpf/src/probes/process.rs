@@ -6,20 +6,20 @@
 use core::hint::black_box;
 
 use aya_ebpf::helpers::generated::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+    bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
 };
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use saker_ebpf::wire::process::{
-    EXEC_ARGV_CUT, EXEC_ARGV_FAULT, EXEC_CWD_CUT, EXEC_DELETED, EXEC_DETACHED, EXEC_EXE_CUT,
-    EXEC_FILENAME_CUT, EXEC_MEMFD,
+    EXEC_ARGV_CUT, EXEC_ARGV_FAULT, EXEC_CAPABILITIES, EXEC_CWD_CUT, EXEC_DELETED, EXEC_DETACHED,
+    EXEC_ENV, EXEC_ENV_CUT, EXEC_ENV_FAULT, EXEC_EXE_CUT, EXEC_FILENAME_CUT, EXEC_MEMFD,
 };
-use saker_ebpf::wire::{ARGV_BYTES_MAX, Exec, Exit, Fork, Kind, PATH_BYTES_MAX};
+use saker_ebpf::wire::{ARGV_BYTES_MAX, ENV_BYTES_MAX, Exec, Exit, Fork, Kind, PATH_BYTES_MAX};
 
 use crate::emit::{self, Outcome};
 use crate::kernel::{self, Address, Walk};
-use crate::maps::{EXEC_SCRATCH, EXEC_TEXT_BYTES, ExecScratch};
-use crate::settings::{self, offset};
+use crate::maps::{EXEC_SCRATCH, EXEC_TEXT_BYTES, EnvScan, ExecScratch};
+use crate::settings::{self, offset, present};
 
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
 ///
@@ -80,6 +80,23 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
         if inode.links == 0 {
             flags |= EXEC_DELETED;
         }
+        let attributes = kernel::attributes(executable.dentry);
+        (*exec).exe_uid = attributes.uid;
+        (*exec).exe_gid = attributes.gid;
+        (*exec).exe_mode = attributes.mode;
+        (*exec).ctime_ns = attributes.ctime_ns;
+        (*exec).mtime_ns = attributes.mtime_ns;
+        flags |= kernel::layer(executable.dentry);
+        let [permitted, effective, inheritable] = match kernel::capabilities(task) {
+            Some(sets) => {
+                flags |= EXEC_CAPABILITIES;
+                sets
+            }
+            None => [0; 3],
+        };
+        (*exec).cap_permitted = permitted;
+        (*exec).cap_effective = effective;
+        (*exec).cap_inheritable = inheritable;
 
         walk.run(kernel::working_directory(task), root);
         (*exec).cwd_len = text.append_path(walk);
@@ -104,6 +121,25 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
         (*exec).argv_bytes = argv_bytes as u32;
         (*exec).argc = kernel::read(binprm, offset!(binprm_argc));
 
+        (*exec).env_len = 0;
+        if settings::wants_env() && kernel_shows_env() {
+            let scan = &raw mut (*scratch).env;
+            EnvScan::start(scan, mm, text.used);
+            let mut step = 0;
+            while step < ENV_STRINGS {
+                step += 1;
+                if EnvScan::step(scan, text.start) {
+                    break;
+                }
+            }
+            text.used = core::ptr::read_volatile(&raw const (*scan).used);
+            (*exec).env_len = core::ptr::read_volatile(&raw const (*scan).env_len);
+            flags |= core::ptr::read_volatile(&raw const (*scan).flags) | EXEC_ENV;
+            if core::ptr::read_volatile(&raw const (*scan).done) == 0 {
+                flags |= EXEC_ENV_CUT;
+            }
+        }
+
         (*exec).flags = flags;
         (*exec).old_tid = old_tid;
         (*exec).parent_start_ns = kernel::parent_start_ns(task);
@@ -115,8 +151,10 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
         (*exec).ns_tgid = ids.ns_tgid;
         (*exec).pid_ns = ids.pid_ns;
         (*exec).session_leader = ids.session_leader;
+        (*exec).pgid = ids.pgid;
+        (*exec).ns_pgid = ids.ns_pgid;
+        (*exec).pid_ns_start_ns = ids.pid_ns_start_ns;
         (*exec).mount_ns = kernel::mount_ns(task);
-        (*exec).reserved = [0; 2];
 
         let size = size_of::<Exec>() as u32 + (black_box(text.used) & (EXEC_TEXT_BYTES as u32 - 1));
         kernel::fill_header(&raw mut (*exec).header, Kind::Exec, size, task);
@@ -204,6 +242,93 @@ impl Text {
     }
 }
 
+/// Strings of an environment that are looked at. The kernel's own limit is none; with Kubernetes' service links a few
+/// hundred are ordinary. A longer environment is marked as cut.
+const ENV_STRINGS: u32 = 320;
+
+/// Does the kernel have what tells where the environment lies?
+#[inline(always)]
+fn kernel_shows_env() -> bool {
+    present(offset!(mm_env_start)) && present(offset!(mm_env_end))
+}
+
+impl EnvScan {
+    /// Starts at the first string of the environment of `mm`; `used` bytes of text are there already.
+    ///
+    /// # Safety
+    /// `scan` is the scan of an [`ExecScratch`].
+    #[inline(always)]
+    unsafe fn start(scan: *mut Self, mm: Address, used: u32) {
+        // SAFETY: the caller vouches for `scan`; volatile to keep the values in the map.
+        unsafe {
+            core::ptr::write_volatile(
+                &raw mut (*scan).address,
+                kernel::read(mm, offset!(mm_env_start)),
+            );
+            core::ptr::write_volatile(&raw mut (*scan).end, kernel::read(mm, offset!(mm_env_end)));
+            core::ptr::write_volatile(&raw mut (*scan).used, used);
+            core::ptr::write_volatile(&raw mut (*scan).env_len, 0);
+            core::ptr::write_volatile(&raw mut (*scan).is_inside, 0);
+            core::ptr::write_volatile(&raw mut (*scan).flags, 0);
+            core::ptr::write_volatile(&raw mut (*scan).done, 0);
+        }
+    }
+
+    /// One string, or one piece of a long one: copied behind the text, and kept there if it is asked for. `true` at the
+    /// end.
+    ///
+    /// # Safety
+    /// `scan` and `text` are those of one [`ExecScratch`].
+    #[inline(always)]
+    unsafe fn step(scan: *mut Self, text: *mut u8) -> bool {
+        // SAFETY: the caller vouches for both; volatile to keep the values in the map, and every offset is masked.
+        unsafe {
+            let address = core::ptr::read_volatile(&raw const (*scan).address);
+            if address >= core::ptr::read_volatile(&raw const (*scan).end) {
+                core::ptr::write_volatile(&raw mut (*scan).done, 1);
+                return true;
+            }
+            let used = core::ptr::read_volatile(&raw const (*scan).used);
+            let at = black_box(used) as usize & (EXEC_TEXT_BYTES - 1);
+            let to = text.add(at);
+            // The words that are compared may reach behind a short string.
+            to.cast::<[u64; 4]>().write_unaligned([0; 4]);
+            let status =
+                bpf_probe_read_user_str(to.cast(), PATH_BYTES_MAX as u32 + 1, address as *const _);
+            if status <= 0 {
+                core::ptr::write_volatile(&raw mut (*scan).flags, EXEC_ENV_FAULT);
+                core::ptr::write_volatile(&raw mut (*scan).done, 1);
+                return true;
+            }
+            // With its NUL, which also stands behind a piece that was cut.
+            let length = status as u32;
+            let is_piece = length == PATH_BYTES_MAX as u32 + 1;
+            let was_inside = core::ptr::read_volatile(&raw const (*scan).is_inside);
+            core::ptr::write_volatile(&raw mut (*scan).is_inside, u32::from(is_piece));
+            let step = length - u32::from(is_piece);
+            core::ptr::write_volatile(&raw mut (*scan).address, address + u64::from(step));
+            if was_inside == 0 {
+                let start = to.cast::<[u64; 4]>().read_unaligned();
+                if settings::wants_variable(&start) {
+                    let env_len = core::ptr::read_volatile(&raw const (*scan).env_len);
+                    let flags = core::ptr::read_volatile(&raw const (*scan).flags);
+                    if env_len + length > ENV_BYTES_MAX as u32 {
+                        core::ptr::write_volatile(&raw mut (*scan).flags, flags | EXEC_ENV_CUT);
+                        core::ptr::write_volatile(&raw mut (*scan).done, 1);
+                        return true;
+                    }
+                    core::ptr::write_volatile(&raw mut (*scan).env_len, env_len + length);
+                    core::ptr::write_volatile(&raw mut (*scan).used, used + length);
+                    if is_piece {
+                        core::ptr::write_volatile(&raw mut (*scan).flags, flags | EXEC_ENV_CUT);
+                    }
+                }
+            }
+            false
+        }
+    }
+}
+
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn saker_fork(ctx: RawTracePointContext) -> i32 {
@@ -232,7 +357,12 @@ pub fn saker_fork(ctx: RawTracePointContext) -> i32 {
         (*fork).child_tgid = child_tgid;
         (*fork).child_tid = child_tid;
         (*fork).child_ppid = kernel::ppid(child);
-        (*fork).child_ns_tgid = kernel::ids(child).ns_tgid;
+        let ids = kernel::ids(child);
+        (*fork).child_ns_tgid = ids.ns_tgid;
+        (*fork).session_leader = ids.session_leader;
+        (*fork).pgid = ids.pgid;
+        (*fork).child_ns_pgid = ids.ns_pgid;
+        (*fork).reserved = 0;
         (*fork).child_comm = kernel::read(child, offset!(task_comm));
     }
     emit::submit(Kind::Fork, entry);

@@ -5,7 +5,8 @@ use super::{COMM_BYTES, Header};
 /// A process image was replaced (execve, execveat, fexecve). Written after the new image is in place.
 ///
 /// After the fixed part stand, without separators: the file name as called, the executable's path, the working
-/// directory, and `argv` as it lies in the new process's memory (each argument ends with a NUL).
+/// directory, `argv` as it lies in the new process's memory (each argument ends with a NUL), and those variables of the
+/// environment whose names the loader asked for (`NAME=value`, each ends with a NUL).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Exec {
@@ -15,6 +16,18 @@ pub struct Exec {
     pub parent_start_ns: u64,
     /// Inode number of the executable.
     pub inode: u64,
+    /// Last change of the executable's inode, nanoseconds since the Unix epoch; 0 when unknown.
+    pub ctime_ns: u64,
+    /// Last change of the executable's contents, likewise.
+    pub mtime_ns: u64,
+    /// Permitted capabilities, a bit each; meaningful with [`EXEC_CAPABILITIES`].
+    pub cap_permitted: u64,
+    /// Effective capabilities.
+    pub cap_effective: u64,
+    /// Inheritable capabilities.
+    pub cap_inheritable: u64,
+    /// Start of the first process of the pid namespace, nanoseconds of `CLOCK_BOOTTIME`; 0 when unknown.
+    pub pid_ns_start_ns: u64,
     /// Device of the executable's file system, as the kernel numbers it inside (major << 20 | minor).
     pub device: u32,
     /// `EXEC_*` bits.
@@ -47,8 +60,19 @@ pub struct Exec {
     pub cwd_len: u32,
     /// Bytes of `argv`.
     pub argv_len: u32,
-    /// Zero.
-    pub reserved: [u32; 2],
+    /// Bytes of the environment variables.
+    pub env_len: u32,
+    /// Owner of the executable; [`UNSET`] when unknown.
+    pub exe_uid: u32,
+    /// Group of the executable.
+    pub exe_gid: u32,
+    /// Type and permission bits of the executable.
+    pub exe_mode: u32,
+    /// Id of the process group, 0 when unknown.
+    pub pgid: u32,
+    /// Id of the process group in the process's own pid namespace, 0 when unknown or when the group is none of that
+    /// namespace's.
+    pub ns_pgid: u32,
 }
 
 /// A number that is not set: audit's own value for "no login".
@@ -71,6 +95,21 @@ pub const EXEC_DETACHED: u32 = 1 << 6;
 /// The executable is an anonymous memory file (`memfd_create`).
 pub const EXEC_MEMFD: u32 = 1 << 7;
 
+/// The executable lies in an overlay, in the layer of changes.
+pub const EXEC_UPPER_LAYER: u32 = 1 << 8;
+/// The executable lies in an overlay, in a layer below the changes.
+pub const EXEC_LOWER_LAYER: u32 = 1 << 9;
+/// The kernel has what tells whether an executable lies in an overlay.
+pub const EXEC_LAYER_KNOWN: u32 = 1 << 10;
+/// The capabilities were read.
+pub const EXEC_CAPABILITIES: u32 = 1 << 11;
+/// The environment was looked through for the variables that the loader asked for.
+pub const EXEC_ENV: u32 = 1 << 12;
+/// Variables that the loader asked for may be missing or cut: there was too much environment, or a value too long.
+pub const EXEC_ENV_CUT: u32 = 1 << 13;
+/// Part of the environment could not be read.
+pub const EXEC_ENV_FAULT: u32 = 1 << 14;
+
 /// A process or a thread came to be. The header describes its creator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -91,6 +130,14 @@ pub struct Fork {
     pub child_ns_tgid: u32,
     /// The child's name, its creator's until it execs.
     pub child_comm: [u8; COMM_BYTES],
+    /// Process id of the session leader of child and creator, 0 when unknown.
+    pub session_leader: u32,
+    /// Id of the process group of child and creator, 0 when unknown.
+    pub pgid: u32,
+    /// The same in the child's pid namespace, as in [`Exec::ns_pgid`].
+    pub child_ns_pgid: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// The last thread of a process ended.

@@ -1,51 +1,87 @@
-//! Names of users and groups, from the host's own `/etc/passwd` and `/etc/group`.
+//! Names of users and groups: the host's from its own `/etc/passwd` and `/etc/group`, a container's from the files that its
+//! processes see there.
 //!
-//! The files are read again when they change, looked at no more often than once a second. Directory services
-//! (LDAP, SSSD) are not asked: a look-up there may take seconds, and the sensor thread waits for nobody.
+//! A container is told by its mount namespace; what a number is called is asked of the container's file with the number that
+//! the user has inside, which a user namespace may make another. The files are read again when they change, looked at no
+//! more often than once a second for the host and every ten seconds for a container. Directory services (LDAP, SSSD) are not
+//! asked: a look-up there may take seconds, and the sensor thread waits for nobody.
+
+mod database;
+mod reader;
 
 use std::{
-    fs,
+    fs::File,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use rustc_hash::FxHashMap;
 
-/// A file above this size is not an account database that a node would have.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+pub use database::User;
+use reader::{Accounts, Question, Reader};
+
 const RECHECK: Duration = Duration::from_secs(1);
+const RECHECK_CONTAINER: Duration = Duration::from_secs(10);
 
-/// One line of `/etc/passwd`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    /// Login name.
-    pub name: Box<[u8]>,
-    /// Home directory.
-    pub home: Box<[u8]>,
-    /// Login shell.
-    pub shell: Box<[u8]>,
-}
+/// Containers whose names are kept, and entries of all of them together.
+const CONTAINERS_MAX: usize = 4_096;
+const ENTRIES_MAX: usize = 1 << 20;
 
-/// Both databases.
+/// How long the first program of a container may be held back until its names are read, which takes a fraction of a
+/// millisecond; and for how much of a second all of them together.
+const WAIT: Duration = Duration::from_millis(5);
+const WAIT_PER_SECOND: Duration = Duration::from_millis(50);
+
+/// The host's names, and those of every container.
 #[derive(Debug)]
 pub struct Names {
-    users: Database<User>,
-    groups: Database<Box<[u8]>>,
+    root: PathBuf,
+    host: Accounts,
     checked: Option<Instant>,
+    host_ns: Option<u32>,
+    containers: FxHashMap<u32, Container>,
+    entries: usize,
+    reader: Reader,
+    waited: Duration,
+    clock: u64,
+    evicted: u64,
+}
+
+#[derive(Debug, Default)]
+struct Container {
+    accounts: Accounts,
+    checked: Option<Instant>,
+    is_asked: bool,
+    used: u64,
 }
 
 impl Names {
-    /// The host's databases below `etc`, normally `/etc`.
-    pub fn new(etc: &Path) -> Self {
+    /// The host's databases lie below `root`, normally `/`; containers are looked up below `proc`, whose process 1 is the
+    /// host's.
+    pub fn new(root: &Path, proc: &Path) -> Self {
         Self {
-            users: Database::new(etc.join("passwd")),
-            groups: Database::new(etc.join("group")),
+            root: root.into(),
+            host: Accounts::default(),
             checked: None,
+            host_ns: super::procfs::mount_namespace(proc, 1),
+            containers: FxHashMap::default(),
+            entries: 0,
+            reader: Reader::start(proc),
+            waited: Duration::ZERO,
+            clock: 0,
+            evicted: 0,
         }
     }
 
-    /// Reads what changed since the last look, at most once a second.
+    /// Reads what changed since the last look at the host's files, at most once a second, and takes what came of containers.
     pub fn refresh(&mut self, now: Instant) {
+        self.take_answers(Duration::ZERO, None);
+        if self.reader.replace_if_stuck(now) {
+            for container in self.containers.values_mut() {
+                container.is_asked = false;
+            }
+        }
         if self
             .checked
             .is_some_and(|checked| now.duration_since(checked) < RECHECK)
@@ -53,116 +89,146 @@ impl Names {
             return;
         }
         self.checked = Some(now);
-        self.users.refresh(|columns| {
-            let (name, home, shell) = (columns.first()?, columns.get(5)?, columns.get(6)?);
-            Some(User {
-                name: (*name).into(),
-                home: (*home).into(),
-                shell: (*shell).into(),
-            })
-        });
-        self.groups
-            .refresh(|columns| columns.first().map(|name| (*name).into()));
-    }
-
-    /// The user with this id.
-    pub fn user(&self, uid: u32) -> Option<&User> {
-        self.users.entries.get(&uid)
-    }
-
-    /// The name of the group with this id.
-    pub fn group(&self, gid: u32) -> Option<&[u8]> {
-        self.groups.entries.get(&gid).map(|name| &**name)
-    }
-}
-
-#[derive(Debug)]
-struct Database<T> {
-    path: PathBuf,
-    modified: Option<SystemTime>,
-    entries: FxHashMap<u32, T>,
-}
-
-impl<T> Database<T> {
-    fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            modified: None,
-            entries: FxHashMap::default(),
+        self.waited = Duration::ZERO;
+        if let Ok(root) = File::open(&self.root) {
+            self.host.refresh_below(&OwnedFd::from(root));
         }
     }
 
-    /// Both files keep the numeric id in their third column; the first entry of an id wins, as for getpwuid(3).
-    fn refresh(&mut self, entry: impl Fn(&[&[u8]]) -> Option<T>) {
-        let Ok(metadata) = fs::metadata(&self.path) else {
-            return;
-        };
-        let modified = metadata.modified().ok();
-        if modified == self.modified || metadata.len() > FILE_BYTES_MAX {
+    /// Is it the host's own mount namespace?
+    pub fn is_hosts(&self, mount_ns: u32) -> bool {
+        self.host_ns == Some(mount_ns)
+    }
+
+    /// Has the names of a mount namespace read, by one of its processes that has just done something. The first time this
+    /// waits for them, for a moment.
+    pub fn prepare(&mut self, mount_ns: u32, pid: u32, now: Instant) {
+        if self.is_hosts(mount_ns) {
             return;
         }
-        let Ok(text) = fs::read(&self.path) else {
+        self.clock += 1;
+        let clock = self.clock;
+        if let Some(container) = self.containers.get_mut(&mount_ns) {
+            container.used = clock;
+            let is_fresh = |checked: Instant| now.duration_since(checked) < RECHECK_CONTAINER;
+            if container.is_asked || container.checked.is_some_and(is_fresh) {
+                return;
+            }
+            let accounts = container.accounts.clone();
+            container.is_asked = self.reader.ask(
+                Question {
+                    mount_ns,
+                    pid,
+                    accounts,
+                },
+                now,
+            );
             return;
+        }
+        self.make_room();
+        let question = Question {
+            mount_ns,
+            pid,
+            accounts: Accounts::default(),
         };
-        self.modified = modified;
-        self.entries.clear();
-        for line in text.split(|byte| *byte == b'\n') {
-            let columns: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
-            let id = columns
-                .get(2)
-                .and_then(|id| std::str::from_utf8(id).ok())
-                .and_then(|id| id.parse().ok());
-            if let (Some(id), Some(value)) = (id, entry(&columns)) {
-                self.entries.entry(id).or_insert(value);
+        let is_asked = self.reader.ask(question, now);
+        let container = Container {
+            is_asked,
+            used: clock,
+            ..Container::default()
+        };
+        self.containers.insert(mount_ns, container);
+        if is_asked && self.waited < WAIT_PER_SECOND {
+            self.take_answers(WAIT, Some(mount_ns));
+            self.waited += now.elapsed();
+        }
+    }
+
+    /// The user with this id of the host, as the namespace's own files call him.
+    pub fn user(&self, mount_ns: Option<u32>, uid: u32) -> Option<&User> {
+        match self.accounts(mount_ns) {
+            Some(accounts) => accounts.users.get(accounts.uids.inside(uid)?),
+            None => self.host.users.get(uid),
+        }
+    }
+
+    /// The name of the group with this id of the host, as the namespace's own files have it.
+    pub fn group(&self, mount_ns: Option<u32>, gid: u32) -> Option<&[u8]> {
+        let name = match self.accounts(mount_ns) {
+            Some(accounts) => accounts.groups.get(accounts.gids.inside(gid)?),
+            None => self.host.groups.get(gid),
+        };
+        name.map(|name| &**name)
+    }
+
+    /// Containers whose names are kept; containers forgotten for room; reader threads that hang.
+    pub fn sizes(&self) -> (usize, u64, u64) {
+        (self.containers.len(), self.evicted, self.reader.stuck())
+    }
+
+    /// `None` for the host. A container that is not known yet has no names rather than the host's.
+    fn accounts(&self, mount_ns: Option<u32>) -> Option<&Accounts> {
+        static UNKNOWN: std::sync::LazyLock<Accounts> = std::sync::LazyLock::new(Accounts::default);
+        let mount_ns = mount_ns.filter(|_| mount_ns != self.host_ns)?;
+        let container = self.containers.get(&mount_ns);
+        Some(container.map_or(&UNKNOWN, |container| &container.accounts))
+    }
+
+    /// Takes what the reader has; with `awaited`, until that namespace's answer is there or the time is over.
+    fn take_answers(&mut self, wait: Duration, awaited: Option<u32>) {
+        let start = Instant::now();
+        loop {
+            let left = if awaited.is_some() {
+                wait.saturating_sub(start.elapsed())
+            } else {
+                Duration::ZERO
+            };
+            let Some(answer) = self.reader.answer(left) else {
+                return;
+            };
+            if let Some(container) = self.containers.get_mut(&answer.mount_ns) {
+                container.is_asked = false;
+                // Where the process was gone, the next one's event asks again.
+                if let Some(accounts) = answer.accounts {
+                    self.entries -= entries(&container.accounts);
+                    self.entries += entries(&accounts);
+                    container.accounts = accounts;
+                    container.checked = Some(Instant::now());
+                }
+            }
+            if awaited == Some(answer.mount_ns) {
+                return;
             }
         }
     }
+
+    /// Forgets the quarter of the containers that nothing was heard of for the longest time.
+    fn make_room(&mut self) {
+        if self.containers.len() < CONTAINERS_MAX && self.entries < ENTRIES_MAX {
+            return;
+        }
+        let mut used: Vec<u64> = self
+            .containers
+            .values()
+            .map(|container| container.used)
+            .collect();
+        used.sort_unstable();
+        let limit = used[used.len() / 4];
+        let before = self.containers.len();
+        self.containers
+            .retain(|_, container| container.used > limit);
+        self.evicted += (before - self.containers.len()) as u64;
+        self.entries = self
+            .containers
+            .values()
+            .map(|container| entries(&container.accounts))
+            .sum();
+    }
+}
+
+fn entries(accounts: &Accounts) -> usize {
+    accounts.users.len() + accounts.groups.len()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_follow_the_files() {
-        let etc = tempfile::tempdir().expect("a temporary folder");
-        let write = |passwd: &str, age_s| {
-            let path = etc.path().join("passwd");
-            fs::write(&path, passwd).expect("passwd is written");
-            let file = fs::File::options()
-                .append(true)
-                .open(&path)
-                .expect("passwd opens");
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(age_s))
-                .expect("its time is set");
-        };
-        fs::write(etc.path().join("group"), "wheel:x:10:a,b\nbroken\n").expect("group is written");
-        write(
-            "root:x:0:0:root:/r:/bin/sh\nagain:x:0:0::/:/bin/false\nshort:x:7\n",
-            1,
-        );
-        let start = Instant::now();
-        let mut names = Names::new(etc.path());
-        names.refresh(start);
-        let root = User {
-            name: (*b"root").into(),
-            home: (*b"/r").into(),
-            shell: (*b"/bin/sh").into(),
-        };
-        assert_eq!(names.user(0), Some(&root));
-        assert_eq!(
-            (names.user(7), names.group(10), names.group(0)),
-            (None, Some(&b"wheel"[..]), None)
-        );
-
-        write("admin:x:0:0::/:/bin/sh\n", 2);
-        names.refresh(start);
-        assert_eq!(
-            names.user(0),
-            Some(&root),
-            "not looked at again within a second"
-        );
-        names.refresh(start + RECHECK);
-        assert_eq!(names.user(0).map(|user| &*user.name), Some(&b"admin"[..]));
-    }
-}
+mod tests;

@@ -1,11 +1,17 @@
 //! The process table: who runs, who started whom, and who lately ended.
 //!
 //! A process is known by its pid and its start time, so a pid that is used again is another process.
-//! Exited processes stay for a while, because their children and their last events still speak of them.
+//! Exited processes stay for a while, because their last events still speak of them, and for as long as they have children
+//! while there is room. So a process's parent here is who started it, also after that one has ended and the kernel has
+//! given the child to a subreaper or to init; once the creator is forgotten, the new parent takes its place.
+
+mod image;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use rustc_hash::FxHashMap;
+
+pub use image::{File, Image, Layer, Start};
 
 /// The kernel reports start times in nanoseconds, `/proc` in clock ticks of 10 ms (USER_HZ is 100 everywhere).
 pub(super) const TICK_NS: u64 = 10_000_000;
@@ -13,90 +19,11 @@ pub(super) const TICK_NS: u64 = 10_000_000;
 /// How far up ancestry is followed; real trees are under 30 deep, a hostile one may be thousands.
 pub const ANCESTORS_MAX: usize = 64;
 
+/// Programs remembered that a process ran before its current one.
+pub const HISTORY_MAX: usize = 4;
+
 /// How long an exited process is kept when there is room, in nanoseconds of the event clock.
 const KEEP_EXITED_NS: u64 = 60_000_000_000;
-
-/// What a process runs: what execve set and children share until they exec themselves.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Image {
-    /// `comm`: at most 15 bytes.
-    pub name: Box<[u8]>,
-    /// Absolute path of the executable, as the kernel resolved it; empty where it is not known.
-    pub exe_path: Box<[u8]>,
-    /// `argv[0]`, which the caller of execve chose freely.
-    pub argv0: Box<[u8]>,
-    /// How many arguments follow `argv[0]`.
-    pub args_count: usize,
-    /// Whether the kernel side had to cut the arguments.
-    pub argv_truncated: bool,
-    /// `name argv[1] argv[2] …`, built once.
-    pub cmdline: Box<[u8]>,
-    /// `argv[1] argv[2] …`: the tail of `cmdline`.
-    args_at: usize,
-    /// Working directory at exec; empty where it is not known.
-    pub cwd: Box<[u8]>,
-    /// Whether the executable lived in memory only (memfd_create).
-    pub from_memfd: bool,
-}
-
-impl Image {
-    /// Builds the joined command line along with the parts. `argv` are arguments, each ended by a NUL byte; it may lack the last one.
-    pub fn new(
-        name: &[u8],
-        exe_path: &[u8],
-        argv: &[u8],
-        argv_truncated: bool,
-        from_memfd: bool,
-    ) -> Self {
-        let argv = argv.strip_suffix(b"\0").unwrap_or(argv);
-        let argv0 = argv.split(|byte| *byte == 0).next().unwrap_or_default();
-        let mut cmdline = Vec::with_capacity(name.len() + argv.len() - argv0.len());
-        cmdline.extend_from_slice(name);
-        if argv.len() > argv0.len() {
-            cmdline.push(b' ');
-            cmdline.extend(
-                argv[argv0.len() + 1..]
-                    .iter()
-                    .map(|byte| if *byte == 0 { b' ' } else { *byte }),
-            );
-        }
-        let args_at = cmdline.len().min(name.len() + 1);
-        Self {
-            name: name.into(),
-            exe_path: exe_path.into(),
-            argv0: argv0.into(),
-            args_count: argv.iter().filter(|byte| **byte == 0).count(),
-            argv_truncated,
-            cmdline: cmdline.into(),
-            args_at,
-            cwd: Box::default(),
-            from_memfd,
-        }
-    }
-
-    /// The same program, started in this folder.
-    pub fn in_folder(self, cwd: &[u8]) -> Self {
-        Self {
-            cwd: cwd.into(),
-            ..self
-        }
-    }
-
-    /// `argv[1]` and the rest, joined by blanks.
-    pub fn args(&self) -> &[u8] {
-        &self.cmdline[self.args_at..]
-    }
-
-    /// About how much memory it holds.
-    fn size_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.name.len()
-            + self.exe_path.len()
-            + self.argv0.len()
-            + self.cmdline.len()
-            + self.cwd.len()
-    }
-}
 
 /// One process.
 #[derive(Clone, Debug)]
@@ -109,11 +36,16 @@ pub struct Process {
     pub start_ns: u64,
     /// Whether `start_ns` came from `/proc` and is rounded down to a tick.
     start_rounded: bool,
-    /// The parent's pid at the last look; `parent` says which process that was.
+    /// The pid of the parent that the kernel names now; the creator's, until that one ends.
     pub ppid: u32,
+    /// Who started it.
     parent: Option<Slot>,
+    /// Entries whose `parent` this is.
+    children: u32,
     /// What it runs; shared with the process that it was forked from.
     pub image: Arc<Image>,
+    /// Paths of the executables that it ran before, the latest first.
+    pub history: Box<[Box<[u8]>]>,
     /// Bytes of the image that this entry answers for: 0 where it shares another's.
     charged: usize,
     /// Real user id at the last exec or fork.
@@ -128,10 +60,22 @@ pub struct Process {
     pub tty: u32,
     /// Process id inside its own pid namespace.
     pub vpid: Option<u32>,
+    /// Process group id (the leader's pid); 0 where it is not known.
+    pub pgid: u32,
+    /// The same inside its own pid namespace; `None` where it is not known, or the group is from outside.
+    pub vpgid: Option<u32>,
+    /// Start of its pid namespace's first process, nanoseconds since boot.
+    pub pid_ns_start_ns: Option<u64>,
+    /// Permitted, effective and inheritable capabilities at the last exec.
+    pub capabilities: Option<[u64; 3]>,
+    /// Mount namespace, by its inode number; `None` where it is not known.
+    pub mount_ns: Option<u32>,
     /// Cgroup v2 id.
     pub cgroup_id: u64,
     /// When it ended, nanoseconds since boot.
     pub exited_ns: Option<u64>,
+    /// Since when it is kept; later than its end where children still speak of it.
+    kept_since_ns: u64,
 }
 
 /// What is known of a process when it first appears.
@@ -154,6 +98,11 @@ pub struct Seed {
     pub sid: u32,
     pub tty: u32,
     pub vpid: Option<u32>,
+    pub pgid: u32,
+    pub vpgid: Option<u32>,
+    pub pid_ns_start_ns: Option<u64>,
+    pub capabilities: Option<[u64; 3]>,
+    pub mount_ns: Option<u32>,
     pub cgroup_id: u64,
 }
 
@@ -182,6 +131,8 @@ pub struct ProcessTable {
     exited: VecDeque<Slot>,
     /// The last process that ended under each pid.
     exited_by_tgid: FxHashMap<u32, Slot>,
+    /// Live ones in the order they were added, with ended ones still among them.
+    births: Vec<Slot>,
     max: usize,
     /// Bytes of all images, and their bound. Images of live processes may exceed it: they are what detection is about.
     bytes: usize,
@@ -200,6 +151,7 @@ impl ProcessTable {
             live: FxHashMap::default(),
             exited: VecDeque::new(),
             exited_by_tgid: FxHashMap::default(),
+            births: Vec::new(),
             max: max.max(2),
             bytes: 0,
             bytes_max,
@@ -239,17 +191,22 @@ impl ProcessTable {
         self.live.get(&tgid).copied()
     }
 
-    /// Adds a process, unless it is there already; returns its slot. A live process with the same pid and another
-    /// start time has ended without our seeing it.
+    /// Adds a process, unless it is there already; returns its slot. Of two live processes with the same pid the one that
+    /// started earlier has ended without our seeing it: usually the one that is there, and the new one where an old event
+    /// comes after the scan of what runs now.
     pub fn add(&mut self, seed: Seed, now_ns: u64) -> Slot {
         if let Some(slot) = self.find(seed.tgid, seed.start_ns) {
             return slot;
         }
-        if let Some(stale) = self.live.get(&seed.tgid).copied() {
-            self.end(stale, now_ns);
+        let other = self.live.get(&seed.tgid).copied();
+        let is_past = other
+            .and_then(|other| self.get(other))
+            .is_some_and(|other| other.start_ns > seed.start_ns);
+        if let Some(other) = other.filter(|_| !is_past) {
+            self.end(other, now_ns);
         }
         self.make_room(now_ns);
-        let parent = self.live.get(&seed.ppid).copied();
+        let parent = self.parent_for(seed.ppid, seed.start_ns);
         let id = self.next_id;
         self.next_id += 1;
         let process = Process {
@@ -259,6 +216,8 @@ impl ProcessTable {
             start_rounded: seed.start_rounded,
             ppid: seed.ppid,
             parent,
+            children: 0,
+            history: Box::default(),
             charged: if seed.image_shared {
                 0
             } else {
@@ -271,8 +230,14 @@ impl ProcessTable {
             sid: seed.sid,
             tty: seed.tty,
             vpid: seed.vpid,
+            pgid: seed.pgid,
+            vpgid: seed.vpgid,
+            pid_ns_start_ns: seed.pid_ns_start_ns,
+            capabilities: seed.capabilities,
+            mount_ns: seed.mount_ns,
             cgroup_id: seed.cgroup_id,
             exited_ns: None,
+            kept_since_ns: 0,
         };
         let index = match self.free.pop() {
             Some(index) => {
@@ -288,8 +253,39 @@ impl ProcessTable {
             .as_ref()
             .map_or(0, |process| process.charged);
         let slot = Slot { index, id };
+        if let Some(parent) = parent {
+            self.count_child(parent, 1);
+        }
+        if is_past {
+            // It must not take the pid from the living one, which has it now.
+            self.mark_ended(slot, now_ns);
+            return slot;
+        }
         self.live.insert(seed.tgid, slot);
+        self.births.push(slot);
+        if self.births.len() > 2 * self.max.min(self.live.len() + 1024) {
+            let live = &self.live;
+            let slots = &self.slots;
+            self.births.retain(|slot| {
+                let process = slots[slot.index as usize].as_ref();
+                process.is_some_and(|process| live.get(&process.tgid) == Some(slot))
+            });
+        }
         slot
+    }
+
+    /// The live process that can be the parent of one that started then.
+    fn parent_for(&self, ppid: u32, start_ns: u64) -> Option<Slot> {
+        let slot = self.live.get(&ppid).copied()?;
+        // A clock tick more, because either start may be rounded down to one.
+        let is_older = |parent: &Process| parent.start_ns <= start_ns.saturating_add(TICK_NS);
+        self.get(slot).is_some_and(is_older).then_some(slot)
+    }
+
+    fn count_child(&mut self, parent: Slot, by: i32) {
+        if let Some(parent) = self.get_mut(parent) {
+            parent.children = parent.children.saturating_add_signed(by);
+        }
     }
 
     /// Gives a process the image of the program that it has just started.
@@ -298,6 +294,13 @@ impl ProcessTable {
         let Some(process) = self.get_mut(slot) else {
             return;
         };
+        if !process.image.exe_path.is_empty() {
+            let before = std::iter::once(process.image.exe_path.clone());
+            let older = std::mem::take(&mut process.history);
+            process.history = before.chain(older).take(HISTORY_MAX).collect();
+        }
+        let history: usize = process.history.iter().map(|path| 16 + path.len()).sum();
+        let size = size + history;
         let before = std::mem::replace(&mut process.charged, size);
         process.image = Arc::new(image);
         self.bytes = self.bytes + size - before;
@@ -312,22 +315,59 @@ impl ProcessTable {
         if process.exited_ns.is_some() {
             return;
         }
-        process.exited_ns = Some(now_ns);
         let tgid = process.tgid;
         if self.live.get(&tgid) == Some(&slot) {
             self.live.remove(&tgid);
         }
-        self.exited.push_back(slot);
-        self.exited_by_tgid.insert(tgid, slot);
+        self.mark_ended(slot, now_ns);
     }
 
-    /// The parent, also one that has ended.
+    fn mark_ended(&mut self, slot: Slot, now_ns: u64) {
+        let Some(process) = self.get_mut(slot) else {
+            return;
+        };
+        process.exited_ns = Some(now_ns);
+        process.kept_since_ns = now_ns;
+        let (tgid, start_ns) = (process.tgid, process.start_ns);
+        self.exited.push_back(slot);
+        let last = self
+            .exited_by_tgid
+            .get(&tgid)
+            .and_then(|slot| self.get(*slot));
+        if last.is_none_or(|last| last.start_ns <= start_ns) {
+            self.exited_by_tgid.insert(tgid, slot);
+        }
+    }
+
+    /// Who started a process, also one that has ended; whom the kernel gave it to, where that one is forgotten.
     pub fn parent(&self, process: &Process) -> Option<&Process> {
         let slot = process
             .parent
             .filter(|slot| self.get(*slot).is_some())
-            .or_else(|| self.live(process.ppid))?;
+            .or_else(|| self.parent_for(process.ppid, process.start_ns))?;
         self.get(slot).filter(|parent| parent.id != process.id)
+    }
+
+    /// The leader of a session or a process group, also one that has ended: its pid is not used again while the session or
+    /// the group is there.
+    pub fn leader(&self, id: u32) -> Option<&Process> {
+        let slot = self
+            .live
+            .get(&id)
+            .or_else(|| self.exited_by_tgid.get(&id))?;
+        self.get(*slot)
+    }
+
+    /// Notes which parent the kernel names for a process now.
+    pub fn set_parent_pid(&mut self, slot: Slot, ppid: u32) {
+        if let Some(process) = self.get_mut(slot) {
+            process.ppid = ppid;
+        }
+    }
+
+    /// Bytes of images and histories that are held, and of the table itself.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.slots.capacity() * size_of::<Option<Process>>()
     }
 
     /// The chain of parents, nearest first, the process itself left out; bounded by [`ANCESTORS_MAX`].
@@ -338,17 +378,21 @@ impl ProcessTable {
 
     /// Links processes whose parents were added after them; for the start-up scan, which has no order.
     pub fn link_parents(&mut self) {
-        let live = &self.live;
-        for process in self
-            .slots
-            .iter_mut()
-            .flatten()
-            .filter(|process| process.parent.is_none())
-        {
-            process.parent = live
-                .get(&process.ppid)
-                .copied()
-                .filter(|slot| slot.id != process.id);
+        for index in 0..self.slots.len() {
+            let Some(process) = self.slots[index].as_ref() else {
+                continue;
+            };
+            let found = self.parent_for(process.ppid, process.start_ns);
+            let Some(parent) = found.filter(|slot| slot.id != process.id) else {
+                continue;
+            };
+            if let Some(process) = self.slots[index]
+                .as_mut()
+                .filter(|process| process.parent.is_none())
+            {
+                process.parent = Some(parent);
+                self.count_child(parent, 1);
+            }
         }
     }
 
@@ -357,30 +401,41 @@ impl ProcessTable {
         (self.live.len(), self.exited.len(), self.evicted)
     }
 
-    /// Drops what exited long ago, and the oldest exited where the table is full. Where everything is alive, the
-    /// oldest slot's process goes: a bound that live processes could break would be none.
+    /// Drops what exited long ago and has no children, and the oldest exited where the table is full. Where everything is
+    /// alive the youngest goes: a bound that live processes could break would be none, and whoever fills the table with
+    /// processes must not take the memory of those that were there before.
     fn make_room(&mut self, now_ns: u64) {
         while let Some(oldest) = self.exited.front().copied() {
             let full =
                 self.live.len() + self.exited.len() >= self.max || self.bytes > self.bytes_max;
-            let old = self
-                .get(oldest)
-                .and_then(|process| process.exited_ns)
-                .is_none_or(|at| now_ns.saturating_sub(at) > KEEP_EXITED_NS);
+            let process = self.get(oldest);
+            let old = process.is_none_or(|process| {
+                now_ns.saturating_sub(process.kept_since_ns) > KEEP_EXITED_NS
+            });
             if !full && !old {
-                return;
+                break;
             }
             self.exited.pop_front();
+            if !full
+                && let Some(process) = self.get_mut(oldest).filter(|process| process.children > 0)
+            {
+                process.kept_since_ns = now_ns;
+                self.exited.push_back(oldest);
+                continue;
+            }
             self.drop_slot(oldest);
             self.evicted += u64::from(full && !old);
         }
-        if self.live.len() >= self.max {
-            let victim = self.live.values().copied().min_by_key(|slot| slot.id);
-            if let Some(victim) = victim {
-                if let Some(tgid) = self.get(victim).map(|process| process.tgid) {
-                    self.live.remove(&tgid);
-                }
-                self.drop_slot(victim);
+        while self.live.len() >= self.max {
+            let Some(youngest) = self.births.pop() else {
+                return;
+            };
+            let Some(tgid) = self.get(youngest).map(|process| process.tgid) else {
+                continue;
+            };
+            if self.live.get(&tgid) == Some(&youngest) {
+                self.live.remove(&tgid);
+                self.drop_slot(youngest);
                 self.evicted += 1;
             }
         }
@@ -393,9 +448,12 @@ impl ProcessTable {
         if self.exited_by_tgid.get(&tgid) == Some(&slot) {
             self.exited_by_tgid.remove(&tgid);
         }
-        self.bytes -= self.slots[slot.index as usize]
-            .take()
-            .map_or(0, |process| process.charged);
+        if let Some(process) = self.slots[slot.index as usize].take() {
+            self.bytes -= process.charged;
+            if let Some(parent) = process.parent {
+                self.count_child(parent, -1);
+            }
+        }
         self.free.push(slot.index);
     }
 }
@@ -412,158 +470,4 @@ impl Process {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seed(tgid: u32, ppid: u32, start_ns: u64) -> Seed {
-        let image = Arc::new(Image::new(
-            format!("p{tgid}").as_bytes(),
-            b"/bin/p",
-            b"p\0-x",
-            false,
-            false,
-        ));
-        Seed {
-            tgid,
-            ppid,
-            start_ns,
-            image,
-            ..Seed::default()
-        }
-    }
-
-    #[test]
-    fn a_reused_pid_is_another_process() {
-        let mut table = ProcessTable::new(100, 1 << 20);
-        let first = table.add(seed(7, 1, 1_000), 0);
-        let second = table.add(seed(7, 1, 2_000), 10);
-        assert_ne!(first, second);
-        assert_eq!(
-            table.find(7, 1_000),
-            Some(first),
-            "the first is remembered as exited"
-        );
-        assert_eq!(table.find(7, 2_000), Some(second));
-        assert_eq!(table.live(7), Some(second));
-    }
-
-    #[test]
-    fn a_start_time_from_proc_matches_the_kernels() {
-        let mut table = ProcessTable::new(100, 1 << 20);
-        let scanned = table.add(
-            Seed {
-                start_rounded: true,
-                ..seed(7, 1, 120_000_000)
-            },
-            0,
-        );
-        assert_eq!(table.find(7, 123_456_789), Some(scanned));
-        assert_eq!(table.find(7, 133_456_789), None);
-    }
-
-    #[test]
-    fn ancestry_survives_the_parents_exit() {
-        let mut table = ProcessTable::new(100, 1 << 20);
-        table.add(seed(1, 0, 1), 0);
-        let shell = table.add(seed(10, 1, 2), 0);
-        let child = table.add(seed(11, 10, 3), 0);
-        table.end(shell, 5);
-        let child = table.get(child).expect("the child lives");
-        let names: Vec<_> = table.ancestors(child).map(|process| process.tgid).collect();
-        assert_eq!(names, [10, 1]);
-    }
-
-    #[test]
-    fn a_cycle_of_parents_ends() {
-        let mut table = ProcessTable::new(100, 1 << 20);
-        table.add(seed(10, 11, 1), 0);
-        let b = table.add(seed(11, 10, 2), 0);
-        table.link_parents();
-        let b = table.get(b).expect("it lives");
-        assert_eq!(table.ancestors(b).count(), ANCESTORS_MAX);
-    }
-
-    #[test]
-    fn the_bound_holds_for_exited_and_for_live_ones() {
-        let mut table = ProcessTable::new(10, 1 << 20);
-        for tgid in 1..=50 {
-            let slot = table.add(seed(tgid, 0, u64::from(tgid)), 0);
-            if tgid % 2 == 0 {
-                table.end(slot, 1);
-            }
-        }
-        let (live, exited, evicted) = table.sizes();
-        assert!(live + exited <= 10, "{live} live and {exited} exited");
-        assert_eq!(evicted, 50 - (live + exited) as u64);
-        assert!(table.live(49).is_some(), "the newest is there");
-    }
-
-    #[test]
-    fn exited_processes_are_forgotten_after_a_while() {
-        let mut table = ProcessTable::new(100, 1 << 20);
-        let slot = table.add(seed(7, 1, 1_000), 0);
-        table.end(slot, 5);
-        table.add(seed(8, 1, 2_000), 5 + KEEP_EXITED_NS + 1);
-        assert_eq!(table.find(7, 1_000), None);
-        assert_eq!(table.sizes(), (1, 0, 0), "time is no eviction");
-    }
-
-    #[test]
-    fn bytes_are_bounded_and_forked_children_share() {
-        let mut table = ProcessTable::new(10_000, 100_000);
-        let parent = table.add(seed(1, 0, 1), 0);
-        table.set_image(
-            parent,
-            Image::new(b"p", b"/p", &[b'x'; 4096], false, false),
-            0,
-        );
-        let image = Arc::clone(&table.get(parent).expect("it lives").image);
-        for tgid in 2..1000 {
-            let child = Seed {
-                image: Arc::clone(&image),
-                image_shared: true,
-                ..seed(tgid, 1, u64::from(tgid))
-            };
-            let child = table.add(child, 0);
-            table.end(child, 1);
-        }
-        assert!(
-            table.bytes < 10_000,
-            "{} bytes for one shared image",
-            table.bytes
-        );
-        for tgid in 1000..2000 {
-            let process = table.add(seed(tgid, 1, u64::from(tgid)), 0);
-            table.set_image(
-                process,
-                Image::new(b"p", b"/p", &[b'x'; 4096], false, false),
-                0,
-            );
-            table.end(process, 1);
-        }
-        assert!(table.bytes <= 100_000 + 8192, "{} bytes", table.bytes);
-        assert!(table.get(parent).is_some(), "the living stay");
-        assert!(table.sizes().2 > 0, "what went is counted");
-    }
-
-    #[test]
-    fn a_command_line_is_joined_once() {
-        let check = |argv: &[u8], cmdline: &str, args: &str, count: usize| {
-            let image = Image::new(b"py", b"", argv, false, false);
-            assert_eq!(
-                (image.cmdline.as_ref(), image.args()),
-                (cmdline.as_bytes(), args.as_bytes())
-            );
-            assert_eq!(image.args_count, count, "{cmdline}");
-        };
-        check(b"", "py", "", 0);
-        check(b"python3\0", "py", "", 0);
-        check(
-            b"python3\0-c\0import os\0",
-            "py -c import os",
-            "-c import os",
-            2,
-        );
-        check(b"python3\0\0x", "py  x", " x", 2);
-    }
-}
+mod tests;

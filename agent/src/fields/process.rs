@@ -2,8 +2,8 @@
 
 use saker_rules::{FieldArgRef, fields::Field, value::Value};
 
-use super::{EventView, known};
-use crate::context::process::Process;
+use super::{EventView, capabilities, known};
+use crate::context::process::{File, Layer, Process};
 
 /// The field's value, where it is one of this family and known.
 pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) -> Option<Value<'a>> {
@@ -17,17 +17,13 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
             String::from_utf8_lossy(event.comm),
             event.tid
         )),
-        Field::ProcPpid => Value::Int(
-            view.process
-                .map_or(event.ppid, |process| process.ppid)
-                .into(),
-        ),
+        Field::ProcPpid => Value::Int(event.ppid.into()),
         Field::UserUid => Value::Uint(event.euid.into()),
         Field::GroupGid => Value::Uint(event.egid.into()),
-        Field::UserName => Value::Bytes(&view.names.user(event.euid)?.name),
-        Field::UserHomedir => Value::Bytes(&view.names.user(event.euid)?.home),
-        Field::UserShell => Value::Bytes(&view.names.user(event.euid)?.shell),
-        Field::GroupName => Value::Bytes(view.names.group(event.egid)?),
+        Field::UserName => known(&view.names.user(mount_ns(view), event.euid)?.name)?,
+        Field::UserHomedir => known(&view.names.user(mount_ns(view), event.euid)?.home)?,
+        Field::UserShell => known(&view.names.user(mount_ns(view), event.euid)?.shell)?,
+        Field::GroupName => known(view.names.group(mount_ns(view), event.egid)?)?,
         Field::ProcPidTs => Value::Uint(epoch(view, event.start_ns)),
         Field::ProcDuration => Value::Uint(event.ts_ns.saturating_sub(event.start_ns)),
         Field::ProcName => view
@@ -76,12 +72,77 @@ fn known_process<'a>(
         Field::ProcVpid => Value::Int(process.vpid?.into()),
         Field::ProcSid => Value::Int(process.sid.into()),
         Field::ProcIsExeFromMemfd => Value::Bool(process.image.from_memfd),
+        Field::ProcIsExeWritable => Value::Bool(process.image.file?.is_writable?),
+        Field::ProcIsExeUpperLayer => Value::Bool(layer(process)? == Layer::Upper),
+        Field::ProcIsExeLowerLayer => Value::Bool(layer(process)? == Layer::Lower),
+        Field::ProcExeIno => Value::Int(i64::try_from(process.image.file?.inode).ok()?),
+        Field::ProcExeInoCtime => Value::Uint(process.image.file?.ctime_ns?),
+        Field::ProcExeInoMtime => Value::Uint(process.image.file?.mtime_ns?),
+        // A clock that was set back leaves no duration.
+        Field::ProcExeInoCtimeDurationProcStart => {
+            let start = epoch(view, process.start_ns);
+            Value::Uint(start.checked_sub(process.image.file?.ctime_ns?)?)
+        }
+        Field::ProcExeInoCtimeDurationPidnsStart => {
+            let start = epoch(view, process.pid_ns_start_ns?);
+            Value::Uint(process.image.file?.ctime_ns?.checked_sub(start)?)
+        }
+        Field::ProcPidnsInitStartTs => Value::Uint(epoch(view, process.pid_ns_start_ns?)),
+        Field::ProcArgsTruncated => Value::Bool(process.image.argv_truncated),
+        Field::ProcEnvTruncated => Value::Bool(process.image.env_truncated?),
+        Field::ProcExecHistory => view.list(process.history.iter().map(|path| Value::Bytes(path))),
+        Field::ProcEnv => match arg {
+            FieldArgRef::Key(name) => Value::Bytes(process.image.variable(name.as_bytes())?),
+            _ => environment(view, process)?,
+        },
+        Field::ProcAenv => match arg {
+            FieldArgRef::Key(name) => {
+                let mut lineage = view.table.ancestors(process);
+                Value::Bytes(lineage.find_map(|process| process.image.variable(name.as_bytes()))?)
+            }
+            _ => ancestor(view, process, arg, |process| environment(view, process))?,
+        },
+        Field::ProcAargs => ancestor(view, process, arg, |process| {
+            Some(Value::Bytes(process.image.args()))
+        })?,
+        Field::ProcLoginshellid => {
+            let lineage = std::iter::once(process).chain(view.table.ancestors(process));
+            let shell = lineage
+                .filter(|process| process.image.name.ends_with(b"sh"))
+                .last()?;
+            Value::Int(shell.tgid.into())
+        }
+        Field::ProcPvpid => Value::Int(parent()?.vpid?.into()),
+        Field::ThreadVtid if view.event.tid == view.event.tgid => Value::Int(process.vpid?.into()),
+        Field::ThreadCapPermitted => capability_names(view, process.capabilities?[0]),
+        Field::ThreadCapEffective => capability_names(view, process.capabilities?[1]),
+        Field::ThreadCapInheritable => capability_names(view, process.capabilities?[2]),
+
+        Field::ProcIsSidLeader => Value::Bool(known_id(process.sid)? == process.tgid),
+        Field::ProcSname => known(&view.table.leader(known_id(process.sid)?)?.image.name)?,
+        Field::ProcSidExe => known(&view.table.leader(known_id(process.sid)?)?.image.argv0)?,
+        Field::ProcSidExepath => known(&view.table.leader(known_id(process.sid)?)?.image.exe_path)?,
+        Field::ProcPgid => Value::Int(known_id(process.pgid)?.into()),
+        Field::ProcVpgid => Value::Int(process.vpgid?.into()),
+        Field::ProcIsPgidLeader | Field::ProcIsVpgidLeader => {
+            Value::Bool(known_id(process.pgid)? == process.tgid)
+        }
+        Field::ProcPgidName | Field::ProcVpgidName => {
+            known(&view.table.leader(known_id(process.pgid)?)?.image.name)?
+        }
+        Field::ProcPgidExe | Field::ProcVpgidExe => {
+            known(&view.table.leader(known_id(process.pgid)?)?.image.argv0)?
+        }
+        Field::ProcPgidExepath | Field::ProcVpgidExepath => {
+            known(&view.table.leader(known_id(process.pgid)?)?.image.exe_path)?
+        }
         Field::UserLoginuid => Value::Int(if process.loginuid == u32::MAX {
             -1
         } else {
             process.loginuid.into()
         }),
-        Field::UserLoginname => Value::Bytes(&view.names.user(process.loginuid)?.name),
+        // A login is the host's, whatever the container calls that number.
+        Field::UserLoginname => known(&view.names.user(None, process.loginuid)?.name)?,
 
         Field::ProcPname => known(&parent()?.image.name)?,
         Field::ProcPexe => known(&parent()?.image.argv0)?,
@@ -122,6 +183,44 @@ fn ancestor<'a>(
         FieldArgRef::None => Some(view.list(view.table.ancestors(process).filter_map(value))),
         FieldArgRef::Key(_) => None,
     }
+}
+
+/// The file system in which the actor's user has a name.
+fn mount_ns(view: &EventView<'_>) -> Option<u32> {
+    view.process?.mount_ns
+}
+
+fn layer(process: &Process) -> Option<Layer> {
+    let File { layer, .. } = process.image.file?;
+    (layer != Layer::Unknown).then_some(layer)
+}
+
+/// 0 stands for a session or a group that is not known, or that is none.
+fn known_id(id: u32) -> Option<u32> {
+    (id != 0).then_some(id)
+}
+
+/// The recorded variables, with blanks between.
+fn environment<'a>(view: &'a EventView<'_>, process: &'a Process) -> Option<Value<'a>> {
+    process.image.env_truncated?;
+    let mut text = bumpalo::collections::Vec::new_in(view.arena);
+    for variable in process.image.variables() {
+        if !text.is_empty() {
+            text.push(b' ');
+        }
+        text.extend_from_slice(variable);
+    }
+    Some(Value::Bytes(text.into_bump_slice()))
+}
+
+fn capability_names<'a>(view: &'a EventView<'_>, set: u64) -> Value<'a> {
+    let mut text = bumpalo::collections::String::new_in(view.arena);
+    for name in capabilities::names(set) {
+        let blank = if text.is_empty() { "" } else { " " };
+        // Writing into a string in memory cannot fail.
+        let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{blank}{name}"));
+    }
+    Value::Bytes(text.into_bump_str().as_bytes())
 }
 
 fn epoch(view: &EventView<'_>, boot_ns: u64) -> u64 {

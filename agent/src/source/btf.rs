@@ -164,6 +164,12 @@ impl Btf {
         Err(first_error.unwrap_or_else(|| MemberError::NoStruct(type_name.to_owned())))
     }
 
+    /// Bytes of the struct or union with this name; of several the first.
+    pub fn size_of(&self, type_name: &str) -> Option<u32> {
+        let numbers = self.structs.get(type_name.as_bytes())?;
+        numbers.iter().find_map(|number| self.size(*number, 0))
+    }
+
     fn member_of(&self, number: u32, path: &str) -> Result<Member, MemberError> {
         let mut number = number;
         let mut bits = 0u32;

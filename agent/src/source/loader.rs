@@ -101,6 +101,10 @@ fn settings(config: &SensorConfig) -> Settings {
     if config.kinds.contains(&Kind::Open) && !config.opens.extensions.is_empty() {
         settings.open_filter |= OPEN_BY_EXTENSION;
     }
+    for (slot, name) in settings.env.iter_mut().zip(&config.environment) {
+        *slot = OpenPrefix::new(format!("{name}=").as_bytes());
+        settings.env_len += 1;
+    }
     settings
 }
 
@@ -282,7 +286,7 @@ pub fn check_ring_bytes(bytes: u32) -> Result<(), SensorError> {
     }
     Err(SensorError::RingRefused {
         bytes,
-        advice: "it must be a power of two of at least 8192 bytes",
+        advice: "it must be a power of two of at least 16384 bytes",
         source: io::Error::from_raw_os_error(libc::EINVAL),
     })
 }
@@ -331,7 +335,8 @@ mod tests {
         let check = |bytes: u32, expected: bool| {
             assert_eq!(check_ring_bytes(bytes).is_ok(), expected, "{bytes}");
         };
-        check(8192, true);
+        check(16384, true);
+        check(8192, false);
         check(1 << 22, true);
         check(0, false);
         check(4096, false);

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use saker_ebpf::config::{ABSENT, FIELDS, Field, Group, Offsets, UPID_BYTES};
+use saker_ebpf::config::{ABSENT, FIELDS, Field, Group, Offsets, SIZE, UPID_BYTES};
 
 use super::btf::Btf;
 use super::errors::SensorError;
@@ -98,8 +98,16 @@ pub fn find(btf: &Btf) -> FoundOffsets {
 }
 
 fn find_field(btf: &Btf, field: &Field) -> Result<u32, String> {
-    let member = btf
-        .member(field.type_name, field.path)
+    if field.path == SIZE {
+        return size_of_inode(btf, field.type_name);
+    }
+    // The error is the oldest name's: that one is known to be in some kernel.
+    let member = field
+        .path
+        .split('|')
+        .map(|path| btf.member(field.type_name, path))
+        .reduce(|found, next| found.or(next))
+        .unwrap_or_else(|| btf.member(field.type_name, field.path))
         .map_err(|error| error.to_string())?;
     if field.bytes != 0 && member.size != field.bytes {
         return Err(format!(
@@ -116,4 +124,21 @@ fn find_field(btf: &Btf, field: &Field) -> Result<u32, String> {
         return Err(format!("its elements are not {UPID_BYTES} bytes"));
     }
     Ok(member.offset)
+}
+
+/// Where an overlay's inode continues behind the plain one. Type information that has the overlay's own struct must agree.
+fn size_of_inode(btf: &Btf, type_name: &str) -> Result<u32, String> {
+    let size = btf
+        .size_of(type_name)
+        .ok_or_else(|| format!("no struct {type_name}"))?;
+    let overlay = |path| btf.member("ovl_inode", path);
+    if let (Ok(inode), Ok(upper)) = (overlay("vfs_inode"), overlay("__upperdentry"))
+        && inode.offset + size != upper.offset
+    {
+        return Err("an overlay's inode does not continue behind it".to_owned());
+    }
+    if overlay("vfs_inode").is_ok() && overlay("__upperdentry").is_err() {
+        return Err("an overlay's inode has no __upperdentry".to_owned());
+    }
+    Ok(size)
 }

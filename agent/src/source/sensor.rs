@@ -22,7 +22,7 @@ use super::{cgroup, object, offsets, privileges};
 /// What the sensor is to report.
 #[derive(Clone, Debug)]
 pub struct SensorConfig {
-    /// Size of the ring, bytes: a power of two of at least 8192.
+    /// Size of the ring, bytes: a power of two of at least 16384.
     pub ring_bytes: u32,
     /// The event kinds to report. Opens make every system call a little slower; the others cost only what they see.
     pub kinds: BTreeSet<Kind>,
@@ -36,6 +36,8 @@ pub struct SensorConfig {
     pub own_tgid: u32,
     /// Report new threads as well as new processes.
     pub report_threads: bool,
+    /// Environment variables to report of started programs. Those that do not fit in the kernel's table are left out.
+    pub environment: Vec<String>,
     /// Hooks not to use, by their name in the probe table.
     pub disabled_hooks: Vec<String>,
 }
@@ -78,6 +80,7 @@ impl Default for SensorConfig {
             kernel_log: None,
             own_tgid: std::process::id(),
             report_threads: false,
+            environment: Vec::new(),
             disabled_hooks: Vec::new(),
         }
     }

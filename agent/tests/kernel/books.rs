@@ -79,7 +79,7 @@ fn ten_thousand_short_processes_are_ten_thousand_events() {
 #[test]
 fn a_full_ring_loses_by_count() {
     let Some(mut watch) = watch(SensorConfig {
-        ring_bytes: 8192,
+        ring_bytes: 16384,
         kernel_log: Some(aya_log::Level::Warn),
         ..kinds(&[Kind::Exec, Kind::Fork, Kind::Exit])
     }) else {

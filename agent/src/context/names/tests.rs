@@ -1,0 +1,170 @@
+//! Names of the host and of containers, each from its own files.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    time::{Duration, Instant},
+};
+
+use super::*;
+
+/// A `/proc` with processes of given mount namespaces, each with a root folder of its own.
+struct Fake {
+    folder: tempfile::TempDir,
+}
+
+impl Fake {
+    fn new() -> Self {
+        let fake = Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        };
+        fake.process(
+            1,
+            1,
+            "root:x:0:0::/r:/bin/sh\nann:x:7:7::/a:/bin/sh\n",
+            "0 0 4294967295",
+        );
+        fake
+    }
+
+    fn process(&self, pid: u32, mount_ns: u32, passwd: &str, map: &str) {
+        let process = self.folder.path().join(pid.to_string());
+        fs::create_dir_all(process.join("ns")).expect("a folder");
+        fs::create_dir_all(process.join("root/etc")).expect("a folder");
+        symlink(format!("mnt:[{mount_ns}]"), process.join("ns/mnt")).expect("a link");
+        fs::write(process.join("root/etc/passwd"), passwd).expect("written");
+        fs::write(process.join("root/etc/group"), "wheel:x:7:\n").expect("written");
+        for file in ["uid_map", "gid_map"] {
+            fs::write(process.join(file), map).expect("written");
+        }
+    }
+
+    fn names(&self) -> Names {
+        let mut names = Names::new(&self.folder.path().join("1/root"), self.folder.path());
+        names.refresh(Instant::now());
+        names
+    }
+}
+
+fn name(names: &Names, mount_ns: u32, uid: u32) -> Option<String> {
+    let user = names.user(Some(mount_ns), uid)?;
+    Some(String::from_utf8_lossy(&user.name).into_owned())
+}
+
+/// Waits until the reader has answered everything, without a bound on its time but the test's.
+fn settle(names: &mut Names) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while names
+        .containers
+        .values()
+        .any(|container| container.is_asked)
+    {
+        assert!(Instant::now() < deadline, "the reader does not answer");
+        names.take_answers(Duration::ZERO, None);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn containers_have_names_of_their_own() {
+    let fake = Fake::new();
+    fake.process(20, 2, "app:x:7:7::/app:/bin/app\n", "0 0 4294967295");
+    fake.process(30, 3, "inner:x:7:7::/:/bin/sh\n", "0 100000 65536");
+    let mut names = fake.names();
+    for (mount_ns, pid) in [(1, 1), (2, 20), (3, 30)] {
+        names.prepare(mount_ns, pid, Instant::now());
+    }
+    settle(&mut names);
+    let check = |mount_ns: u32, uid: u32, expected: Option<&str>| {
+        assert_eq!(
+            name(&names, mount_ns, uid).as_deref(),
+            expected,
+            "{mount_ns} {uid}"
+        );
+    };
+    check(1, 7, Some("ann"));
+    check(2, 7, Some("app"));
+    check(2, 0, None);
+    check(3, 100_007, Some("inner"));
+    check(3, 7, None);
+    check(4, 7, None);
+    assert_eq!(names.group(Some(3), 100_007), Some(&b"wheel"[..]));
+    assert_eq!(
+        names.user(None, 7).map(|user| &*user.name),
+        Some(&b"ann"[..])
+    );
+}
+
+#[test]
+fn a_file_that_changed_is_read_again() {
+    let fake = Fake::new();
+    fake.process(20, 2, "app:x:7:7::/app:/bin/app\n", "0 0 4294967295");
+    let mut names = fake.names();
+    let start = Instant::now();
+    names.prepare(2, 20, start);
+    settle(&mut names);
+    let passwd = fake.folder.path().join("20/root/etc/passwd");
+    fs::write(passwd, "changed:x:7:7::/app:/bin/app\n").expect("written");
+    names.prepare(2, 20, start);
+    settle(&mut names);
+    assert_eq!(
+        name(&names, 2, 7).as_deref(),
+        Some("app"),
+        "not looked at again so soon"
+    );
+    names.prepare(2, 20, Instant::now() + RECHECK_CONTAINER);
+    settle(&mut names);
+    assert_eq!(name(&names, 2, 7).as_deref(), Some("changed"));
+}
+
+#[test]
+fn the_hosts_names_follow_its_files() {
+    let fake = Fake::new();
+    let start = Instant::now();
+    let mut names = fake.names();
+    let passwd = fake.folder.path().join("1/root/etc/passwd");
+    fs::write(&passwd, "admin:x:0:0::/:/bin/sh\n").expect("written");
+    names.refresh(start);
+    assert_eq!(
+        name(&names, 1, 0).as_deref(),
+        Some("root"),
+        "not within a second"
+    );
+    names.refresh(start + 2 * RECHECK);
+    assert_eq!(name(&names, 1, 0).as_deref(), Some("admin"));
+    fs::remove_file(&passwd).expect("removed");
+    names.refresh(start + 4 * RECHECK);
+    assert_eq!(name(&names, 1, 0), None);
+}
+
+#[test]
+fn a_pid_that_went_to_another_namespace_names_nobody() {
+    let fake = Fake::new();
+    fake.process(20, 2, "app:x:7:7::/app:/bin/app\n", "0 0 4294967295");
+    let mut names = fake.names();
+    names.prepare(9, 20, Instant::now());
+    names.prepare(8, 99, Instant::now());
+    settle(&mut names);
+    assert_eq!((name(&names, 9, 7), name(&names, 8, 7)), (None, None));
+    // A process that is of it is asked with its next event.
+    fake.process(21, 9, "late:x:7:7::/:/bin/sh\n", "0 0 4294967295");
+    names.prepare(9, 21, Instant::now());
+    settle(&mut names);
+    assert_eq!(name(&names, 9, 7).as_deref(), Some("late"));
+}
+
+#[test]
+fn containers_come_and_go_within_bounds() {
+    let fake = Fake::new();
+    let mut names = fake.names();
+    // Nobody waits for so many: no process has these numbers.
+    names.waited = WAIT_PER_SECOND;
+    let count = u32::try_from(CONTAINERS_MAX).expect("small") * 3;
+    for mount_ns in 0..count {
+        names.prepare(1_000 + mount_ns, 1_000_000, Instant::now());
+    }
+    let (containers, evicted, _) = names.sizes();
+    assert!(containers <= CONTAINERS_MAX, "{containers}");
+    assert_eq!(containers as u64 + evicted, u64::from(count));
+    assert!(names.containers.contains_key(&(1_000 + count - 1)));
+}
