@@ -103,7 +103,12 @@ fn a_file_that_changed_is_read_again() {
     let start = Instant::now();
     names.prepare(2, 20, start);
     settle(&mut names);
-    let passwd = fake.folder.path().join("20/root/etc/passwd");
+    let passwd = fake
+        .folder
+        .path()
+        .join("20")
+        .join("root")
+        .join("etc/passwd");
     fs::write(passwd, "changed:x:7:7::/app:/bin/app\n").expect("written");
     names.prepare(2, 20, start);
     settle(&mut names);
@@ -122,7 +127,7 @@ fn the_hosts_names_follow_its_files() {
     let fake = Fake::new();
     let start = Instant::now();
     let mut names = fake.names();
-    let passwd = fake.folder.path().join("1/root/etc/passwd");
+    let passwd = fake.folder.path().join("1").join("root").join("etc/passwd");
     fs::write(&passwd, "admin:x:0:0::/:/bin/sh\n").expect("written");
     names.refresh(start);
     assert_eq!(
