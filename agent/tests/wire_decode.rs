@@ -368,11 +368,19 @@ fn bad_records_are_refused_by_cause() {
     );
     // Lengths of texts that do not add up, and that overflow when added in 32 bits.
     check(
-        &patched(exec(b"x\0", 0), 156, &1u32.to_ne_bytes()),
+        &patched(
+            exec(b"x\0", 0),
+            std::mem::offset_of!(wire::Exec, argv_len),
+            &1u32.to_ne_bytes(),
+        ),
         "length",
     );
     check(
-        &patched(exec(b"x\0", 0), 156, &u32::MAX.to_ne_bytes()),
+        &patched(
+            exec(b"x\0", 0),
+            std::mem::offset_of!(wire::Exec, argv_len),
+            &u32::MAX.to_ne_bytes(),
+        ),
         "length",
     );
     check(&patched(exec(b"x\0", 0), 144, &[0xff; 16]), "length");
