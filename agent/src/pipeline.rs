@@ -14,7 +14,7 @@ use crate::{
     alert::Alert,
     config::Config,
     context::{
-        container::{Containers, Owner},
+        container::{Containers, Owner, ProcessKey},
         names::Names,
         process::{Image, Process, ProcessTable, Seed, Slot},
         procfs,
@@ -328,12 +328,21 @@ impl Pipeline {
             }
             _ => None,
         };
-        if let Body::Fork(fork) = event.body {
-            // clone3 may place the child in another cgroup, which is looked up while it surely exists.
-            self.containers
-                .resolve(fork.child_cgroup_id, fork.child_tgid);
+        let process = ProcessKey {
+            tgid: event.tgid,
+            start_ns: event.start_ns,
+        };
+        if let Body::Fork(fork) = event.body
+            && !fork.is_thread()
+        {
+            let child = ProcessKey {
+                tgid: fork.child_tgid,
+                start_ns: fork.child_start_ns,
+            };
+            self.containers.forked(process, child, fork.child_cgroup_id);
         }
-        let owner = self.containers.resolve(event.cgroup_id, event.tgid).clone();
+        let moved = matches!(event.body, Body::Exec(_));
+        let owner = self.containers.resolve(event.cgroup_id, process, moved);
         let look = match &owner {
             Owner::Host => None,
             Owner::Unknown => {
@@ -362,21 +371,20 @@ impl Pipeline {
                         process: self.table.get(actor).cloned(),
                         folder: folder.as_deref().map(Into::into),
                     };
-                    match self.hold.push(id, held, Instant::now()) {
-                        Ok(()) => return,
-                        Err(_) => {
-                            self.runtimes.give_up(id);
-                            self.end_hold(id, Ending::QueueFull, alerts);
-                            self.counts.incomplete[Ending::QueueFull as usize] += 1;
-                        }
+                    if self.hold.push(id, held, Instant::now()) {
+                        return;
                     }
+                    self.runtimes.give_up(id);
+                    self.end_hold(id, Ending::QueueFull, alerts);
+                    self.counts.incomplete[Ending::QueueFull as usize] += 1;
                 }
                 Look::Unknown(why) => {
-                    self.counts.incomplete[match why {
+                    let cause = match why {
                         Why::NotFound => NOT_FOUND,
                         Why::NoRuntime => NO_RUNTIME,
                         Why::Late => LATE,
-                    }] += 1
+                    };
+                    self.counts.incomplete[cause] += 1;
                 }
             }
             scene.incomplete = scene.container.is_none_or(|container| container.cut);

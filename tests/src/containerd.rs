@@ -118,12 +118,8 @@ impl Containerd {
     pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.daemon.id()).expect("a pid is a positive i32");
         // SAFETY: kill takes two numbers; the child was not waited for, so the pid is still its own.
-        assert_eq!(
-            unsafe { libc::kill(pid, signal) },
-            0,
-            "{}",
-            io::Error::last_os_error()
-        );
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "{}", io::Error::last_os_error());
     }
 
     /// Kills the daemon and starts it again; containers live on.

@@ -1,24 +1,36 @@
 //! From the cgroup id that the kernel recorded with an event to the container that owns the cgroup.
 //!
 //! The id is the cgroup directory's kernfs node, so the kernel itself turns it back into a path
-//! (`open_by_handle_at` on the cgroup v2 mount), however late the look-up comes. Names, images and pods are
-//! not known here: the path holds the container's id and nothing else.
+//! (`open_by_handle_at` on the cgroup v2 mount), whatever became of the process. What was resolved is remembered, also after the cgroup
+//! is removed. Names, images and pods are not known here: the path holds the container's id and nothing else.
+//!
+//! Where the controllers are v1's and a runtime puts its containers into them alone, everything is in the root of the v2 hierarchy.
+//! Then `/proc/PID/cgroup` names the container; it is read when a process execs, and a new process is where its creator is.
 
 use std::{
     ffi::OsString,
     fs, io,
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::ffi::{OsStrExt as _, OsStringExt as _},
+        unix::{
+            ffi::{OsStrExt as _, OsStringExt as _},
+            fs::MetadataExt as _,
+        },
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rustc_hash::FxHashMap;
 
-/// Containers remembered at once. A node runs hundreds; churn beyond this costs a look-up again.
-const CACHE_MAX: usize = 16_384;
+/// Cgroups remembered at once, in two generations of half as many. A node runs hundreds; churn beyond this costs a look-up again.
+const CGROUPS_MAX: usize = 32_768;
+
+/// Processes of the v2 root whose v1 cgroup is remembered, likewise.
+const PROCESSES_MAX: usize = 65_536;
+
+/// A longer `/proc/PID/cgroup` is none: a line a hierarchy, of at most a path each.
+const CGROUP_FILE_BYTES_MAX: u64 = 256 << 10;
 
 /// Length of the short id, as every runtime and Falco print it.
 const SHORT_ID: usize = 12;
@@ -45,56 +57,146 @@ impl Owner {
     }
 }
 
-/// The look-up and its cache.
+/// A process, for as long as the machine is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessKey {
+    /// Process id.
+    pub tgid: u32,
+    /// Start, nanoseconds since boot.
+    pub start_ns: u64,
+}
+
+/// The look-up and its caches.
 #[derive(Debug)]
 pub struct Containers {
     hierarchy: Option<Hierarchy>,
-    owners: FxHashMap<u64, Owner>,
+    cgroups: Generations<u64>,
+    /// Processes in the root of v2, on a node with v1 hierarchies.
+    processes: Generations<ProcessKey>,
+    has_v1: bool,
+    proc: PathBuf,
 }
 
 impl Containers {
     /// For the cgroup v2 hierarchy with this root folder; without one, only `/proc/PID/cgroup` is left.
     pub fn new(root: Option<OwnedFd>) -> Self {
+        let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
+        Self::with(root, has_v1_controllers(&mounts), Path::new("/proc"))
+    }
+
+    fn with(root: Option<OwnedFd>, has_v1: bool, proc: &Path) -> Self {
         Self {
-            hierarchy: root.map(|root| Hierarchy { root }),
-            owners: FxHashMap::default(),
+            hierarchy: root.and_then(|root| Hierarchy::new(root).ok()),
+            cgroups: Generations::new(CGROUPS_MAX / 2),
+            processes: Generations::new(PROCESSES_MAX / 2),
+            has_v1,
+            proc: proc.into(),
         }
     }
 
     /// The owner of a cgroup, looked up at the first event from it.
     ///
-    /// `tgid` is a process that was in the cgroup: where the kernel no longer knows the id, `/proc` may still.
-    pub fn resolve(&mut self, cgroup_id: u64, tgid: u32) -> &Owner {
-        // Ids are never reused within a boot, so forgetting all of them at the bound is safe and simple.
-        if self.owners.len() >= CACHE_MAX && !self.owners.contains_key(&cgroup_id) {
-            self.owners.clear();
+    /// `process` is one that was in the cgroup when the event happened: where the kernel no longer knows the id, `/proc` may
+    /// still. `moved`: it may be elsewhere than at its last event, because it has just executed.
+    pub fn resolve(&mut self, cgroup_id: u64, process: ProcessKey, moved: bool) -> Owner {
+        let owner = match self.cgroups.get(&cgroup_id) {
+            Some(owner) => owner,
+            None => {
+                let owner = self.look_up(cgroup_id, process.tgid);
+                // What could not be found may be by the next event's process.
+                if owner != Owner::Unknown {
+                    self.cgroups.put(cgroup_id, owner.clone());
+                }
+                owner
+            }
+        };
+        let is_root = self
+            .hierarchy
+            .as_ref()
+            .is_some_and(|hierarchy| hierarchy.root_id == cgroup_id);
+        if !(self.has_v1 && is_root) {
+            return owner;
         }
-        let hierarchy = self.hierarchy.as_ref();
-        let owner = self.owners.entry(cgroup_id).or_insert(Owner::Unknown);
-        if *owner == Owner::Unknown {
-            *owner = hierarchy
-                .and_then(|hierarchy| hierarchy.path(cgroup_id).ok())
-                .or_else(|| path_of_process(tgid))
-                .map_or(Owner::Unknown, |path| {
-                    owner_of_path(path.as_os_str().as_bytes())
-                });
+        let known = self.processes.get(&process);
+        if let (Some(owner), false) = (&known, moved) {
+            return owner.clone();
         }
+        // A process that has ended is where it was, and where that is not known either, on the host as far as anyone can tell.
+        let owner = owner_of_process(&self.proc, process.tgid)
+            .or(known)
+            .unwrap_or(Owner::Host);
+        self.processes.put(process, owner.clone());
         owner
     }
 
-    /// What is known of a cgroup without looking it up.
-    pub fn get(&self, cgroup_id: u64) -> &Owner {
-        self.owners.get(&cgroup_id).unwrap_or(&Owner::Unknown)
+    /// A new process is where its creator was, unless it was made elsewhere; that cgroup is looked up while it surely exists.
+    pub fn forked(&mut self, creator: ProcessKey, child: ProcessKey, child_cgroup_id: u64) {
+        if let Some(owner) = self.processes.get(&creator) {
+            self.processes.put(child, owner);
+        }
+        if self.cgroups.get(&child_cgroup_id).is_none() {
+            self.resolve(child_cgroup_id, child, false);
+        }
+    }
+
+    fn look_up(&self, cgroup_id: u64, tgid: u32) -> Owner {
+        let path = self
+            .hierarchy
+            .as_ref()
+            .and_then(|hierarchy| hierarchy.path(cgroup_id).ok());
+        match path {
+            Some(path) => owner_of_path(path.as_os_str().as_bytes()),
+            None => owner_of_process(&self.proc, tgid).unwrap_or(Owner::Unknown),
+        }
     }
 
     /// Cgroups in the cache.
     pub fn len(&self) -> usize {
-        self.owners.len()
+        self.cgroups.len()
     }
 
     /// Whether nothing has been looked up yet.
     pub fn is_empty(&self) -> bool {
-        self.owners.is_empty()
+        self.len() == 0
+    }
+}
+
+/// Owners by key, in two generations: when the young one is full it becomes the old one, and what nobody asked for since is
+/// forgotten. What is needed stays, and each look-up is one or two hashes.
+#[derive(Debug)]
+struct Generations<K> {
+    young: FxHashMap<K, Owner>,
+    old: FxHashMap<K, Owner>,
+    max: usize,
+}
+
+impl<K: Copy + Eq + std::hash::Hash> Generations<K> {
+    fn new(max: usize) -> Self {
+        Self {
+            young: FxHashMap::default(),
+            old: FxHashMap::default(),
+            max,
+        }
+    }
+
+    fn get(&mut self, key: &K) -> Option<Owner> {
+        if let Some(owner) = self.young.get(key) {
+            return Some(owner.clone());
+        }
+        let owner = self.old.remove(key)?;
+        self.put(*key, owner.clone());
+        Some(owner)
+    }
+
+    fn put(&mut self, key: K, owner: Owner) {
+        if self.young.len() >= self.max {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, owner);
+    }
+
+    fn len(&self) -> usize {
+        self.young.len() + self.old.len()
     }
 }
 
@@ -107,10 +209,11 @@ pub fn owner_of_path(path: &[u8]) -> Owner {
 }
 
 fn container_id(component: &[u8]) -> Option<&str> {
-    let component = std::str::from_utf8(component).ok()?;
+    // Longer than any runtime's: not worth a closer look.
+    let component = std::str::from_utf8(component.get(..component.len().min(256))?).ok()?;
     let name = component.strip_suffix(".scope").unwrap_or(component);
-    // `crio-conmon-ID` holds CRI-O's monitor of the container, which runs on the host.
-    if name.starts_with("crio-conmon-") || name.starts_with("libpod-conmon-") {
+    // `crio-conmon-ID` and `libpod-conmon-ID` hold the monitor of the container, which runs on the host.
+    if name.contains("conmon-") {
         return None;
     }
     let id = name.rsplit(['-', ':']).next()?;
@@ -121,22 +224,42 @@ fn container_id(component: &[u8]) -> Option<&str> {
     hex.then_some(id)
 }
 
-/// The `0::` line of `/proc/PID/cgroup`, or on a cgroup v1 node the longest line, which names the container too.
-fn path_of_process(tgid: u32) -> Option<PathBuf> {
-    let text = fs::read(format!("/proc/{tgid}/cgroup")).ok()?;
-    let paths = || {
-        text.split(|byte| *byte == b'\n')
-            .filter_map(|line| line.splitn(3, |byte| *byte == b':').nth(2))
-    };
-    let named = paths().find(|path| owner_of_path(path) != Owner::Host);
-    let path = named.or_else(|| paths().next())?;
-    Some(PathBuf::from(OsString::from_vec(path.to_vec())))
+/// The owner of a process's cgroups by `/proc/PID/cgroup`: the container that any line names, v2's or a v1 controller's. `None`
+/// where the process is gone.
+fn owner_of_process(proc: &Path, tgid: u32) -> Option<Owner> {
+    let mut text = Vec::new();
+    let file = fs::File::open(proc.join(tgid.to_string()).join("cgroup")).ok()?;
+    io::Read::read_to_end(&mut io::Read::take(file, CGROUP_FILE_BYTES_MAX), &mut text).ok()?;
+    // A process that ends at this moment has an empty file.
+    if text.is_empty() {
+        return None;
+    }
+    let paths = text
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.splitn(3, |byte| *byte == b':').nth(2));
+    let named = paths.map(owner_of_path).find(|owner| *owner != Owner::Host);
+    Some(named.unwrap_or(Owner::Host))
+}
+
+/// Is a controller mounted the v1 way? A named hierarchy without controllers (`name=systemd`) holds no containers of its own.
+fn has_v1_controllers(mounts: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(mounts);
+    text.lines().any(|line| {
+        let mut columns = line.split(' ').skip(2);
+        let is_v1 = columns.next() == Some("cgroup");
+        let options = columns.next().unwrap_or_default();
+        is_v1 && !options.split(',').any(|option| option.starts_with("name="))
+    })
 }
 
 /// The root folder of the cgroup v2 hierarchy.
 #[derive(Debug)]
 struct Hierarchy {
     root: OwnedFd,
+    /// The root cgroup's own id.
+    root_id: u64,
+    /// Where it is mounted: what stands before a cgroup's own path, and may itself look like a container's.
+    path: PathBuf,
 }
 
 /// `struct file_handle` of open_by_handle_at(2) with kernfs's 8-byte handle behind it.
@@ -151,8 +274,17 @@ struct KernfsHandle {
 const FILEID_KERNFS: i32 = 0xfe;
 
 impl Hierarchy {
-    /// Where the cgroup is. What stands before the hierarchy's own part depends on the mount, and does not matter. Needs CAP_DAC_READ_SEARCH; fails with ESTALE
-    /// once the cgroup is removed.
+    fn new(root: OwnedFd) -> io::Result<Self> {
+        let path = path_of(&root)?;
+        let root_id = fs::metadata(format!("/proc/self/fd/{}", root.as_raw_fd()))?.ino();
+        Ok(Self {
+            root,
+            root_id,
+            path,
+        })
+    }
+
+    /// Where the cgroup is within the hierarchy. Needs CAP_DAC_READ_SEARCH; fails with ESTALE once the cgroup is removed.
     fn path(&self, cgroup_id: u64) -> io::Result<PathBuf> {
         let mut handle = KernfsHandle {
             handle_bytes: 8,
@@ -174,8 +306,19 @@ impl Hierarchy {
         let fd = i32::try_from(fd).map_err(io::Error::other)?;
         // SAFETY: the descriptor was just opened and nobody else has it.
         let directory = unsafe { OwnedFd::from_raw_fd(fd) };
-        fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+        let path = path_of(&directory)?;
+        Ok(path
+            .strip_prefix(&self.path)
+            .map_or(path.clone(), Path::to_path_buf))
     }
+}
+
+/// The path of an open folder. The kernel marks one that was removed meanwhile, which does not make it another.
+fn path_of(folder: &OwnedFd) -> io::Result<PathBuf> {
+    let path = fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd()))?;
+    let bytes = path.into_os_string().into_vec();
+    let bytes = bytes.strip_suffix(b" (deleted)").unwrap_or(&bytes).to_vec();
+    Ok(OsString::from_vec(bytes).into())
 }
 
 #[cfg(test)]
@@ -183,43 +326,195 @@ mod tests {
     use super::*;
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const OUTER: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
 
     #[test]
     fn every_runtime_and_driver_is_recognised() {
-        let paths = [
-            "/docker/{}",
-            "/system.slice/docker-{}.scope",
-            "/kubepods/burstable/pod1ad2/{}",
-            "/kubepods.slice/kubepods-pod1.slice/cri-containerd-{}.scope",
-            "/kubepods.slice/kubepods-pod1.slice/crio-{}.scope",
-            "/machine.slice/libpod-{}.scope",
-            "/machine.slice/libpod-{}.scope/container",
-            "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{}.scope",
-            "/system.slice/nerdctl-{}.scope",
-            "/kubepods-burstable-pod7.slice:cri-containerd:{}",
-            "/docker/ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff/kubepods/pod9/{}",
-        ];
-        for path in paths {
-            let owner = owner_of_path(path.replace("{}", ID).as_bytes());
+        let check = |path: &str| {
+            let path = path.replace("ID", ID).replace("OUTER", OUTER);
+            let owner = owner_of_path(path.as_bytes());
             assert_eq!(owner, Owner::Container(ID.into()), "{path}");
             assert_eq!(owner.id(), Some("0123456789ab"));
-        }
+        };
+        // Docker: cgroupfs, systemd, a parent of one's own, rootless.
+        check("/docker/ID");
+        check("/system.slice/docker-ID.scope");
+        check("/my.slice/docker-ID.scope");
+        check("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-ID.scope");
+        // containerd under a kubelet: cgroupfs, systemd, each quality of service, and as containerd says it when it has no systemd.
+        check("/kubepods/pod1ad2/ID");
+        check("/kubepods/burstable/pod1ad2/ID");
+        check("/kubepods/besteffort/pod1ad2-34/ID");
+        check("/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope");
+        check(
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/cri-containerd-ID.scope",
+        );
+        check("/kubepods-burstable-pod7.slice:cri-containerd:ID");
+        check("/system.slice/containerd.service/kubepods-burstable-pod7.slice:cri-containerd:ID");
+        check("/k8s.io/ID");
+        // What runs in cgroups of its own inside (systemd, a container with cgroup delegation).
+        check("/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope/init.scope");
+        check(
+            "/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope/system.slice/sshd.service",
+        );
+        // nerdctl, ECS.
+        check("/system.slice/nerdctl-ID.scope");
+        check("/default/ID");
+        check("/ecs/0f1e2d3c4b5a69788796a5b4c3d2e1f0/ID");
+        // CRI-O: both drivers, and crun's container folder.
+        check("/kubepods.slice/kubepods-pod1.slice/crio-ID.scope");
+        check("/kubepods.slice/kubepods-pod1.slice/crio-ID.scope/container");
+        check("/kubepods/besteffort/pod1/crio-ID");
+        // Podman: root, rootless, split.
+        check("/machine.slice/libpod-ID.scope");
+        check("/machine.slice/libpod-ID.scope/container");
+        check("/libpod_parent/libpod-ID");
+        check("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope");
+        check("/system.slice/web.service/libpod-payload-ID");
+        // Nested: Docker in Docker, kind.
+        check("/docker/OUTER/docker/ID");
+        check("/docker/OUTER/kubepods/besteffort/pod9/ID");
+        check(
+            "/docker/OUTER/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod1.slice/cri-containerd-ID.scope",
+        );
+        check("/kubepods/burstable/podX/OUTER/system.slice/docker-ID.scope");
+        // A conmon inside a container is that container's.
+        check("/docker/ID/machine.slice/libpod-conmon-OUTER.scope");
     }
 
     #[test]
     fn the_host_is_not_a_container() {
-        let paths = [
+        let check = |path: &[u8]| {
+            assert_eq!(
+                owner_of_path(path),
+                Owner::Host,
+                "{}",
+                String::from_utf8_lossy(path)
+            );
+        };
+        for path in [
             "/",
             "",
             "/user.slice/user-1000.slice/session-1.scope",
             "/system.slice/sshd.service",
+            "/system.slice/containerd.service",
+            "/system.slice/docker.service",
             "/kubepods/burstable/pod1ad2",
-            &format!("/kubepods.slice/crio-conmon-{ID}.scope"),
-            &format!("/docker/{}", &ID[1..]),
-            &format!("/docker/{}", ID.to_uppercase()),
-        ];
-        for path in paths {
-            assert_eq!(owner_of_path(path.as_bytes()), Owner::Host, "{path}");
+            "/kubepods.slice/kubepods-pod1ad2.slice",
+            "/docker",
+            "/docker/buildkit/0123456789abcdefghijklmno",
+            "/ecs/0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+            "/lxc/web",
+        ] {
+            check(path.as_bytes());
         }
+        for path in [
+            "/kubepods.slice/crio-conmon-ID.scope",
+            "/kubepods/pod1/crio-conmon-ID",
+            "/machine.slice/libpod-conmon-ID.scope",
+            "/docker/IDa",
+            "/docker/ID.service",
+            "/docker/ID ",
+            "/docker/-ID-",
+            "/docker/docker-ID.scope.scope",
+        ] {
+            check(path.replace("ID", ID).as_bytes());
+        }
+        check(format!("/docker/{}", &ID[1..]).as_bytes());
+        check(format!("/docker/{}", ID.to_uppercase()).as_bytes());
+        check(format!("/docker/{}", ID.replace('0', "g")).as_bytes());
+        check(&[b"/docker/".as_slice(), &[0xff; 64]].concat());
+        check(&vec![b'/'; 1 << 20]);
+        check(&vec![b'a'; 1 << 20]);
+        check(format!("/{}{ID}", "x".repeat(1 << 20)).as_bytes());
+    }
+
+    #[test]
+    fn v1_controllers_are_told_from_named_hierarchies() {
+        let check = |mounts: &str, expected| {
+            assert_eq!(has_v1_controllers(mounts.as_bytes()), expected, "{mounts}");
+        };
+        check("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n", false);
+        check(
+            "cgroup /sys/fs/cgroup/pids cgroup rw,relatime,pids 0 0\n",
+            true,
+        );
+        check(
+            "cgroup /sys/fs/cgroup/systemd cgroup rw,xattr,name=systemd 0 0\n",
+            false,
+        );
+        check(
+            "cgroup2 /x cgroup2 rw 0 0\ncgroup /y cgroup rw,cpu,cpuacct 0 0\n",
+            true,
+        );
+        check("", false);
+        check("cgroup", false);
+    }
+
+    /// A stand-in for `/proc` with one process.
+    fn proc_with(tgid: u32, cgroups: &str) -> tempfile::TempDir {
+        let proc = tempfile::tempdir().expect("a temporary folder");
+        let folder = proc.path().join(tgid.to_string());
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join("cgroup"), cgroups.replace("ID", ID)).expect("a file");
+        proc
+    }
+
+    #[test]
+    fn a_process_tells_its_cgroups_in_every_layout() {
+        let check = |cgroups: &str, expected: Owner| {
+            let proc = proc_with(7, cgroups);
+            assert_eq!(
+                owner_of_process(proc.path(), 7),
+                Some(expected),
+                "{cgroups}"
+            );
+        };
+        let container = || Owner::Container(ID.into());
+        check("0::/docker/ID\n", container());
+        check(
+            "12:pids:/docker/ID\n1:name=systemd:/docker/ID\n0::/\n",
+            container(),
+        );
+        check(
+            "12:pids:/kubepods/pod1/ID\n0::/system.slice/containerd.service\n",
+            container(),
+        );
+        check("0::/system.slice/a:b:c.service\n", Owner::Host);
+        check("12:pids:/\n0::/\n", Owner::Host);
+        check("nonsense\n::\n", Owner::Host);
+        let proc = proc_with(7, "");
+        assert_eq!(owner_of_process(proc.path(), 7), None);
+        assert_eq!(owner_of_process(proc.path(), 8), None);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_forgotten_and_the_rest_stays() {
+        let mut owners = Generations::new(100);
+        for key in 0..10_000_u64 {
+            owners.put(key, Owner::Host);
+            assert!(owners.get(&0).is_some(), "0 is asked for all the time");
+            assert!(owners.len() <= 200);
+        }
+        assert!(owners.get(&1).is_none());
+        assert!(owners.get(&9_999).is_some());
+    }
+
+    #[test]
+    fn a_cgroup_that_nobody_knows_is_asked_of_the_process() {
+        let proc = proc_with(7, "0::/docker/ID\n");
+        let mut containers = Containers::with(None, false, proc.path());
+        let process = |tgid| ProcessKey { tgid, start_ns: 1 };
+        // A process that is gone says nothing, and the next one of the same cgroup is asked again.
+        assert_eq!(containers.resolve(5, process(8), false), Owner::Unknown);
+        assert_eq!(
+            containers.resolve(5, process(7), false),
+            Owner::Container(ID.into())
+        );
+        assert_eq!(
+            containers.resolve(5, process(8), false),
+            Owner::Container(ID.into())
+        );
+        assert_eq!(containers.len(), 1);
     }
 }

@@ -77,8 +77,8 @@ impl Hold {
         !self.queues.is_empty() && self.queues.contains_key(container)
     }
 
-    /// Lets an event wait. Given back where there is no room for it, or no waiting at all.
-    pub fn push(&mut self, container: &str, held: Held, now: Instant) -> Result<(), Held> {
+    /// Lets an event wait. `false` where there is no room for it, or no waiting at all.
+    pub fn push(&mut self, container: &str, held: Held, now: Instant) -> bool {
         let size = held.size_bytes();
         let (events, bytes) = self
             .queues
@@ -91,14 +91,14 @@ impl Hold {
             || events >= limits.events_max.div_ceil(4)
             || bytes + size > limits.bytes_max.div_ceil(4);
         if full {
-            return Err(held);
+            return false;
         }
         self.events += 1;
         self.bytes += size;
         if let Some(queue) = self.queues.get_mut(container) {
             queue.bytes += size;
             queue.events.push(held);
-            return Ok(());
+            return true;
         }
         let due = now + limits.time;
         self.due.push_back((due, container.into()));
@@ -108,7 +108,7 @@ impl Hold {
             bytes: size,
         };
         self.queues.insert(container.into(), queue);
-        Ok(())
+        true
     }
 
     /// Ends a container's wait and hands out its events, the first first.
@@ -191,7 +191,7 @@ mod tests {
         let now = Instant::now();
         for number in 0..6 {
             let container = if number % 2 == 0 { "a" } else { "b" };
-            assert!(hold.push(container, held(number), now).is_ok());
+            assert!(hold.push(container, held(number), now));
         }
         assert!(hold.holds("a") && hold.holds("b") && !hold.holds("c"));
         assert_eq!(numbers(&hold.take("b")), [1, 3, 5]);
@@ -206,9 +206,9 @@ mod tests {
         let mut hold = Hold::new(LIMITS);
         let start = Instant::now();
         let later = start + Duration::from_millis(400);
-        assert!(hold.push("a", held(1), start).is_ok());
-        assert!(hold.push("b", held(2), later).is_ok());
-        assert!(hold.push("a", held(3), later).is_ok());
+        assert!(hold.push("a", held(1), start));
+        assert!(hold.push("b", held(2), later));
+        assert!(hold.push("a", held(3), later));
         assert_eq!(hold.next_due(), Some(start + LIMITS.time));
         assert_eq!(hold.overdue(later), None);
         assert_eq!(hold.overdue(start + LIMITS.time).as_deref(), Some("a"));
@@ -217,7 +217,7 @@ mod tests {
         // A container that was answered and holds again has a new time; the old one means nothing.
         hold.take("b");
         assert_eq!(hold.next_due(), None);
-        assert!(hold.push("b", held(4), later + LIMITS.time / 2).is_ok());
+        assert!(hold.push("b", held(4), later + LIMITS.time / 2));
         assert_eq!(hold.overdue(later + LIMITS.time), None);
     }
 
@@ -226,16 +226,13 @@ mod tests {
         let mut hold = Hold::new(LIMITS);
         let now = Instant::now();
         for number in 0..4 {
-            assert!(hold.push("noisy", held(number), now).is_ok());
+            assert!(hold.push("noisy", held(number), now));
         }
-        assert!(
-            hold.push("noisy", held(4), now).is_err(),
-            "a quarter is the most"
-        );
+        assert!(!hold.push("noisy", held(4), now), "a quarter is the most");
         for number in 0..12 {
-            assert!(hold.push(&format!("c{number}"), held(number), now).is_ok());
+            assert!(hold.push(&format!("c{number}"), held(number), now));
         }
-        assert!(hold.push("late", held(9), now).is_err(), "all are the most");
+        assert!(!hold.push("late", held(9), now), "all are the most");
         assert_eq!(hold.oldest().as_deref(), Some("noisy"));
         assert_eq!(hold.len(), 16);
 
@@ -243,22 +240,18 @@ mod tests {
             bytes_max: 1000,
             ..LIMITS
         });
-        assert!(
-            small
-                .push(
-                    "a",
-                    Held {
-                        bytes: vec![0; 600].into(),
-                        ..held(1)
-                    },
-                    now
-                )
-                .is_err()
-        );
+        assert!(!small.push(
+            "a",
+            Held {
+                bytes: vec![0; 600].into(),
+                ..held(1)
+            },
+            now
+        ));
         let mut off = Hold::new(HoldLimits {
             time: Duration::ZERO,
             ..LIMITS
         });
-        assert!(off.push("a", held(1), now).is_err());
+        assert!(!off.push("a", held(1), now));
     }
 }

@@ -126,7 +126,7 @@ fn runtimes(config: &RuntimeConfig, metrics: &Arc<Metrics>) -> Vec<Runtime> {
                 warn!(
                     "container runtime {} is not used: {error}",
                     socket.display()
-                )
+                );
             })
             .ok()?;
         Some(Runtime {
