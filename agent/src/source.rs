@@ -14,6 +14,7 @@ pub mod offsets;
 pub mod perf;
 pub mod privileges;
 pub mod probes;
+pub mod program_types;
 pub mod ring;
 pub mod sensor;
 pub mod status;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Failure, chain, print};
-use crate::source::{HookStatus, Kind, Sensor, SensorConfig};
+use crate::source::{HookStatus, Kind, Sensor, SensorConfig, program_types};
 
 /// Options of `saker doctor`.
 #[derive(Debug, clap::Args)]
@@ -23,13 +23,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         ..SensorConfig::default()
     };
     let sensor = Sensor::load(&config).map_err(|error| Failure::Machine(chain(&error)))?;
+    let mut rows = sensor.status().to_vec();
+    rows.extend(program_types::loadable());
     if args.json {
-        let text = serde_json::to_string_pretty(sensor.status())
+        let text = serde_json::to_string_pretty(&rows)
             .map_err(|error| Failure::Internal(error.to_string()))?;
         return print(&(text + "\n"));
     }
     let mut text = String::new();
-    for status in sensor.status() {
+    for status in &rows {
         describe(status, args.verbose, &mut text);
     }
     print(&text)

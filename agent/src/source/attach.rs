@@ -249,14 +249,8 @@ impl From<ProgramError> for Failure {
                 verifier_log,
             } => {
                 let log = verifier_log.to_string();
-                // The verifier ends with statistics; the line before them says what it minded.
-                let last = log.lines().rev().map(str::trim).find(|line| {
-                    !line.is_empty()
-                        && !line.starts_with("processed ")
-                        && !line.starts_with("stack depth ")
-                });
                 Self {
-                    reason: match last {
+                    reason: match complaint(&log) {
                         Some(line) => {
                             format!("the kernel refused the program ({io_error}): {line}")
                         }
@@ -267,5 +261,35 @@ impl From<ProgramError> for Failure {
             }
             other => Self::new(one_line(&other)),
         }
+    }
+}
+
+/// What the verifier minded: it ends with statistics, and says that on the line before them.
+fn complaint(log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    log.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_complaint_stands_before_its_statistics() {
+        let check = |log: &str, expected: Option<&str>| assert_eq!(complaint(log), expected);
+        check(
+            "20: (85) call unknown#158\ninvalid func unknown#158\nverification time 6994 usec\n\
+             stack depth 16+0+0\nprocessed 23 insns (limit 1000000) max_states_per_insn 0\n\n",
+            Some("invalid func unknown#158"),
+        );
+        check(
+            "R1 invalid mem access 'inv'",
+            Some("R1 invalid mem access 'inv'"),
+        );
+        check("processed 0 insns\n", None);
+        check("", None);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::device::renamed_node;
-use crate::{Watch, exec_of, kinds, run, watch};
+use crate::{Watch, exec_of, kernel_is_at_least, kinds, run, watch};
 
 #[test]
 fn a_hook_that_cannot_attach_leaves_the_rest() {
@@ -159,7 +159,12 @@ fn file_systems_that_nobody_mounted_are_reached_all_the_same() {
         assert_eq!(cgroup::open_root().expect("a root cgroup").path, None);
         let mut watch = watch(kinds(&[Kind::DeviceOpen, Kind::Open])).expect("loads");
         for row in watch.sensor.status().iter().filter(|row| row.wanted) {
-            assert_eq!(row.refused, [], "{row:?}");
+            let first_hook_is_newer = row.kind == "open" && !kernel_is_at_least(5, 15);
+            assert_eq!(
+                row.refused.len(),
+                usize::from(first_hook_is_newer),
+                "{row:?}"
+            );
         }
         let folder = tempfile::tempdir().expect("a folder");
         let _ = File::open(renamed_node(folder.path()));

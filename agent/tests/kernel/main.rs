@@ -108,6 +108,14 @@ fn exec_of<T>(watch: &mut Watch, pid: u32, f: impl Fn(&Event<'_>, &Exec<'_>) -> 
     })
 }
 
+/// Is the kernel this new? Some hooks need a newer one than the agent itself.
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split(['.', '-', '+']).map(str::parse::<u32>);
+    let mut next = || numbers.next().expect("a number").expect("a number");
+    (next(), next()) >= (major, minor)
+}
+
 fn run(command: &mut Command) -> u32 {
     let mut child = command
         .stdin(Stdio::null())

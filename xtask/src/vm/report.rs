@@ -132,7 +132,7 @@ pub fn table(guests: &[(&str, Report)]) -> String {
                 .hooks
                 .iter()
                 .find(|hook| hook.kind == kind)
-                .map_or("?", |hook| hook.hook.as_deref().unwrap_or("none"))
+                .map_or("-", |hook| hook.hook.as_deref().unwrap_or("none"))
                 .to_owned()
         }));
     }
@@ -271,8 +271,8 @@ c: no python3
             table(&guests),
             "\
 event kind  6.1                   5.10
-exec        raw_tp/exec           ?
-open        syscalls              ?
+exec        raw_tp/exec           -
+open        syscalls              -
 tests       2 passed, 1 skipped   0 passed
 release     6.1.0-50-cloud-amd64
 "
