@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use saker::source::offsets;
-use saker_ebpf::config::{ABSENT, FIELDS};
+use saker_ebpf::config::{ABSENT, FIELDS, SIZE};
 use serde_json::Value;
 
 /// Where a member lies according to bpftool's listing; it does the parsing, this only walks.
@@ -64,15 +64,20 @@ fn offsets_are_those_of_bpftool() {
     let found = offsets::read(None).expect("the kernel's BTF is readable");
     let mut compared = 0;
     for (field, offset_used) in FIELDS.iter().zip(found.by_field) {
-        let path: Vec<&str> = field.path.split('.').collect();
-        let expected = types
-            .iter()
-            .enumerate()
-            .filter(|(_, found)| {
-                found["name"] == field.type_name && matches!(found["kind"].as_str(), Some("STRUCT"))
-            })
-            .find_map(|(index, _)| offset(types, index + 1, &path))
-            .map(|bits| bits / 8);
+        let at = |path: &str| {
+            let path: Vec<&str> = path.split('.').collect();
+            types
+                .iter()
+                .enumerate()
+                .filter(|(_, found)| found["name"] == field.type_name && found["kind"] == "STRUCT")
+                .find_map(|(index, found)| match path[..] {
+                    // Not a member: how large the whole is.
+                    [SIZE] => found["size"].as_u64().map(|bytes| bytes * 8),
+                    _ => offset(types, index + 1, &path),
+                })
+        };
+        // Kernels call some members differently: the first name that there is counts.
+        let expected = field.path.split('|').find_map(at).map(|bits| bits / 8);
         let used = (offset_used != ABSENT).then_some(u64::from(offset_used));
         assert_eq!(used, expected, "{}.{}", field.type_name, field.path);
         compared += 1;
