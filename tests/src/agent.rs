@@ -11,8 +11,8 @@ use std::{
 
 use serde_json::Value;
 
-/// Long enough for a loaded machine of two cores; a test that waits this long has failed.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+/// Long enough for an emulated guest on a loaded machine of two cores; a test that waits this long has failed.
+pub const DEADLINE: Duration = Duration::from_secs(240);
 
 /// The agent, started for one test and stopped at its end.
 #[derive(Debug)]
