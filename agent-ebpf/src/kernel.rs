@@ -320,7 +320,8 @@ fn moment(inode: Address, seconds: u32, nanoseconds: u32) -> u64 {
         return 0;
     }
     let seconds: u64 = read(inode, seconds);
-    let nanoseconds: u32 = read(inode, nanoseconds);
+    // Since 6.13 the uppermost bit says that somebody has asked for the time, and is no part of it.
+    let nanoseconds = read::<u32>(inode, nanoseconds) & 0x7fff_ffff;
     if seconds > u64::MAX / 2_000_000_000 {
         return 0;
     }

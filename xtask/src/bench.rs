@@ -14,11 +14,14 @@ pub enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Memory and look-up times of 100,000 processes and 2,000 containers.
+    Context,
 }
 
 /// Runs one.
 pub fn bench(which: &Bench) -> Result<()> {
     match which {
+        Bench::Context => run(cargo().args(["bench", "--package", "saker", "--bench", "context"])),
         Bench::Rules { args } => run(cargo()
             .args([
                 "bench",

@@ -6,6 +6,7 @@ mod books;
 mod connect;
 mod device;
 mod file;
+mod identity;
 mod machine;
 mod process;
 

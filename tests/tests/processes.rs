@@ -1,0 +1,136 @@
+//! What the agent knows of processes, from outside: secrets stay inside, and a fork bomb takes nobody's name.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use saker_tests::{Agent, cgroup::Cgroup, root_or_skip, scenario::run};
+
+fn rule(folder: &Path, name: &str, condition: &str, output: &str) -> String {
+    let path = folder.join("rule.yaml");
+    let text = format!(
+        "- rule: {name}\n  desc: d\n  condition: {condition}\n  output: {output}\n  priority: WARNING\n"
+    );
+    fs::write(&path, text).expect("the rule is written");
+    path.display().to_string()
+}
+
+#[test]
+fn a_rule_sees_a_secret_and_its_alert_does_not_show_it() {
+    if !root_or_skip() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rules = rule(
+        folder.path(),
+        "Secret",
+        "evt.type = execve and (proc.args contains hunter2 or proc.env[DB_PASSWORD] = swordfish)",
+        "ran (line=%proc.cmdline args=%proc.args env=%proc.env[DB_PASSWORD] parent=%proc.pcmdline)",
+    );
+    let mut agent = Agent::start(&["--rules", &rules]);
+    let mut command = Command::new("/bin/true");
+    run(command
+        .args([
+            "first",
+            "--password",
+            "hunter2 with blanks",
+            "--token=hunter2",
+        ])
+        .env("DB_PASSWORD", "swordfish"))
+    .expect("it runs");
+    let alert = agent.await_rule("Secret", "first");
+    let text = alert.to_string();
+    for secret in ["hunter2", "swordfish", "with blanks"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert_eq!(
+        alert["output_fields"]["proc.args"],
+        "first --password <redacted> --token=<redacted>"
+    );
+    assert_eq!(
+        alert["output_fields"]["proc.env[DB_PASSWORD]"],
+        "<redacted>"
+    );
+}
+
+#[test]
+fn a_fork_bomb_takes_nobodys_identity() {
+    if !root_or_skip() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rules = rule(
+        folder.path(),
+        "Opened",
+        "evt.type in (open, openat) and fd.name startswith /tmp/saker-bomb-",
+        "opened (file=%fd.name cmdline=%proc.cmdline container=%container.id parent=%proc.pname)",
+    );
+    let (Ok(victim), Ok(bomb)) = (Cgroup::like_a_container(), Cgroup::like_a_container()) else {
+        return saker_tests::skip("no cgroup can be made");
+    };
+    let mut agent = Agent::start(&["--rules", &rules]);
+    // Started before the bomb, acts after it: what is known of it must have outlasted the bomb.
+    let mut before = Command::new("/bin/sh");
+    before
+        .args([
+            "-c",
+            "read go; cat /tmp/saker-bomb-none; : victim-of-the-bomb",
+        ])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null());
+    victim.enter(&mut before);
+    let mut before = before.spawn().expect("it starts");
+    let pid = agent.pid();
+    let memory = || -> u64 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+            .expect("a size")
+    };
+    let memory_before = memory();
+
+    // Twenty thousand short lives, at most 64 at once: the pids controller's bound where there is one, and the script's own.
+    let script = "i=0; while [ $i -lt 312 ]; do j=0; while [ $j -lt 64 ]; do : & j=$((j+1)); done; wait; i=$((i+1)); done";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]);
+    bomb.enter(&mut command);
+    run(&mut command).expect("the bomb ends");
+    let memory_after = memory();
+
+    drop(before.stdin.take());
+    before.wait().expect("it is ours");
+    let alert = agent.await_rule("Opened", "file=/tmp/saker-bomb-none");
+    let fields = &alert["output_fields"];
+    assert_eq!(
+        fields["proc.cmdline"], "cat /tmp/saker-bomb-none",
+        "{alert}"
+    );
+    assert_eq!(fields["proc.pname"], "sh", "{alert}");
+    assert_eq!(fields["container.id"], victim.short_id(), "{alert}");
+    // The table's bound is 131,072 entries; twenty thousand that ended take a few megabytes of it.
+    assert!(
+        memory_after < memory_before + 64 * 1024,
+        "{memory_before} kB before, {memory_after} kB after"
+    );
+    let stopped = agent.stop();
+    let summary = stopped
+        .log
+        .iter()
+        .find(|line| line.contains("stopped:"))
+        .expect("a summary");
+    let number = |name: &str| -> u64 {
+        let rest = summary.split(&format!(" {name}=")).nth(1).expect(name);
+        rest.split(' ')
+            .next()
+            .and_then(|digits| digits.parse().ok())
+            .expect("a number")
+    };
+    assert_eq!(
+        number("seen"),
+        number("delivered") + number("filtered") + number("lost"),
+        "{summary}"
+    );
+    assert!(number("seen") >= 2 * 312 * 64, "{summary}");
+}
