@@ -53,6 +53,9 @@ fn rules(folder: &std::path::Path) -> std::path::PathBuf {
     path
 }
 
+/// Loaded machines answer late: what must come out complete is given all the time that may be configured.
+const PATIENT: &str = ", hold_ms: 10000";
+
 /// An agent that knows no runtime but this one.
 fn agent(containerd: &Containerd, folder: &std::path::Path, more: &str) -> Agent {
     let rules = rules(folder);
@@ -118,7 +121,7 @@ fn an_alert_names_container_image_and_pod() {
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let digest = containerd.import(IMAGE, &["/bin/sh"]);
-    let mut agent = agent(&containerd, folder.path(), "");
+    let mut agent = agent(&containerd, folder.path(), PATIENT);
     let pod = containerd.pod("trainer-0", LABELS, NOTES);
     let id = containerd.run(
         &pod,
@@ -170,7 +173,7 @@ fn a_container_that_lived_for_a_moment_gets_its_names() {
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let digest = containerd.import(IMAGE, &["/bin/sh"]);
-    let mut agent = agent(&containerd, folder.path(), "");
+    let mut agent = agent(&containerd, folder.path(), PATIENT);
     for round in 0..10 {
         // A pod of its own each time: nothing is known of it beforehand.
         let pod = containerd.pod(&format!("brief-{round}"), LABELS, NOTES);
@@ -197,7 +200,7 @@ fn two_hundred_containers_at_once_all_get_their_names() {
     const COUNT: usize = 200;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let digest = containerd.import(IMAGE, &["/bin/sh"]);
-    let mut agent = agent(&containerd, folder.path(), "");
+    let mut agent = agent(&containerd, folder.path(), PATIENT);
     let pod = containerd.pod("crowd", LABELS, NOTES);
     let wanted = Wanted {
         name: "many",
@@ -232,7 +235,7 @@ fn exec_and_new_containers_are_named_also_after_a_restart() {
         ..Wanted::default()
     };
     let id = containerd.run(&pod, &wanted);
-    let mut agent = agent(&containerd, folder.path(), "");
+    let mut agent = agent(&containerd, folder.path(), PATIENT);
     containerd.exec(&id, &["/bin/true", "marked-exec"]);
     check(&marked(&mut agent, "exec"), &pod, &id, IMAGE, &digest);
 
@@ -316,7 +319,7 @@ fn the_seed_rule_tells_an_approved_image_from_another() {
     let node = folder.path().join("gpu");
     saker_tests::make_device(&node, 195, 0);
     let node = node.to_str().expect("UTF-8");
-    let config = config(&containerd, folder.path(), "");
+    let config = config(&containerd, folder.path(), PATIENT);
     let marked_rules = rules(folder.path());
     let paths = [&seed, &marked_rules].map(|path| path.to_str().expect("UTF-8"));
     let mut agent = Agent::start_with(&config, &["--rules", paths[0], "--rules", paths[1]]);
@@ -379,7 +382,7 @@ fn broken_runtimes_beside_a_working_one_hurt_nobody() {
     serve(&closing, drop);
     let config = folder.path().join("agent.yaml");
     let text = format!(
-        "http: {{listen: '127.0.0.1:0'}}\ncontainers: {{cri_sockets: ['{0}', '{1}', '{2}', '{3}'], docker_sockets: ['{0}', '{1}', '{2}']}}\n",
+        "http: {{listen: '127.0.0.1:0'}}\ncontainers: {{cri_sockets: ['{0}', '{1}', '{2}', '{3}'], docker_sockets: ['{0}', '{1}', '{2}']{PATIENT}}}\n",
         garbage.display(),
         silent.display(),
         closing.display(),

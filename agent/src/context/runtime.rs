@@ -8,6 +8,7 @@ pub mod cri;
 pub mod directory;
 pub mod docker;
 pub mod metadata;
+mod recent;
 pub mod resolver;
 
 use std::{path::PathBuf, time::Duration};

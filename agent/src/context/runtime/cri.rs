@@ -4,7 +4,11 @@ pub mod messages;
 
 mod info;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hyper::http::uri::PathAndQuery;
 use prost::Message;
@@ -18,6 +22,7 @@ use tonic_prost::ProstCodec;
 use super::{
     Failure,
     metadata::{self, Container, Image, MOUNTS_MAX, Mount, Pod, bounded, pairs, text},
+    recent::Recent,
 };
 use info::Info;
 use messages as m;
@@ -29,7 +34,15 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 #[derive(Clone, Debug)]
 pub struct Client {
     grpc: Grpc<Channel>,
+    sandboxes: Arc<Recent<Sandbox>>,
+    images: Arc<Recent<m::Image>>,
 }
+
+/// A sandbox, and which namespaces its containers share with the host.
+type Sandbox = (Container, Option<m::NamespaceOption>);
+
+/// How long a sandbox or an image is not asked for again.
+const RECENT: Duration = Duration::from_secs(10);
 
 impl Client {
     /// A client of the runtime behind this socket. Does not connect yet.
@@ -39,7 +52,11 @@ impl Client {
             .map_err(|error| Failure::Broken(error.to_string()))?
             .connect_timeout(super::CALL);
         let grpc = Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { grpc })
+        Ok(Self {
+            grpc,
+            sandboxes: Arc::new(Recent::new(RECENT)),
+            images: Arc::new(Recent::new(RECENT)),
+        })
     }
 
     /// `container.type` of this runtime's containers.
@@ -129,7 +146,7 @@ impl Client {
         let image = self.image(&status, info.user_image()).await?;
         // The verbose part names it; where it does not, the label that every kubelet sets leads nowhere without a list.
         let sandbox = match sandbox_of(verbose) {
-            Some(sandbox) => self.sandbox(&sandbox, kind).await?,
+            Some(sandbox) => self.recent_sandbox(&sandbox, kind).await?,
             None => None,
         };
         let mounts = bounded(&status.mounts, MOUNTS_MAX, &mut cut);
@@ -171,11 +188,23 @@ impl Client {
         Ok(container)
     }
 
-    async fn sandbox(
+    /// The sandbox of a container: it is complete by then, and the same for all containers of its pod.
+    async fn recent_sandbox(
         &self,
         id: &str,
         kind: &'static str,
-    ) -> Result<Option<(Container, Option<m::NamespaceOption>)>, Failure> {
+    ) -> Result<Option<Sandbox>, Failure> {
+        if let Some(sandbox) = self.sandboxes.get(id, Instant::now()) {
+            return Ok(Some(sandbox));
+        }
+        let sandbox = self.sandbox(id, kind).await?;
+        if let Some(sandbox) = &sandbox {
+            self.sandboxes.put(id, sandbox.clone(), Instant::now());
+        }
+        Ok(sandbox)
+    }
+
+    async fn sandbox(&self, id: &str, kind: &'static str) -> Result<Option<Sandbox>, Failure> {
         let request = m::PodSandboxStatusRequest {
             pod_sandbox_id: id.into(),
             verbose: true,
@@ -241,21 +270,33 @@ impl Client {
         let spec = status.image.clone().unwrap_or_default();
         let wanted = [&status.image_id, &status.image_ref, &spec.image];
         let wanted = wanted.into_iter().find(|name| !name.is_empty());
+        let wanted = wanted.map_or("", String::as_str);
+        let stored = match self.images.get(wanted, Instant::now()) {
+            Some(stored) => stored,
+            None => {
+                let stored = self.stored_image(wanted).await?;
+                self.images.put(wanted, stored.clone(), Instant::now());
+                stored
+            }
+        };
+        let asked = [spec.user_specified_image.as_str(), user_image];
+        Ok(names(&spec.image, &status.image_ref, asked, &stored))
+    }
+
+    async fn stored_image(&self, name: &str) -> Result<m::Image, Failure> {
         let request = m::ImageStatusRequest {
-            image: wanted.map(|name| m::ImageSpec {
-                image: name.clone(),
+            image: Some(m::ImageSpec {
+                image: name.into(),
                 ..m::ImageSpec::default()
             }),
         };
         let path = "/runtime.v1.ImageService/ImageStatus";
-        let stored: m::Image = match self.call::<_, m::ImageStatusResponse>(path, request).await {
-            Ok(answer) => answer.image.unwrap_or_default(),
+        match self.call::<_, m::ImageStatusResponse>(path, request).await {
+            Ok(answer) => Ok(answer.image.unwrap_or_default()),
             // It was removed while its container lives.
-            Err(Failure::NotFound) => m::Image::default(),
-            Err(failure) => return Err(failure),
-        };
-        let asked = [spec.user_specified_image.as_str(), user_image];
-        Ok(names(&spec.image, &status.image_ref, asked, &stored))
+            Err(Failure::NotFound) => Ok(m::Image::default()),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Failure>
