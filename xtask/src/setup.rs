@@ -5,7 +5,7 @@
 //! version that the user keeps for other work stays as it is.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -67,6 +67,7 @@ pub fn setup(need: Need) -> Result<()> {
     bpf_linker()?;
     if need == Need::Tests {
         debian_packages()?;
+        python_libraries()?;
     }
     Ok(())
 }
@@ -153,6 +154,37 @@ fn debian_packages() -> Result<()> {
     };
     apt(&["update", "-q"])?;
     apt(&[&["install", "-qy", "--no-install-recommends"], &names[..]].concat())
+}
+
+/// A virtual environment with the libraries that models are saved with, for the tests of model files. They are large, so what is
+/// there in the wanted versions stays; without them those tests skip themselves.
+fn python_libraries() -> Result<()> {
+    let wanted = process::root().join("tests/python/requirements.txt");
+    let folder = process::target_dir()?.join("python-libraries");
+    let installed = folder.join("installed");
+    let text = fs::read_to_string(&wanted)?;
+    if fs::read_to_string(&installed).is_ok_and(|found| found == text) {
+        return Ok(());
+    }
+    say(&format!(
+        "Python libraries into {} (some minutes)",
+        folder.display()
+    ));
+    let made = run(command("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&folder))
+    .and_then(|()| {
+        run(command(&folder.join("bin/python3").to_string_lossy())
+            .args(["-m", "pip", "install", "--quiet", "--requirement"])
+            .arg(&wanted))
+    });
+    match made {
+        Ok(()) => fs::write(&installed, text)?,
+        Err(why) => println!(
+            "setup: no Python libraries ({why:#}); skipped without them: tests with models of real libraries"
+        ),
+    }
+    Ok(())
 }
 
 fn has_apt() -> bool {

@@ -570,9 +570,16 @@ pub(super) fn is_module(name: &[u8]) -> bool {
 
 /// Modules that are a way to everything: a name that walks into one is not a model's.
 pub(super) fn is_powerful(component: &[u8]) -> bool {
+    // Modules import others under names with an underscore before them.
     matches!(
         component,
-        b"os"
+        b"_os"
+            | b"_sys"
+            | b"_subprocess"
+            | b"_builtins"
+            | b"_importlib"
+            | b"_shutil"
+            | b"os"
             | b"posix"
             | b"nt"
             | b"sys"
