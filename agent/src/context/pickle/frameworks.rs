@@ -118,7 +118,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::plain("joblib.externals.loky").but(&[(Certain(Indirect), "load loads")]),
     Row::bad("joblib.externals.loky.backend.context", Exec).but(&[(Ordinary, "LokyContext LokyInitMainContext")]),
     Row::bad("joblib.externals.loky.backend.fork_exec", Exec).but(&[(Ordinary, "LokyContext LokyInitMainContext")]),
-    Row::bad("joblib.externals.loky.backend.popen_loky_posix", Exec).but(&[(Ordinary, "LokyContext LokyInitMainContext")]),
+    Row::bad("joblib.externals.loky.backend.popen_loky_posix", Exec).but(&[(Ordinary, "_DupFd LokyContext LokyInitMainContext")]),
     Row::bad("joblib.externals.loky.backend.resource_tracker", Exec).but(&[(Ordinary, "LokyContext LokyInitMainContext")]),
     Row::bad("joblib.externals.loky.backend.spawn", Exec).but(&[(Ordinary, "LokyContext LokyInitMainContext")]),
     Row::bad("joblib.externals.loky.backend.utils", Exec).but(&[(Ordinary, "LokyContext LokyInitMainContext")]),
@@ -170,65 +170,65 @@ pub(super) const ROWS: &[Row] = &[
         (CarriesCode, "_rebuild_function _unpickle__CustomPickled _numba_unpickle _rebuild_reduction Dispatcher._rebuild"),
     ]),
     Row::plain("numpy").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::types("numpy.").but(&[(Ordinary, "__pyx_unpickle*")]),
     Row::bad("numpy._build_utils", Exec),
     Row::plain("numpy._core").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::bad("numpy._distutils", Exec),
     Row::plain("numpy._globals").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy._typing").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.char").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::bad("numpy.compat", Import).but(&[(Ordinary, "long unicode basestring asbytes")]),
     Row::bad("numpy.conftest", Exec),
     Row::plain("numpy.core").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::bad("numpy.ctypeslib", Import).but(&[(Ordinary, "long unicode basestring asbytes")]),
     Row::bad("numpy.distutils", Exec),
     Row::plain("numpy.dtypes").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.dual").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.exceptions").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::bad("numpy.f2py", Exec),
     Row::plain("numpy.fft").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.lib").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
@@ -238,54 +238,54 @@ pub(super) const ROWS: &[Row] = &[
     Row::odd("numpy.lib.format", File),
     Row::odd("numpy.lib.npyio", File).but(&[(Ordinary, "NpzFile")]),
     Row::plain("numpy.linalg").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.ma").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.matlib").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.matrixlib").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.oldnumeric").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.polynomial").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.random").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::plain("numpy.rec").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::bad("numpy.setup", Exec),
     Row::plain("numpy.strings").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),
     Row::bad("numpy.testing", Exec),
     Row::plain("numpy.typing").but(&[
-        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource \
+        (Suspicious(File), "load loads save savez savez_compressed savetxt loadtxt genfromtxt fromfile fromregex DataSource \
             mafromtxt recfromcsv recfromtxt tofile fromtextfile"),
         (Suspicious(Indirect), "fromfunction apply_along_axis apply_over_axes piecewise source lookfor info deprecate npy_load_module"),
     ]),

@@ -345,8 +345,8 @@ pub(super) const ROWS: &[Row] = &[
     ]),
     Row::bad("multiprocessing.forkserver", Exec),
     Row::bad("multiprocessing.popen_fork", Exec),
-    Row::bad("multiprocessing.popen_forkserver", Exec),
-    Row::bad("multiprocessing.popen_spawn_posix", Exec),
+    Row::bad("multiprocessing.popen_forkserver", Exec).but(&[(Ordinary, "_DupFd")]),
+    Row::bad("multiprocessing.popen_spawn_posix", Exec).but(&[(Ordinary, "_DupFd")]),
     Row::bad("multiprocessing.popen_spawn_win32", Exec),
     Row::bad("multiprocessing.spawn", Exec),
     Row::odd("multiprocessing.util", Indirect).but(&[
