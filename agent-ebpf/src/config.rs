@@ -67,6 +67,8 @@ pub struct Settings {
     pub env_len: u32,
     /// Zero.
     pub reserved: u32,
+    /// Drawn at random by the loader: no process can know which names the programs take for the same.
+    pub seeds: [u64; 2],
     /// Paths to report.
     pub prefixes: [OpenPrefix; OPEN_PREFIXES_MAX],
     /// Environment variables to report, as `NAME=`.
@@ -162,6 +164,7 @@ impl Settings {
         open_filter: 0,
         env_len: 0,
         reserved: 0,
+        seeds: [0; 2],
         prefixes: [OpenPrefix {
             mask: [0; PREFIX_WORDS],
             value: [0; PREFIX_WORDS],
@@ -188,6 +191,8 @@ pub enum Group {
     Descriptor,
     /// The arguments of a system call that is ending.
     Registers,
+    /// Pickle records.
+    Pickle,
     /// Nothing: a record's value stays unset without it. The text names what is lost.
     Extra(&'static str),
 }
@@ -295,6 +300,9 @@ offsets! {
         files_table: "files_struct" "fdt" 8,
         table_files: "fdtable" "fd" 8,
         table_len: "fdtable" "max_fds" 4,
+    }
+    Group::Pickle => {
+        task_exec_id: "task_struct" "self_exec_id" 8,
     }
     Group::Registers => {
         registers_first: "pt_regs" "di" 8,

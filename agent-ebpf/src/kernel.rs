@@ -148,6 +148,12 @@ pub fn exit_code(task: Address) -> u32 {
     read(task, offset!(task_exit_code))
 }
 
+/// How often a task's process has started a program: with its id and start it names what it runs now.
+#[inline(always)]
+pub fn exec_id(task: Address) -> u64 {
+    read(task, offset!(task_exec_id))
+}
+
 /// Audit's login user and session.
 #[inline(always)]
 pub fn audit(task: Address) -> (u32, u32) {

@@ -4,3 +4,4 @@ mod connect;
 mod device;
 mod file;
 mod process;
+mod python;

@@ -51,6 +51,13 @@ pub fn is_own(tgid: u32) -> bool {
     own != 0 && own == tgid
 }
 
+/// The loader's random numbers.
+#[inline(always)]
+pub fn seeds() -> [u64; 2] {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*settings()).seeds) }
+}
+
 /// Are new threads reported?
 #[inline(always)]
 pub fn report_threads() -> bool {

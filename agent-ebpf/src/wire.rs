@@ -10,6 +10,7 @@ pub mod counters;
 pub mod device;
 pub mod file;
 pub mod process;
+pub mod python;
 
 use core::mem::{offset_of, size_of};
 
@@ -18,6 +19,7 @@ pub use counters::{COUNTER_SLOTS, Counters};
 pub use device::DeviceOpen;
 pub use file::Open;
 pub use process::{Exec, Exit, Fork};
+pub use python::Pickle;
 
 /// Raised with every change to a record's layout or meaning.
 pub const VERSION: u16 = 2;
@@ -53,17 +55,20 @@ pub enum Kind {
     DeviceOpen = 5,
     /// An address was connected to: [`Connect`].
     Connect = 6,
+    /// An unpickler resolves a global: [`Pickle`].
+    Pickle = 7,
 }
 
 impl Kind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
         Self::Open,
         Self::DeviceOpen,
         Self::Connect,
+        Self::Pickle,
     ];
 
     /// The kind with this number on the wire; `None` for a number that this version does not know.
@@ -75,6 +80,7 @@ impl Kind {
             4 => Self::Open,
             5 => Self::DeviceOpen,
             6 => Self::Connect,
+            7 => Self::Pickle,
             _ => return None,
         })
     }
@@ -88,6 +94,7 @@ impl Kind {
             Self::Open => "open",
             Self::DeviceOpen => "device_open",
             Self::Connect => "connect",
+            Self::Pickle => "pickle",
         }
     }
 
@@ -100,6 +107,7 @@ impl Kind {
             Self::Open => size_of::<Open>(),
             Self::DeviceOpen => size_of::<DeviceOpen>(),
             Self::Connect => size_of::<Connect>(),
+            Self::Pickle => size_of::<Pickle>(),
         }
     }
 }
@@ -163,6 +171,8 @@ pub struct Table {
     pub offsets_bytes: u32,
     /// Sum over names and order of [`crate::config::FIELDS`], so that two fields cannot trade places.
     pub offsets_digest: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// "SAKERWIR", to tell a table from whatever else a damaged object holds in its place.
@@ -192,6 +202,7 @@ pub const TABLE: Table = {
         settings_bytes: size_of::<crate::config::Settings>() as u32,
         offsets_bytes: size_of::<crate::config::Offsets>() as u32,
         offsets_digest: crate::config::fields_digest(),
+        reserved: 0,
     }
 };
 
@@ -249,13 +260,17 @@ layout! {
     Connect: 112 {
         header @ 0, address @ 80, family @ 96, port @ 98, protocol @ 100, socket_type @ 102, res @ 104, hook @ 108,
     }
+    Pickle: 616 {
+        header @ 0, module_len @ 80, name_len @ 84, module_form @ 88, name_form @ 92, flags @ 96, reserved @ 100,
+        module @ 104, name @ 360,
+    }
     Counters: 56 {
         passed @ 0, filtered @ 8, submitted @ 16, lost_ring_full @ 24, lost_too_big @ 32, lost_map_full @ 40,
         lost_read_fault @ 48,
     }
-    Table: 56 {
-        magic @ 0, version @ 8, header_bytes @ 12, kind_bytes @ 16, counters_bytes @ 40, settings_bytes @ 44,
-        offsets_bytes @ 48, offsets_digest @ 52,
+    Table: 64 {
+        magic @ 0, version @ 8, header_bytes @ 12, kind_bytes @ 16, counters_bytes @ 44, settings_bytes @ 48,
+        offsets_bytes @ 52, offsets_digest @ 56, reserved @ 60,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owned by the sensor thread; nothing here locks.
 
 pub mod container;
+pub mod model_file;
 pub mod names;
 pub mod pickle;
 pub mod process;

@@ -2,15 +2,15 @@
 //!
 //! It only reads and borrows: no allocation, no copy of text.
 
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use saker_ebpf::wire::{self, Header, Kind, Plain, connect, device, file, process};
+use saker_ebpf::wire::{self, Header, Kind, Plain, connect, device, file, process, python};
 use thiserror::Error;
 
 use crate::event::{
     Argv, Body, Connect, DeviceOpen, DeviceType, Env, Event, ExeFile, Exec, Exit, Fork, Open,
-    OpenSyscall, Text,
+    OpenSyscall, Pickle, PyForm, PyText, Text,
 };
 
 /// Why a record is none.
@@ -127,6 +127,7 @@ pub fn decode(record: &[u8]) -> Result<Event<'_>, DecodeError> {
         Kind::Exit => Body::Exit(exit(record)?),
         Kind::Open => Body::Open(open(record)?),
         Kind::DeviceOpen => Body::DeviceOpen(device_open(record)?),
+        Kind::Pickle => Body::Pickle(pickle(record)?),
         Kind::Connect => Body::Connect(connection(record)?),
     };
     Ok(Event {
@@ -283,6 +284,44 @@ fn open(record: &[u8]) -> Result<Open<'_>, DecodeError> {
     })
 }
 
+fn pickle(record: &[u8]) -> Result<Pickle<'_>, DecodeError> {
+    let pickle: wire::Pickle = whole(record)?;
+    let text = |field, len: u32, form, at: usize, cut| {
+        let form = match form {
+            python::TEXT_ASCII | python::TEXT_UNKNOWN => PyForm::Ascii,
+            python::TEXT_LATIN1 => PyForm::Latin1,
+            python::TEXT_UCS2 => PyForm::Ucs2,
+            python::TEXT_UCS4 => PyForm::Ucs4,
+            found => return Err(DecodeError::Value { field, found }),
+        };
+        if len as usize > python::PICKLE_TEXT_BYTES_MAX {
+            return Err(DecodeError::Value { field, found: len });
+        }
+        Ok(PyText {
+            bytes: &record[at..at + len as usize],
+            form,
+            cut: pickle.flags & cut != 0,
+        })
+    };
+    Ok(Pickle {
+        module: text(
+            "pickle.module",
+            pickle.module_len,
+            pickle.module_form,
+            offset_of!(wire::Pickle, module),
+            python::PICKLE_MODULE_CUT,
+        )?,
+        name: text(
+            "pickle.name",
+            pickle.name_len,
+            pickle.name_form,
+            offset_of!(wire::Pickle, name),
+            python::PICKLE_NAME_CUT,
+        )?,
+        unreadable: pickle.flags & python::PICKLE_FAULT != 0,
+    })
+}
+
 fn device_open(record: &[u8]) -> Result<DeviceOpen, DecodeError> {
     let open: wire::DeviceOpen = whole(record)?;
     Ok(DeviceOpen {
@@ -355,6 +394,14 @@ fn whole<T: Plain>(record: &[u8]) -> Result<T, DecodeError> {
         });
     }
     Ok(value)
+}
+
+/// The process that a record says has just started a program, without decoding more of it than that.
+pub fn started_process(record: &[u8]) -> Option<u32> {
+    let at = |offset: usize| record.get(offset..);
+    let kind = at(offset_of!(Header, kind))?.first_chunk()?;
+    let tgid = at(offset_of!(Header, tgid))?.first_chunk()?;
+    (u16::from_ne_bytes(*kind) == Kind::Exec as u16).then(|| u32::from_ne_bytes(*tgid))
 }
 
 /// The texts behind the fixed part `T`, which they must fill to the last byte.

@@ -39,7 +39,7 @@ pub struct Event<'a> {
 }
 
 /// Every `evt.type` that the agent raises, in the order of [`Event::type_index`].
-pub static TYPES: [&str; 10] = [
+pub static TYPES: [&str; 11] = [
     "execve",
     "clone",
     "procexit",
@@ -49,6 +49,7 @@ pub static TYPES: [&str; 10] = [
     "creat",
     "device_open",
     "connect",
+    "pickle",
     "lost",
 ];
 
@@ -81,6 +82,7 @@ impl<'a> Event<'a> {
             Body::Open(_) => Kind::Open,
             Body::DeviceOpen(_) => Kind::DeviceOpen,
             Body::Connect(_) => Kind::Connect,
+            Body::Pickle(_) => Kind::Pickle,
             Body::Lost(_) => return None,
         })
     }
@@ -104,7 +106,8 @@ impl<'a> Event<'a> {
             },
             Body::DeviceOpen(_) => 7,
             Body::Connect(_) => 8,
-            Body::Lost(_) => 9,
+            Body::Pickle(_) => 9,
+            Body::Lost(_) => 10,
         }
     }
 }
@@ -118,6 +121,7 @@ pub fn types_of(kind: Kind) -> &'static [&'static str] {
         Kind::Open => &["open", "openat", "openat2", "creat"],
         Kind::DeviceOpen => &["device_open"],
         Kind::Connect => &["connect"],
+        Kind::Pickle => &["pickle"],
     }
 }
 
@@ -136,6 +140,8 @@ pub enum Body<'a> {
     DeviceOpen(DeviceOpen),
     /// The thread connected a socket.
     Connect(Connect),
+    /// An unpickler of the process's Python is about to resolve a global.
+    Pickle(Pickle<'a>),
     /// The agent lost events.
     Lost(Lost<'a>),
 }
@@ -415,4 +421,58 @@ pub struct Connect {
     pub socket_type: Option<u16>,
     /// 0 or a negative errno; `-EINPROGRESS` for an attempt whose end is not known.
     pub res: i32,
+}
+
+/// A global that an unpickler resolves: what follows is an import and the reading of an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pickle<'a> {
+    /// The module, before its Python 2 name is mapped to the one of Python 3.
+    pub module: PyText<'a>,
+    /// The name within the module, perhaps with dots.
+    pub name: PyText<'a>,
+    /// One of them could not be read.
+    pub unreadable: bool,
+}
+
+/// A text as CPython stores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PyText<'a> {
+    /// The stored bytes.
+    pub bytes: &'a [u8],
+    /// How they are stored.
+    pub form: PyForm,
+    /// The rest did not fit the record.
+    pub cut: bool,
+}
+
+/// How CPython stores a text; multi-byte forms are in the machine's byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the encodings'")]
+pub enum PyForm {
+    Ascii,
+    Latin1,
+    Ucs2,
+    Ucs4,
+}
+
+impl PyText<'_> {
+    /// The text's characters; what is none shows as U+FFFD.
+    pub fn chars(&self) -> impl Iterator<Item = char> {
+        let width = match self.form {
+            PyForm::Ascii | PyForm::Latin1 => 1,
+            PyForm::Ucs2 => 2,
+            PyForm::Ucs4 => 4,
+        };
+        self.bytes.chunks_exact(width).map(|unit| {
+            let number = match *unit {
+                [byte] => u32::from(byte),
+                [first, second] => u32::from(u16::from_ne_bytes([first, second])),
+                [first, second, third, fourth] => {
+                    u32::from_ne_bytes([first, second, third, fourth])
+                }
+                _ => u32::MAX,
+            };
+            char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER)
+        })
+    }
 }

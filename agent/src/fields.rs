@@ -8,6 +8,7 @@ mod container;
 mod event;
 mod fd;
 mod process;
+mod python;
 mod running;
 
 use std::path::Path;
@@ -44,6 +45,8 @@ pub struct EventView<'e> {
     pub folder: Option<&'e [u8]>,
     /// The registered name of the device, for an event about one.
     pub device: Option<&'e str>,
+    /// For an event from inside Python, what is known of it beyond the event.
+    pub python: Option<&'e Python>,
     /// The container of the process.
     pub owner: &'e Owner,
     /// What the container's runtime says of it, where that is known.
@@ -56,6 +59,15 @@ pub struct EventView<'e> {
     pub proc: &'e Path,
     /// Where computed values live until the event is done.
     pub arena: &'e Bump,
+}
+
+/// What is known of the Python that an event came from, asked of the process when the event came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Python {
+    /// Its version, as in `3.11` or `3.13t`.
+    pub version: Option<Box<str>>,
+    /// The model file that the process opened last, of those that it has open.
+    pub model_file: Option<Box<[u8]>>,
 }
 
 impl EventView<'_> {
@@ -93,6 +105,7 @@ impl FieldSource for EventView<'_> {
             .or_else(|| container::value(self, field, arg))
             .or_else(|| fd::value(self, field))
             .or_else(|| running::value(self, field, arg))
+            .or_else(|| python::value(self, field))
     }
 }
 

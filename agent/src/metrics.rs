@@ -171,6 +171,18 @@ pub static METRICS: &[MetricInfo] = &[
         help: "Containers forgotten because the bounds on metadata were reached; they are asked for again when needed.",
     },
     MetricInfo {
+        name: "saker_python_files",
+        kind: "gauge",
+        labels: &["state"],
+        help: "Files of Python interpreters that are watched for pickles, by how: at_call, at_entry (dearer).",
+    },
+    MetricInfo {
+        name: "saker_python_failures_total",
+        kind: "counter",
+        labels: &["cause"],
+        help: "Why pickles of an interpreter are not seen: no_site (nothing to attach to was found in it), attach (the kernel refused), queue_full (too many processes started at once), evicted (too many files).",
+    },
+    MetricInfo {
         name: "saker_events_waiting",
         kind: "gauge",
         labels: &[],
@@ -331,6 +343,8 @@ pub struct Metrics {
     pub container_metadata: Gauge,
     pub container_metadata_bytes: Gauge,
     pub container_metadata_evicted: Counter,
+    pub python_files: Level<State>,
+    pub python_failures: Count<Cause>,
     pub held_events: Gauge,
     pub held_events_ended: Count<Outcome>,
     pub incomplete_events: Count<Cause>,
@@ -367,6 +381,8 @@ impl Metrics {
             container_metadata: Gauge::default(),
             container_metadata_bytes: Gauge::default(),
             container_metadata_evicted: Counter::default(),
+            python_files: Family::default(),
+            python_failures: Family::default(),
             held_events: Gauge::default(),
             held_events_ended: Family::default(),
             incomplete_events: Family::default(),
@@ -451,6 +467,12 @@ impl Metrics {
                 ),
                 "saker_container_metadata_evicted_total" => {
                     registry.register(stem, help, metrics.container_metadata_evicted.clone());
+                }
+                "saker_python_files" => {
+                    registry.register(stem, help, metrics.python_files.clone());
+                }
+                "saker_python_failures_total" => {
+                    registry.register(stem, help, metrics.python_failures.clone());
                 }
                 "saker_events_waiting" => {
                     registry.register(stem, help, metrics.held_events.clone());

@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     context::{
         container::{Containers, Owner, ProcessKey},
+        model_file,
         names::Names,
         process::{Image, Process, ProcessTable, Seed, Slot},
         procfs,
@@ -23,10 +24,10 @@ use crate::{
     decode::decode,
     detect::Detect,
     event::{Body, Event, Exec, Lost},
-    fields::EventView,
+    fields::{EventView, Python},
     metrics::{Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Kind, Metrics, Outcome, State},
     redact::Redactor,
-    source::devices::Accelerators,
+    source::{devices::Accelerators, python::watch::Interpreters},
 };
 use hold::{Held, Hold, HoldLimits};
 
@@ -47,6 +48,7 @@ pub struct Pipeline {
     detect: Detect,
     redactor: Option<Redactor>,
     accelerators: Accelerators,
+    interpreters: Option<Arc<Interpreters>>,
     arena: Bump,
     hostname: String,
     own_tgid: u32,
@@ -109,6 +111,7 @@ impl Pipeline {
             detect,
             redactor: redactor(config),
             accelerators,
+            interpreters: None,
             arena: Bump::new(),
             hostname: hostname.into(),
             own_tgid: std::process::id(),
@@ -159,6 +162,7 @@ impl Pipeline {
             actor: None,
             process: None,
             folder: None,
+            python: None,
             owner: &Owner::Host,
             container: None,
             incomplete: false,
@@ -198,6 +202,11 @@ impl Pipeline {
     /// The devices that have names, when a driver came or went.
     pub fn set_accelerators(&mut self, accelerators: Accelerators) {
         self.accelerators = accelerators;
+    }
+
+    /// Where versions of interpreters are known.
+    pub fn set_interpreters(&mut self, interpreters: Arc<Interpreters>) {
+        self.interpreters = Some(interpreters);
     }
 
     /// What went through so far.
@@ -310,6 +319,22 @@ impl Pipeline {
         self.table.add(seed, event.ts_ns);
     }
 
+    /// What is known of the Python that an event came from. It is asked now: the process goes on, and closes its files.
+    fn python(&self, event: &Event<'_>) -> Option<Python> {
+        let Body::Pickle(_) = event.body else {
+            return None;
+        };
+        let proc = Path::new("/proc");
+        Some(Python {
+            version: self
+                .interpreters
+                .as_ref()
+                .and_then(|interpreters| interpreters.version_of(proc, event.tgid))
+                .map(|version| version.to_string().into()),
+            model_file: model_file::of_process(proc, event.tgid),
+        })
+    }
+
     /// Evaluates an event now, or lets it wait for its container's metadata.
     fn consider(
         &mut self,
@@ -351,8 +376,10 @@ impl Pipeline {
             }
             Owner::Container(id) => Some(self.runtimes.look(id, event.ts_ns)),
         };
+        let python = self.python(event);
         let mut scene = Scene {
             number: self.number,
+            python: python.as_ref(),
             actor: Some(actor),
             process: None,
             folder: folder.as_deref(),
@@ -370,6 +397,7 @@ impl Pipeline {
                         actor: scene.actor,
                         process: self.table.get(actor).cloned(),
                         folder: folder.as_deref().map(Into::into),
+                        python: python.clone(),
                     };
                     if self.hold.push(id, held, Instant::now()) {
                         return;
@@ -425,6 +453,7 @@ impl Pipeline {
                 actor: held.actor,
                 process: held.process.as_ref(),
                 folder: held.folder.as_deref(),
+                python: held.python.as_ref(),
                 owner: &owner,
                 container,
                 incomplete: container.is_none_or(|container| container.cut),
@@ -449,6 +478,7 @@ impl Pipeline {
             table: &self.table,
             folder: scene.folder,
             device: device.as_deref(),
+            python: scene.python,
             owner: scene.owner,
             container: scene.container,
             incomplete: scene.incomplete,
@@ -557,6 +587,7 @@ struct Scene<'s> {
     /// The acting process as it was; `None`: as it is.
     process: Option<&'s Process>,
     folder: Option<&'s [u8]>,
+    python: Option<&'s Python>,
     owner: &'s Owner,
     container: Option<&'s Container>,
     incomplete: bool,

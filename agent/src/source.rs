@@ -15,6 +15,7 @@ pub mod perf;
 pub mod privileges;
 pub mod probes;
 pub mod program_types;
+pub mod python;
 pub mod ring;
 pub mod sensor;
 pub mod status;

@@ -266,6 +266,7 @@ impl World {
             process: self.table.live(30).and_then(|slot| self.table.get(slot)),
             table: &self.table,
             folder: None,
+            python: None,
             device: matches!(event.body, Body::DeviceOpen(_)).then_some("/dev/nvidia0"),
             owner: &self.owner,
             container: (self.owner != Owner::Host).then_some(&self.container),

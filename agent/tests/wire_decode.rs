@@ -144,6 +144,73 @@ fn device(node: u32, access: u32) -> Vec<u8> {
     )
 }
 
+fn pickle(module: &[u8], module_form: u32, name: &[u8], flags: u32) -> Vec<u8> {
+    let area = |text: &[u8]| {
+        let mut area = [b'?'; wire::python::PICKLE_TEXT_BYTES_MAX + 1];
+        area[..text.len()].copy_from_slice(text);
+        area
+    };
+    bytes(
+        &wire::Pickle {
+            header: header(Kind::Pickle, size_of::<wire::Pickle>()),
+            module_len: module.len() as u32,
+            name_len: name.len() as u32,
+            module_form,
+            name_form: wire::python::TEXT_ASCII,
+            flags,
+            reserved: 0,
+            module: area(module),
+            name: area(name),
+        },
+        &[],
+    )
+}
+
+#[test]
+fn texts_of_an_interpreter() {
+    use wire::python::{
+        PICKLE_FAULT, PICKLE_NAME_CUT, TEXT_ASCII, TEXT_LATIN1, TEXT_UCS2, TEXT_UCS4, TEXT_UNKNOWN,
+    };
+    let check = |form, stored: &[u8], expected: &str| {
+        let record = pickle(stored, form, b"system", PICKLE_NAME_CUT);
+        let Body::Pickle(pickle) = decode(&record).expect("a good record").body else {
+            panic!("not a pickle");
+        };
+        assert_eq!(pickle.module.chars().collect::<String>(), expected);
+        assert_eq!(pickle.name.bytes, b"system");
+        assert!(pickle.name.cut && !pickle.module.cut && !pickle.unreadable);
+    };
+    let wide = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_ne_bytes).collect() };
+    let wider = |numbers: &[u32]| -> Vec<u8> {
+        numbers
+            .iter()
+            .flat_map(|number| number.to_ne_bytes())
+            .collect()
+    };
+    check(TEXT_ASCII, b"os", "os");
+    check(TEXT_LATIN1, b"caf\xe9", "caf\u{e9}");
+    check(TEXT_UCS2, &wide("mod\u{3b1}"), "mod\u{3b1}");
+    check(TEXT_UCS4, &wider(&[0x1f40d, 0x61]), "\u{1f40d}a");
+    // Half a pair, and what is no character at all.
+    check(TEXT_UCS2, &0xd800u16.to_ne_bytes(), "\u{fffd}");
+    check(TEXT_UCS4, &wider(&[0x11_0000]), "\u{fffd}");
+    // Bytes that do not fill a character.
+    check(TEXT_UCS4, b"abc", "");
+    check(TEXT_ASCII, b"", "");
+
+    let record = pickle(b"", TEXT_UNKNOWN, b"", PICKLE_FAULT);
+    let Body::Pickle(unread) = decode(&record).expect("a good record").body else {
+        panic!("not a pickle");
+    };
+    assert!(unread.unreadable && unread.module.bytes.is_empty());
+    for (at, value) in [(80usize, 256u32), (84, u32::MAX), (88, 3), (92, 16)] {
+        let mut record = pickle(b"os", TEXT_ASCII, b"system", 0);
+        record[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        let error = decode(&record).expect_err("must be refused");
+        assert_eq!(error.cause(), "value", "{error}");
+    }
+}
+
 fn connect(family: u16, address: [u8; 16]) -> Vec<u8> {
     bytes(
         &wire::Connect {

@@ -373,11 +373,7 @@ pub const KINDS: &[KindInfo] = &[
     row("pause", Origin::Syscall, UNTRACED),
     row("perf_event_open", Origin::Syscall, UNTRACED),
     row("personality", Origin::Syscall, UNTRACED),
-    row(
-        "pickle",
-        Origin::Saker,
-        Supply::Untraced("unpickling is not traced yet"),
-    ),
+    row("pickle", Origin::Saker, Supply::Traced),
     row("pidfd_getfd", Origin::Syscall, UNTRACED),
     row("pidfd_open", Origin::Syscall, UNTRACED),
     row("pidfd_send_signal", Origin::Syscall, UNTRACED),

@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,13 +17,20 @@ use tracing::{error, warn};
 use crate::{
     alert::Alert,
     api::Health,
-    metrics::{Cause, KindOutcome, Metrics, raise_to},
+    decode,
+    metrics::{Cause, KindOutcome, Metrics, State, raise_to},
     pipeline::Pipeline,
-    source::{KernelCounters, Sensor, Waker},
+    source::{
+        KernelCounters, Sensor, Waker,
+        python::watch::{Looker, Watch},
+    },
 };
 
 /// Records per wake: under a flood the housekeeping below must still come round.
 const DRAIN_MAX: usize = 8192;
+
+/// How long the first look at all processes may keep the agent from saying that it watches.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// How often counters are read and metrics published.
 const TICK: Duration = Duration::from_secs(1);
@@ -36,6 +43,9 @@ pub struct SensorThread {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     stop: Arc<AtomicBool>,
+    /// Watches interpreters, until the end of the thread.
+    pythons: Option<Watch>,
+    looker: Option<Looker>,
     /// Dropped when the thread ends, however it ends.
     _ended: oneshot::Sender<()>,
     /// Losses that were already reported, by cause.
@@ -103,14 +113,18 @@ impl fmt::Display for Summary {
 impl SensorThread {
     /// The thread's body, the switch that stops it, and a receiver that resolves when it ended.
     pub fn new(
-        sensor: Sensor,
-        pipeline: Pipeline,
+        mut sensor: Sensor,
+        mut pipeline: Pipeline,
         alerts: mpsc::Sender<Alert>,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
     ) -> (Self, Stop, oneshot::Receiver<()>) {
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, has_ended) = oneshot::channel();
+        let pythons = watch_pythons(&mut sensor);
+        if let Some(pythons) = &pythons {
+            pipeline.set_interpreters(pythons.interpreters());
+        }
         let thread = Self {
             sensor,
             pipeline,
@@ -118,6 +132,8 @@ impl SensorThread {
             metrics,
             health,
             stop: Arc::clone(&stop),
+            looker: pythons.as_ref().map(Watch::looker),
+            pythons,
             _ended: ended,
             reported: BTreeMap::new(),
         };
@@ -127,6 +143,10 @@ impl SensorThread {
     /// Runs until it is stopped or the ring cannot be waited for.
     pub fn run(mut self) -> Summary {
         self.pipeline.scan(Path::new("/proc"));
+        // Who is told that the agent watches may load a model the next moment, in a Python that runs already.
+        if let Some(pythons) = &self.pythons {
+            pythons.wait(FIRST_LOOK);
+        }
         self.pipeline.tick();
         self.health.set_ready(true);
         tracing::info!("watching");
@@ -158,9 +178,14 @@ impl SensorThread {
             pipeline,
             alerts,
             metrics,
+            looker,
             ..
         } = self;
         sensor.drain(max, &mut |record| {
+            // Before anything else: a Python that has just started is about to import what is watched in it.
+            if let (Some(looker), Some(pid)) = (&*looker, decode::started_process(record)) {
+                looker.look(pid);
+            }
             pipeline.record(record, &mut |alert| offer(alerts, metrics, alert));
         })
     }
@@ -194,7 +219,34 @@ impl SensorThread {
             }
             Err(error) => warn!("cannot read the kernel's counters: {error}"),
         }
+        self.publish_pythons();
         self.pipeline.tick();
+    }
+
+    fn publish_pythons(&self) {
+        let Some(pythons) = &self.pythons else {
+            return;
+        };
+        let interpreters = pythons.interpreters();
+        let counts = interpreters.counts();
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        for (state, count) in [("at_call", &counts.at_call), ("at_entry", &counts.at_entry)] {
+            self.metrics
+                .python_files
+                .get_or_create(&State { state })
+                .set(i64::try_from(read(count)).unwrap_or(i64::MAX));
+        }
+        for (cause, count) in [
+            ("no_site", &counts.without_site),
+            ("attach", &counts.failed),
+            ("queue_full", &counts.queue_full),
+            ("evicted", &counts.evicted),
+        ] {
+            let failures = self.metrics.python_failures.get_or_create(&Cause {
+                cause: cause.into(),
+            });
+            raise_to(&failures, read(count));
+        }
     }
 
     /// Lost events are an event: rules alert on them, and the next loss is measured from here.
@@ -214,6 +266,9 @@ impl SensorThread {
 
     /// No more producers, then the rest of the ring, then the books.
     fn finish(mut self) -> Summary {
+        self.publish_pythons();
+        self.looker = None;
+        self.pythons = None;
         if let Err(error) = self.sensor.detach() {
             warn!("cannot wait for the last kernel programs to end: {error}");
         }
@@ -253,6 +308,21 @@ impl SensorThread {
             .lost_by_cause
             .insert("undecodable", counts.undecoded);
         summary
+    }
+}
+
+/// Starts to look into interpreters, where the kernel side has programs for them.
+fn watch_pythons(sensor: &mut Sensor) -> Option<Watch> {
+    let uprobes = sensor.take_uprobes();
+    if uprobes.is_empty() {
+        return None;
+    }
+    match Watch::start(uprobes) {
+        Ok(pythons) => Some(pythons),
+        Err(error) => {
+            error!("what pickles load is not seen: the thread for it cannot start: {error}");
+            None
+        }
     }
 }
 

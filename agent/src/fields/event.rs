@@ -36,7 +36,7 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
         Field::EvtHostname => Value::Bytes(view.hostname.as_bytes()),
         Field::EvtCpu => Value::Int(event.cpu.into()),
         Field::EvtCategory => Value::Bytes(match event.body {
-            Body::Exec(_) | Body::Fork(_) | Body::Exit(_) => b"process",
+            Body::Exec(_) | Body::Fork(_) | Body::Exit(_) | Body::Pickle(_) => b"process",
             Body::Open(_) | Body::DeviceOpen(_) => b"file",
             Body::Connect(_) => b"net",
             Body::Lost(_) => b"internal",
@@ -78,7 +78,7 @@ fn result(view: &EventView<'_>) -> Option<i64> {
         Body::Fork(fork) => Some(fork.child_tid.into()),
         Body::Open(open) => Some(open.res.into()),
         Body::Connect(connect) => Some(connect.res.into()),
-        Body::Exit(_) | Body::DeviceOpen(_) | Body::Lost(_) => None,
+        Body::Exit(_) | Body::DeviceOpen(_) | Body::Pickle(_) | Body::Lost(_) => None,
     }
 }
 

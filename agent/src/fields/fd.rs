@@ -13,6 +13,7 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field) -> Option<Value<'a>> {
         Body::Open(open) => of_open(view, open, field),
         Body::DeviceOpen(open) => of_device(view, open, field),
         Body::Connect(connect) => of_connect(view, connect, field),
+        Body::Pickle(_) => of_pickle(view, field),
         _ => None,
     }
 }
@@ -47,6 +48,17 @@ fn of_device<'a>(view: &'a EventView<'_>, open: &DeviceOpen, field: Field) -> Op
         Field::FdContainerdirectory => in_container(view, directory(name()?))?,
         Field::FdDevMajor => Value::Int(open.major.into()),
         Field::FdDevMinor => Value::Int(open.minor.into()),
+        _ => return None,
+    })
+}
+
+/// The file that the pickle seems to come from.
+fn of_pickle<'a>(view: &'a EventView<'_>, field: Field) -> Option<Value<'a>> {
+    let name = || view.python?.model_file.as_deref();
+    Some(match field {
+        Field::FdName => Value::Bytes(name()?),
+        Field::FdDirectory => Value::Bytes(directory(name()?)),
+        Field::FdFilename => Value::Bytes(filename(name()?)),
         _ => return None,
     })
 }

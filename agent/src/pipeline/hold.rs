@@ -8,7 +8,10 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use crate::context::process::{Process, Slot};
+use crate::{
+    context::process::{Process, Slot},
+    fields::Python,
+};
 
 /// An event as it was when it came: what it speaks of may have moved on when it is evaluated.
 #[derive(Debug)]
@@ -23,11 +26,20 @@ pub struct Held {
     pub process: Option<Process>,
     /// Where its relative path starts.
     pub folder: Option<Box<[u8]>>,
+    /// What was known of the Python that it came from.
+    pub python: Option<Python>,
 }
 
 impl Held {
     fn size_bytes(&self) -> usize {
-        size_of::<Self>() + self.bytes.len() + self.folder.as_ref().map_or(0, |folder| folder.len())
+        let file = self
+            .python
+            .as_ref()
+            .and_then(|python| python.model_file.as_ref());
+        size_of::<Self>()
+            + self.bytes.len()
+            + self.folder.as_ref().map_or(0, |folder| folder.len())
+            + file.map_or(0, |file| file.len())
     }
 }
 
@@ -178,6 +190,7 @@ mod tests {
             actor: None,
             process: None,
             folder: None,
+            python: None,
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Attachment {
     CgroupAddress(CgroupSockAddrLink),
     /// At a tracepoint, through a perf event.
     Perf(OwnedFd),
+    /// Nowhere yet: where it goes is found while the agent runs.
+    Later,
 }
 
 /// A loaded program: what asks the kernel how often it ran.
@@ -48,6 +50,8 @@ pub struct Attacher<'a> {
     pub attachments: Vec<Attachment>,
     /// The programs of it.
     pub programs: Vec<LoadedProgram>,
+    /// Programs for places that are found later, by name.
+    pub uprobes: Vec<(&'static str, ProgramFd)>,
     /// Programs attached so far: two hooks can share theirs.
     used: Vec<&'static str>,
 }
@@ -68,6 +72,7 @@ impl<'a> Attacher<'a> {
             disabled,
             attachments: Vec::new(),
             programs: Vec::new(),
+            uprobes: Vec::new(),
             used: Vec::new(),
         }
     }
@@ -182,6 +187,20 @@ impl<'a> Attacher<'a> {
                 ensure_loaded(|| program.load())?;
                 let link = program.attach(cgroup, CgroupAttachMode::Single)?;
                 Attachment::CgroupAddress(program.take_link(link)?)
+            }
+            Attach::Uprobe => {
+                let Program::UProbe(program) = program else {
+                    return Err(wrong_type());
+                };
+                perf::uprobe_type().map_err(|error| {
+                    Failure::new(format!("the kernel offers no uprobes: {error}"))
+                })?;
+                ensure_loaded(|| program.load())?;
+                self.uprobes.push((
+                    row.name,
+                    program.fd()?.try_clone().map_err(ProgramError::from)?,
+                ));
+                Attachment::Later
             }
             Attach::Syscall(tracepoint) => {
                 let Program::TracePoint(program) = program else {

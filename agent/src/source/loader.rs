@@ -6,6 +6,7 @@ use std::error::Error as _;
 use std::io;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use saker_ebpf::config::{
     DEVICES_MAP, DeviceRange, DeviceTable, EXTENSIONS_MAP, OFFSETS_GLOBAL, OPEN_BY_EXTENSION,
@@ -33,6 +34,8 @@ pub struct Loaded {
     pub attachments: Vec<Attachment>,
     /// The programs that are attached.
     pub programs: Vec<LoadedProgram>,
+    /// Programs for places that are found later, by name.
+    pub uprobes: Vec<(&'static str, ProgramFd)>,
     /// A row a kind.
     pub status: Vec<HookStatus>,
 }
@@ -95,6 +98,15 @@ fn settings(config: &SensorConfig) -> Settings {
         *slot = OpenPrefix::new(prefix);
         settings.prefixes_len += 1;
     }
+    // Without randomness names could be chosen to hide behind others; the addresses of this process are the next best.
+    let mut seeds = [0u64; 2];
+    // SAFETY: the buffer is as long as is said.
+    let drawn = unsafe { libc::getrandom(seeds.as_mut_ptr().cast(), size_of_val(&seeds), 0) };
+    if drawn != size_of_val(&seeds) as isize {
+        let here = (&raw const seeds) as u64;
+        seeds = [here, here.rotate_left(29) ^ u64::from(std::process::id())];
+    }
+    settings.seeds = seeds;
     if config.opens.resolved {
         settings.open_filter |= OPEN_BY_RESOLVED;
     }
@@ -160,6 +172,9 @@ pub fn load(
     if !config.kinds.contains(&Kind::Connect) {
         loader.map_max_entries("CONNECT_PENDING", 1);
     }
+    if !config.kinds.contains(&Kind::Pickle) {
+        loader.map_max_entries("PICKLE_SEEN", 1);
+    }
     if config.kernel_log.is_none() {
         loader.map_max_entries("AYA_LOGS", 1);
     }
@@ -178,6 +193,7 @@ pub fn load(
     let Attacher {
         attachments,
         programs,
+        uprobes,
         ..
     } = attacher;
     let wanted_none = status.iter().all(|status| !status.wanted);
@@ -189,6 +205,7 @@ pub fn load(
         devices,
         attachments,
         programs,
+        uprobes,
         status,
     })
 }

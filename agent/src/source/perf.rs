@@ -1,10 +1,10 @@
-//! Attaching a program to a tracepoint by its number.
+//! Attaching a program to a tracepoint by its number, and to an instruction of a file.
 //!
 //! aya does this too, but finds the number only where tracefs is mounted. Containers and minimal nodes do not mount
 //! it; here it is read through a detached mount then. The raw tracepoints `sys_enter` and `sys_exit` would need no
 //! tracefs, but run the program for every system call of every task instead of for the few that are asked about.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -79,12 +79,21 @@ pub fn attach(
         config: tracefs.number(category, name)?,
         ..PerfEventAttr::default()
     };
+    // SAFETY: `attr` is as long as it says.
+    unsafe { open_event((&raw const attr).cast(), program) }
+}
+
+/// Opens an event and has it run a program.
+///
+/// # Safety
+/// `attr` is a `perf_event_attr` of the size that it says, and what it points to is there.
+unsafe fn open_event(attr: *const libc::c_void, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let (every_process, cpu, no_group): (libc::pid_t, libc::c_int, libc::c_int) = (-1, 0, -1);
-    // SAFETY: `attr` is as long as it says. The programs of a tracepoint's event run on all CPUs, whichever is named.
+    // SAFETY: the caller vouches for `attr`. The programs of such an event run on all CPUs, whichever is named.
     let event = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
-            &raw const attr,
+            attr,
             every_process,
             cpu,
             no_group,
@@ -107,6 +116,44 @@ pub fn attach(
         }
     }
     Ok(event)
+}
+
+/// The kernel's number for uprobes as a source of events.
+pub fn uprobe_type() -> io::Result<u32> {
+    let text = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")?;
+    text.trim().parse().map_err(io::Error::other)
+}
+
+/// `perf_event_attr` up to `config2`.
+#[repr(C)]
+#[derive(Default)]
+struct UprobeAttr {
+    kind: u32,
+    size: u32,
+    unused: [u64; 6],
+    path: u64,
+    offset: u64,
+}
+
+const _: () = assert!(size_of::<UprobeAttr>() == 72);
+
+/// Runs `program` whenever a process executes the instruction at `offset` of the file at `path`, until the returned
+/// descriptor is closed.
+pub fn attach_uprobe(
+    kind: u32,
+    path: &CStr,
+    offset: u64,
+    program: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    let attr = UprobeAttr {
+        kind,
+        size: size_of::<UprobeAttr>() as u32,
+        path: path.as_ptr() as u64,
+        offset,
+        ..UprobeAttr::default()
+    };
+    // SAFETY: `attr` is as long as it says, and `path` outlives the call.
+    unsafe { open_event((&raw const attr).cast(), program) }
 }
 
 /// Runs of a program that the kernel left out because it was already running on that CPU.

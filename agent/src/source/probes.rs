@@ -53,6 +53,8 @@ pub enum Attach {
     CgroupDevice,
     /// connect or its kin in the root cgroup.
     CgroupAddress,
+    /// Instructions of files that are found while the agent runs: the program is loaded, and attached by `python`.
+    Uprobe,
 }
 
 const REQUIRED: &str = "";
@@ -130,6 +132,17 @@ const OPEN_PROGRAMS: &[ProgramRow] = &[
         Attach::Syscall("sys_enter_creat"),
         "opens by creat, where the machine has that call",
     ),
+];
+
+const PICKLE_PROGRAMS: &[ProgramRow] = &[
+    row("saker_pickle_wstr", Attach::Uprobe, REQUIRED),
+    row("saker_pickle", Attach::Uprobe, REQUIRED),
+    row("saker_pickle_free", Attach::Uprobe, REQUIRED),
+    row("saker_pickle_free_wide", Attach::Uprobe, REQUIRED),
+    row("saker_audit_wstr", Attach::Uprobe, REQUIRED),
+    row("saker_audit", Attach::Uprobe, REQUIRED),
+    row("saker_audit_free", Attach::Uprobe, REQUIRED),
+    row("saker_audit_free_wide", Attach::Uprobe, REQUIRED),
 ];
 
 /// The table.
@@ -234,6 +247,17 @@ pub const PROBES: &[Probe] = &[
             },
         ],
         lost_without: "outgoing connections",
+    },
+    Probe {
+        kind: Kind::Pickle,
+        hooks: &[Hook {
+            name: "uprobe/pickle.find_class",
+            programs: PICKLE_PROGRAMS,
+            needs: "uprobes (CONFIG_UPROBE_EVENTS), Linux 5.8, BTF",
+            fields: &[Group::Header, Group::Pickle],
+            lost: "",
+        }],
+        lost_without: "what pickles load inside Python",
     },
     Probe {
         kind: Kind::Open,

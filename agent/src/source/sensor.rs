@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aya::Pod;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::programs::ProgramFd;
 use aya_log::EbpfLogger;
 use saker_ebpf::wire::{Counters, Kind};
 
@@ -92,6 +93,7 @@ pub struct Sensor {
     counters: PerCpuArray<MapData, CounterSlot>,
     attachments: Vec<Attachment>,
     programs: Vec<LoadedProgram>,
+    uprobes: Vec<(&'static str, ProgramFd)>,
     status: Vec<HookStatus>,
     accelerators: Accelerators,
     devices: DeviceMap,
@@ -122,6 +124,7 @@ impl Sensor {
             devices,
             attachments,
             programs,
+            uprobes,
             status,
         } = loader::load(object, config, &offsets, &cgroup, &accelerators.ranges())?;
 
@@ -145,6 +148,7 @@ impl Sensor {
             counters,
             attachments,
             programs,
+            uprobes,
             status,
             accelerators,
             devices,
@@ -157,6 +161,11 @@ impl Sensor {
     /// How each event kind is supplied, a row a kind.
     pub fn status(&self) -> &[HookStatus] {
         &self.status
+    }
+
+    /// The programs for interpreters, which [`super::python::Watch`] attaches; none where pickles are not wanted, or not possible.
+    pub fn take_uprobes(&mut self) -> Vec<(&'static str, ProgramFd)> {
+        std::mem::take(&mut self.uprobes)
     }
 
     /// The accelerators that device events are reported for.
