@@ -127,6 +127,10 @@ pub fn types_of(kind: Kind) -> &'static [&'static str] {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "borrowed and short-lived, one at a time; a box would cost an allocation an event"
+)]
 pub enum Body<'a> {
     /// The process started another program.
     Exec(Exec<'a>),

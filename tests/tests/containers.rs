@@ -306,6 +306,42 @@ fn a_runtime_that_hangs_delays_events_and_hides_none() {
 }
 
 #[test]
+fn events_wait_for_a_runtime_that_answers_late() {
+    let Some(containerd) = Containerd::start_or_skip() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let digest = containerd.import(IMAGE, &["/bin/sh"]);
+    let pod = containerd.pod("patient", LABELS, NOTES);
+    let id = containerd.run(
+        &pod,
+        &Wanted {
+            name: "main",
+            image: IMAGE,
+            command: &[
+                "/bin/sh",
+                "-c",
+                "while true; do /bin/true marked-late; usleep 50000; done",
+            ],
+            ..Wanted::default()
+        },
+    );
+    containerd.signal(libc::SIGSTOP);
+    // It starts while nobody answers, so whatever it sees of the container first has to wait.
+    let mut agent = agent(&containerd, folder.path(), PATIENT);
+    agent.await_log("does not answer");
+    containerd.signal(libc::SIGCONT);
+    check(&marked(&mut agent, "late"), &pod, &id, IMAGE, &digest);
+    let stopped = agent.stop();
+    let incomplete = stopped.alerts.iter().find(|alert| {
+        alert["output_fields"]["container.incomplete"] == true
+            && alert["output_fields"]["container.full_id"] == *id
+    });
+    assert!(incomplete.is_none(), "{incomplete:?}");
+    saker_tests::agent::assert_books_close(&stopped);
+}
+
+#[test]
 fn the_seed_rule_tells_an_approved_image_from_another() {
     let Some(seed) = saker_tests::shared("seed-falco-ml-rules.yaml") else {
         return;
