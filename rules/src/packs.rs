@@ -14,6 +14,7 @@ packs! {
     "gpu-access/gpu-access.yaml",
     "mining/mining.yaml",
     "model-deserialization/model-deserialization.yaml",
+    "model-deserialization/pickle.yaml",
     "model-download/model-download.yaml",
 }
 
