@@ -205,6 +205,12 @@ pub static METRICS: &[MetricInfo] = &[
 /// Why alerts are dropped: values of the label `cause`.
 pub const DROP_CAUSES: [&str; 4] = ["queue_full", "log_full", "sink_closed", "undelivered"];
 
+/// How files of interpreters are watched: values of the label `state`.
+pub const PYTHON_STATES: [&str; 2] = ["at_call", "at_entry"];
+
+/// Why pickles of an interpreter are not seen: values of the label `cause`.
+pub const PYTHON_FAILURES: [&str; 4] = ["no_site", "attach", "queue_full", "evicted"];
+
 /// How the wait of held events ends: values of the label `outcome`.
 pub const HOLD_OUTCOMES: [&str; 5] = ["complete", "timeout", "queue_full", "not_found", "stopped"];
 
@@ -518,6 +524,14 @@ impl Metrics {
         drop(self.sink_errors.get_or_create(&SinkName { sink: "stdout" }));
         for state in ["live", "exited"] {
             drop(self.processes.get_or_create(&State { state }));
+        }
+        for state in PYTHON_STATES {
+            drop(self.python_files.get_or_create(&State { state }));
+        }
+        for cause in PYTHON_FAILURES {
+            drop(self.python_failures.get_or_create(&Cause {
+                cause: cause.into(),
+            }));
         }
         for outcome in HOLD_OUTCOMES {
             drop(self.held_events_ended.get_or_create(&Outcome { outcome }));

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     context::{
         container::{Containers, Owner, ProcessKey},
-        model_file,
+        model_file::{self, LastOpened},
         names::Names,
         process::{Image, Process, ProcessTable, Seed, Slot},
         procfs,
@@ -49,6 +49,7 @@ pub struct Pipeline {
     redactor: Option<Redactor>,
     accelerators: Accelerators,
     interpreters: Option<Arc<Interpreters>>,
+    models: LastOpened,
     arena: Bump,
     hostname: String,
     own_tgid: u32,
@@ -112,6 +113,7 @@ impl Pipeline {
             redactor: redactor(config),
             accelerators,
             interpreters: None,
+            models: LastOpened::default(),
             arena: Bump::new(),
             hostname: hostname.into(),
             own_tgid: std::process::id(),
@@ -220,6 +222,10 @@ impl Pipeline {
         match event.body {
             Body::Exec(exec) => self.exec(event, &exec, actor),
             Body::Fork(_) => self.fork(event, actor),
+            Body::Open(open) if open.res >= 0 => {
+                let thread = (event.tgid, event.start_ns, event.tid);
+                self.models.opened(thread, open.resolved.bytes);
+            }
             _ => {}
         }
         let process = self.table.get(actor);
@@ -325,13 +331,15 @@ impl Pipeline {
             return None;
         };
         let proc = Path::new("/proc");
+        let thread = (event.tgid, event.start_ns, event.tid);
+        let remembered = self.models.of(thread).map(Into::into);
         Some(Python {
             version: self
                 .interpreters
                 .as_ref()
                 .and_then(|interpreters| interpreters.version_of(proc, event.tgid))
                 .map(|version| version.to_string().into()),
-            model_file: model_file::of_process(proc, event.tgid),
+            model_file: remembered.or_else(|| model_file::of_process(proc, event.tgid)),
         })
     }
 

@@ -1,6 +1,6 @@
 //! The decoder against records made by hand, by chance, and by damaging good ones. Needs no kernel.
 
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::net::IpAddr;
 
 use saker::decode::{DecodeError, DecodeErrors, decode};
@@ -450,7 +450,14 @@ fn bad_records_are_refused_by_cause() {
         ),
         "length",
     );
-    check(&patched(exec(b"x\0", 0), 144, &[0xff; 16]), "length");
+    check(
+        &patched(
+            exec(b"x\0", 0),
+            offset_of!(wire::Exec, filename_len),
+            &[0xff; 16],
+        ),
+        "length",
+    );
     check(&open(0, b"/x"), "value");
     check(&open(5, b"/x"), "value");
     check(&device(0, 0), "value");

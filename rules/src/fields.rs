@@ -400,7 +400,7 @@ fields! {
     PickleDangerous "pickle.dangerous" Bool [] "" ["pickle"] Live("a table of names; see docs/pickle-detection.md") "Whether the global exists to run code or programs, or leads to one that does: no model needs it.";
     PickleClass "pickle.class" Str [] "" ["pickle"] Live("a table of names; see docs/pickle-detection.md") "What the global is for: `exec`, `import`, `network`, `file`, `indirect`, `unknown-module` or `ml-known`.";
     PickleTruncated "pickle.truncated" Bool [] "" ["pickle"] Live("pickle.module and pickle.name") "Whether module or name has more than 255 bytes; the rest is not shown.";
-    PickleFile "pickle.file" Path [] "" ["pickle"] Live("/proc/PID/fd when the event is read") "Model file that the process opened last of those that it has open: inferred, by its name. The same as fd.name of the event.";
+    PickleFile "pickle.file" Path [] "" ["pickle"] Live("the thread's last open of such a file, where opens are traced; else /proc/PID/fd when the event is read") "Model file that seems to be read: the last one, by its name, that the thread opened or the process has open. An inference. The same as fd.name of the event.";
     PythonVersion "python.version" Str [] "" ["pickle"] Live("the interpreter's file") "Version of the interpreter, such as `3.11`; with a `t` where it runs without the global lock.";
     PythonExe "python.exe" Path [] "" ["pickle"] Live("proc.exepath") "Path of the program that contains or loaded the interpreter.";
     SyslogFacilityStr "syslog.facility.str" Str [] "" [] Recorded("writes to the log socket are not traced") "Facility of a log message as text.";

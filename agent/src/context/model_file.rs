@@ -1,9 +1,48 @@
 //! Which model file a process is reading, as far as it can be told from what it has open.
 //!
-//! An unpickler does not know where its bytes come from. While it resolves a global, the file is mostly still open, so the
-//! process's descriptors are looked at: an inference, and marked as one. What a file is named is all that is known of it.
+//! An unpickler does not know where its bytes come from. Where opens are traced, the model-like file that its thread opened last
+//! is remembered. Else the process's descriptors are looked at: while it resolves a global, the file is mostly still open. An
+//! inference either way, by what a file is named.
 
-use std::{fs, os::unix::ffi::OsStringExt, path::Path};
+use std::{collections::VecDeque, fs, os::unix::ffi::OsStringExt, path::Path};
+
+use rustc_hash::FxHashMap;
+
+/// A thread of a process, by its process's start too: numbers are used again.
+pub type ThreadKey = (u32, u64, u32);
+
+/// Threads whose last model file is remembered.
+const THREADS_MAX: usize = 4096;
+
+/// The model files that threads opened last.
+#[derive(Debug, Default)]
+pub struct LastOpened {
+    files: FxHashMap<ThreadKey, Box<[u8]>>,
+    /// Threads in the order of their first model; the first is forgotten first.
+    order: VecDeque<ThreadKey>,
+}
+
+impl LastOpened {
+    /// A thread opened a file.
+    pub fn opened(&mut self, thread: ThreadKey, path: &[u8]) {
+        if !is_model(path) {
+            return;
+        }
+        if self.files.insert(thread, path.into()).is_none() {
+            self.order.push_back(thread);
+            if self.order.len() > THREADS_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.files.remove(&oldest);
+            }
+        }
+    }
+
+    /// The model file that a thread opened last.
+    pub fn of(&self, thread: ThreadKey) -> Option<&[u8]> {
+        self.files.get(&thread).map(|path| &**path)
+    }
+}
 
 /// What model files' names end in.
 pub const EXTENSIONS: [&str; 24] = [
@@ -36,11 +75,16 @@ pub const EXTENSIONS: [&str; 24] = [
 /// Descriptors that are looked at. A process that reads a model and has more is rare, and time is short.
 const DESCRIPTORS_MAX: usize = 256;
 
-/// Whether a path looks like a model's.
+/// Whether a path looks like a model's. What Python reads at every start to extend its search path does not.
 pub fn is_model(path: &[u8]) -> bool {
-    EXTENSIONS
-        .iter()
-        .any(|extension| path.ends_with(extension.as_bytes()))
+    let is_search_path = path.ends_with(b".pth")
+        && [&b"/site-packages/"[..], b"/dist-packages/"]
+            .iter()
+            .any(|folder| memchr::memmem::find(path, folder).is_some());
+    !is_search_path
+        && EXTENSIONS
+            .iter()
+            .any(|extension| path.ends_with(extension.as_bytes()))
 }
 
 /// The model file that a process opened last, of those that it still has open.
@@ -64,6 +108,24 @@ pub fn of_process(proc: &Path, pid: u32) -> Option<Box<[u8]>> {
 mod tests {
     use super::*;
     use std::fs::File;
+
+    #[test]
+    fn threads_remember_their_last_model_and_are_bounded() {
+        let mut last = LastOpened::default();
+        last.opened((1, 10, 1), b"/m/a.pt");
+        last.opened((1, 10, 1), b"/etc/passwd");
+        last.opened((1, 10, 1), b"/v/lib/python3.11/site-packages/x.pth");
+        assert_eq!(last.of((1, 10, 1)), Some(&b"/m/a.pt"[..]));
+        assert_eq!(last.of((1, 11, 1)), None, "the number was used again");
+        last.opened((1, 10, 1), b"/m/b.pkl");
+        assert_eq!(last.of((1, 10, 1)), Some(&b"/m/b.pkl"[..]));
+        for number in 0..u32::try_from(THREADS_MAX).expect("small") {
+            last.opened((2, 20, number), b"/m/c.pt");
+        }
+        assert_eq!(last.of((1, 10, 1)), None, "the oldest is forgotten");
+        assert_eq!(last.files.len(), THREADS_MAX);
+        assert_eq!(last.order.len(), THREADS_MAX);
+    }
 
     #[test]
     fn the_newest_open_model_is_found() {

@@ -18,7 +18,7 @@ use crate::{
     alert::Alert,
     api::Health,
     decode,
-    metrics::{Cause, KindOutcome, Metrics, State, raise_to},
+    metrics::{Cause, KindOutcome, Metrics, PYTHON_FAILURES, PYTHON_STATES, State, raise_to},
     pipeline::Pipeline,
     source::{
         KernelCounters, Sensor, Waker,
@@ -230,18 +230,22 @@ impl SensorThread {
         let interpreters = pythons.interpreters();
         let counts = interpreters.counts();
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        for (state, count) in [("at_call", &counts.at_call), ("at_entry", &counts.at_entry)] {
+        for (state, count) in PYTHON_STATES
+            .into_iter()
+            .zip([&counts.at_call, &counts.at_entry])
+        {
             self.metrics
                 .python_files
                 .get_or_create(&State { state })
                 .set(i64::try_from(read(count)).unwrap_or(i64::MAX));
         }
-        for (cause, count) in [
-            ("no_site", &counts.without_site),
-            ("attach", &counts.failed),
-            ("queue_full", &counts.queue_full),
-            ("evicted", &counts.evicted),
-        ] {
+        let failures = [
+            &counts.without_site,
+            &counts.failed,
+            &counts.queue_full,
+            &counts.evicted,
+        ];
+        for (cause, count) in PYTHON_FAILURES.into_iter().zip(failures) {
             let failures = self.metrics.python_failures.get_or_create(&Cause {
                 cause: cause.into(),
             });

@@ -1,5 +1,9 @@
-//! Python interpreters: finding them in processes and files, and watching what their unpicklers resolve.
+//! Python on this node: where an interpreter's files lie, where in them its audit events are raised, and the thread that
+//! attaches programs there.
+//!
+//! Files are read, never executed, and every one of them may be hostile.
 
+pub mod code;
 pub mod elf;
 pub mod locate;
 pub mod watch;

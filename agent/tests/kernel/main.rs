@@ -9,6 +9,7 @@ mod file;
 mod identity;
 mod machine;
 mod process;
+mod python;
 
 use std::collections::VecDeque;
 use std::process::{Command, Stdio};

@@ -1,335 +1,679 @@
-//! One ELF file: does it contain the call that an unpickler makes before it resolves a global, where, and of which Python.
+//! One ELF file: which audit events of Python it raises, and at which file offsets.
 //!
-//! The files come from containers and are hostile input: every size is bounded before anything is read, and nothing of
-//! them is executed.
+//! Only the ELF header, the program headers, the dynamic table and the read-only segments are read; section headers,
+//! which a file can do without, are not looked at. Files are hostile input: whatever they say is checked against what
+//! was read, and every count and length has a bound here.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileExt as _;
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
 use memchr::memmem;
-use object::elf::{self, PF_X, PT_DYNAMIC, PT_LOAD};
-use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
-use object::{Endianness, elf::FileHeader64};
+use object::LittleEndian as Le;
+use object::elf::{self, Dyn64, FileHeader64, ProgramHeader64, Sym64};
+use object::pod::{self, Pod};
 
-/// The audit event's name, with its end.
-const EVENT: &[u8] = b"pickle.find_class\0";
+use super::code::{self, Machine};
 
-/// The largest segment that is read; the largest interpreters have segments of a tenth.
-const SEGMENT_BYTES_MAX: u64 = 64 << 20;
-/// Program headers that are looked at.
-const SEGMENTS_MAX: usize = 32;
-/// The start of a file, with its program headers.
-const HEADER_BYTES: usize = 4096;
-/// Instructions between the name being loaded and the call.
-const INSTRUCTIONS_MAX: usize = 24;
-/// Places that refer to the name and are decoded.
-const REFERENCES_MAX: usize = 64;
+/// A larger file is no interpreter.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+/// How much of the segments is searched; the largest build known has 40 MB of code and constants.
+const SEARCH_BYTES_MAX: u64 = 96 << 20;
+/// Pieces of a segment stay in the processor's cache.
+const PIECE_BYTES: usize = 256 << 10;
+const SEGMENTS_MAX: usize = 64;
+const DYNAMIC_MAX: usize = 512;
+const NEEDS_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 4096;
+const BUILD_ID_BYTES_MAX: usize = 64;
+const NOTES_BYTES_MAX: u64 = 4096;
+const CHAIN_MAX: u64 = 256;
+/// Places of one string, and calls that take it.
+const PLACES_MAX: usize = 8;
+const SITES_MAX: usize = 32;
 
-/// What a file offers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sites {
-    /// The call of `PySys_Audit("pickle.find_class", …)`, or the function's entry.
-    pub find_class: Option<Site>,
-    /// The Python that it belongs to.
-    pub version: Option<Version>,
-    /// Libraries that it needs, by `DT_NEEDED`.
-    pub needed: Vec<String>,
-    /// Where it says that they are, by `DT_RUNPATH` or `DT_RPATH`.
-    pub search: Vec<String>,
+/// Why a file was not analyzed.
+#[derive(Debug, thiserror::Error)]
+pub enum ElfError {
+    /// A folder, a pipe, a device.
+    #[error("not a regular file")]
+    NotRegular,
+    /// Larger than any interpreter.
+    #[error("{0} bytes are more than an interpreter has")]
+    TooLarge(u64),
+    /// Something else than ELF.
+    #[error("not an ELF file")]
+    NotElf,
+    /// ELF of a kind that cannot be read here.
+    #[error("not a 64-bit little-endian program or library for x86-64 or aarch64")]
+    OtherMachine,
+    /// Headers that contradict the file or a bound.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+    /// The file could not be read.
+    #[error("cannot be read")]
+    Io(#[source] io::Error),
 }
 
-/// Where a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the field is what its name says")]
+/// An audit event that is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AuditName {
+    /// An unpickler resolves a global: module, name.
+    PickleFindClass,
+    /// A shell command: command.
+    OsSystem,
+    /// A library is loaded: name.
+    CtypesDlopen,
+    /// Code is read from bytes: bytes.
+    MarshalLoads,
+    /// A code object is made: code, filename, name, and counts.
+    CodeNew,
+}
+
+impl AuditName {
+    /// All of them.
+    pub const ALL: [AuditName; 5] = [
+        AuditName::PickleFindClass,
+        AuditName::OsSystem,
+        AuditName::CtypesDlopen,
+        AuditName::MarshalLoads,
+        AuditName::CodeNew,
+    ];
+
+    /// As Python spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AuditName::PickleFindClass => "pickle.find_class",
+            AuditName::OsSystem => "os.system",
+            AuditName::CtypesDlopen => "ctypes.dlopen",
+            AuditName::MarshalLoads => "marshal.loads",
+            AuditName::CodeNew => "code.__new__",
+        }
+    }
+}
+
+/// Where to attach, as an offset in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Site {
-    /// The call itself.
-    Call { file_offset: u64 },
-    /// The entry of `PySys_Audit`, which everything else calls too.
-    Entry { file_offset: u64 },
+    /// The call of `PySys_Audit` with this event's name.
+    Call {
+        /// Of the call instruction.
+        file_offset: u64,
+    },
+    /// `PySys_Audit` itself, where the name is in the file but its call was not found.
+    Entry {
+        /// Of the function's first instruction.
+        file_offset: u64,
+    },
 }
 
-/// A version of CPython 3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A Python version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version {
-    /// 3.`minor`.
+    /// 3 since audit events exist.
+    pub major: u8,
+    /// 8 for Python 3.8.
     pub minor: u8,
-    /// Built without the global lock.
+    /// Built without the global lock: objects are laid out differently.
     pub free_threaded: bool,
 }
 
-impl fmt::Display for Version {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let suffix = if self.free_threaded { "t" } else { "" };
-        write!(out, "3.{}{suffix}", self.minor)
-    }
+/// What one ELF file offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sites {
+    /// Every call for `pickle.find_class`; compilers may make more than one of it.
+    pub find_class: Vec<Site>,
+    /// Calls of the other events.
+    pub audit: Vec<(AuditName, Site)>,
+    /// File offset of `PySys_Audit`, where this file defines it.
+    pub audit_entry: Option<u64>,
+    /// From the binary itself; `None` where it does not say.
+    pub version: Option<Version>,
+    /// The linker's identification of this build.
+    pub build_id: Option<Vec<u8>>,
+    /// It defines `PySys_Audit` or needs a libpython.
+    pub is_python: bool,
+    /// Names of the libraries it needs.
+    pub needs: Vec<String>,
+    /// Folders where those are looked for first, `$ORIGIN` unexpanded.
+    pub library_paths: Vec<String>,
 }
 
-/// Why a file cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ElfError {
-    /// It is a folder, a pipe or a device.
-    #[error("not a regular file")]
-    NotAFile,
-    /// It is something else, or damaged.
-    #[error("not a 64-bit ELF file of this machine: {0}")]
-    NotElf(&'static str),
-    /// A part of it is larger than any interpreter's.
-    #[error("a segment of {bytes} bytes is more than is read")]
-    TooLarge {
-        /// Its size.
-        bytes: u64,
-    },
-    /// The file system refuses.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-struct Segment {
-    offset: u64,
-    address: u64,
-    bytes: Vec<u8>,
-    executable: bool,
-}
-
-/// Reads a file.
+/// Finds the call sites in a file. Reads at most about 100 MB, whatever the file says.
 pub fn analyze(file: &File) -> Result<Sites, ElfError> {
-    if !file.metadata()?.is_file() {
-        return Err(ElfError::NotAFile);
+    let image = Image::open(file)?;
+    let mut sites = image.summary()?;
+    let mut tags = Vec::new();
+    let places = image.find_strings(&mut tags)?;
+    if sites.version.is_none() {
+        sites.version = version_from_tags(&tags);
+    } else if let Some(version) = &mut sites.version {
+        version.free_threaded |= tags
+            .iter()
+            .any(|tag| tag.free_threaded && tag.minor == version.minor);
     }
-    let mut start = vec![0; HEADER_BYTES];
-    let len = read_at(file, &mut start, 0)?;
-    start.truncate(len);
-    let header =
-        FileHeader64::<Endianness>::parse(&*start).map_err(|_| ElfError::NotElf("no header"))?;
-    let endian = header
-        .endian()
-        .map_err(|_| ElfError::NotElf("byte order"))?;
-    let machine = header.e_machine(endian);
-    if machine != elf::EM_X86_64 {
-        return Err(ElfError::NotElf("another processor"));
-    }
-    let headers = header
-        .program_headers(endian, &*start)
-        .map_err(|_| ElfError::NotElf("program headers"))?;
-    let mut segments = Vec::new();
-    let mut dynamic = None;
-    for header in headers.iter().take(SEGMENTS_MAX) {
-        let bytes = header.p_filesz(endian);
-        match header.p_type(endian) {
-            PT_LOAD if bytes > 0 => {
-                if bytes > SEGMENT_BYTES_MAX {
-                    return Err(ElfError::TooLarge { bytes });
-                }
-                segments.push((
-                    header.p_offset(endian),
-                    header.p_vaddr(endian),
-                    bytes,
-                    header.p_flags(endian).0 & PF_X.0 != 0,
-                    header.p_flags(endian).0 & elf::PF_W.0 != 0,
-                ));
-            }
-            PT_DYNAMIC => dynamic = Some((header.p_offset(endian), bytes)),
-            _ => {}
+    let calls = image.find_calls(&places)?;
+    for name in AuditName::ALL {
+        let mut of_name: Vec<Site> = calls
+            .iter()
+            .filter(|call| call.0 == name)
+            .map(|call| Site::Call {
+                file_offset: call.1,
+            })
+            .collect();
+        let mentioned = places.iter().any(|place| place.0 == name);
+        if of_name.is_empty() && mentioned {
+            of_name.extend(
+                sites
+                    .audit_entry
+                    .map(|file_offset| Site::Entry { file_offset }),
+            );
+        }
+        if name == AuditName::PickleFindClass {
+            sites.find_class = of_name;
+        } else {
+            sites
+                .audit
+                .extend(of_name.into_iter().map(|site| (name, site)));
         }
     }
-    let mut sites = Sites::default();
-    let mut read = Vec::new();
-    for (offset, address, bytes, executable, writable) in segments {
-        if writable {
-            continue;
-        }
-        let mut content = vec![0; bytes as usize];
-        let len = read_at(file, &mut content, offset)?;
-        content.truncate(len);
-        read.push(Segment {
-            offset,
-            address,
-            bytes: content,
-            executable,
-        });
-    }
-    if let Some((offset, bytes)) = dynamic {
-        needs(file, endian, offset, bytes, &read, &mut sites)?;
-    }
-    sites.version = version(&read);
-    sites.find_class = find_call(&read).map(|file_offset| Site::Call { file_offset });
     Ok(sites)
 }
 
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+impl std::fmt::Display for Version {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let suffix = if self.free_threaded { "t" } else { "" };
+        write!(out, "{}.{}{suffix}", self.major, self.minor)
+    }
+}
+
+/// What the headers and the dynamic table say, without a search: no call sites, and a version only where a symbol or
+/// the name of a library gives it. Costs a few small reads.
+pub fn summarize(file: &File) -> Result<Sites, ElfError> {
+    Image::open(file)?.summary()
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    address: u64,
+    offset: u64,
+    bytes: u64,
+    flags: u32,
+}
+
+impl Segment {
+    fn executable(&self) -> bool {
+        self.flags & elf::PF_X != 0
+    }
+
+    fn writable(&self) -> bool {
+        self.flags & elf::PF_W != 0
+    }
+}
+
+struct Image<'a> {
+    file: &'a File,
+    machine: Machine,
+    /// Linked to fixed addresses.
+    absolute: bool,
+    segments: Vec<Segment>,
+    dynamic: Option<(u64, u64)>,
+    notes: Vec<(u64, u64)>,
+}
+
+impl<'a> Image<'a> {
+    fn open(file: &'a File) -> Result<Self, ElfError> {
+        let metadata = file.metadata().map_err(ElfError::Io)?;
+        if !metadata.is_file() {
+            return Err(ElfError::NotRegular);
+        }
+        let file_bytes = metadata.len();
+        if file_bytes > FILE_BYTES_MAX {
+            return Err(ElfError::TooLarge(file_bytes));
+        }
+        let mut magic = [0; 4];
+        if read_at(file, &mut magic, 0)? < 4 || magic != elf::ELFMAG {
+            return Err(ElfError::NotElf);
+        }
+        let header: FileHeader64<Le> =
+            read_pod(file, 0)?.ok_or(ElfError::Malformed("ELF header"))?;
+        let ident = header.e_ident;
+        let kind = header.e_type.get(Le);
+        let machine = match header.e_machine.get(Le) {
+            elf::EM_X86_64 => Machine::X86_64,
+            elf::EM_AARCH64 => Machine::Aarch64,
+            _ => return Err(ElfError::OtherMachine),
+        };
+        if ident.class != elf::ELFCLASS64
+            || ident.data != elf::ELFDATA2LSB
+            || ![elf::ET_EXEC, elf::ET_DYN].contains(&kind)
+        {
+            return Err(ElfError::OtherMachine);
+        }
+        let count = usize::from(header.e_phnum.get(Le));
+        if count > SEGMENTS_MAX
+            || usize::from(header.e_phentsize.get(Le)) != size_of::<ProgramHeader64<Le>>()
+        {
+            return Err(ElfError::Malformed("program headers"));
+        }
+        let mut image = Image {
+            file,
+            machine,
+            absolute: kind == elf::ET_EXEC,
+            segments: Vec::new(),
+            dynamic: None,
+            notes: Vec::new(),
+        };
+        let table = header.e_phoff.get(Le);
+        for index in 0..count {
+            let at = table.checked_add((index * size_of::<ProgramHeader64<Le>>()) as u64);
+            let header: ProgramHeader64<Le> = at
+                .map(|at| read_pod(file, at))
+                .transpose()?
+                .flatten()
+                .ok_or(ElfError::Malformed("program headers"))?;
+            let offset = header.p_offset.get(Le);
+            let address = header.p_vaddr.get(Le);
+            let stated = header.p_filesz.get(Le);
+            let bytes = stated.min(file_bytes.saturating_sub(offset));
+            if address.checked_add(stated).is_none() {
+                return Err(ElfError::Malformed("a segment's address"));
+            }
+            match header.p_type.get(Le) {
+                elf::PT_LOAD if bytes > 0 => image.segments.push(Segment {
+                    address,
+                    offset,
+                    bytes,
+                    flags: header.p_flags.get(Le),
+                }),
+                elf::PT_DYNAMIC => image.dynamic = Some((offset, bytes)),
+                elf::PT_NOTE => image.notes.push((offset, bytes)),
+                _ => {}
+            }
+        }
+        Ok(image)
+    }
+
+    fn file_offset(&self, address: u64) -> Option<u64> {
+        self.segments.iter().find_map(|segment| {
+            let inside = address.checked_sub(segment.address)?;
+            (inside < segment.bytes).then_some(segment.offset + inside)
+        })
+    }
+
+    fn summary(&self) -> Result<Sites, ElfError> {
+        let mut sites = Sites {
+            build_id: self.build_id()?,
+            ..Sites::default()
+        };
+        let Some((offset, bytes)) = self.dynamic else {
+            return Ok(sites);
+        };
+        let mut names = Vec::new();
+        let [mut strings, mut symbols, mut hash] = [None; 3];
+        let count = (bytes as usize / size_of::<Dyn64<Le>>()).min(DYNAMIC_MAX);
+        for index in 0..count {
+            let at = offset + (index * size_of::<Dyn64<Le>>()) as u64;
+            let Some(entry) = read_pod::<Dyn64<Le>>(self.file, at)? else {
+                break;
+            };
+            let value = entry.d_val.get(Le);
+            match entry.d_tag.get(Le) {
+                elf::DT_NULL => break,
+                elf::DT_STRTAB => strings = self.file_offset(value),
+                elf::DT_SYMTAB => symbols = self.file_offset(value),
+                elf::DT_GNU_HASH => hash = self.file_offset(value),
+                tag @ (elf::DT_NEEDED | elf::DT_SONAME | elf::DT_RPATH | elf::DT_RUNPATH)
+                    if names.len() < NEEDS_MAX =>
+                {
+                    names.push((tag, value));
+                }
+                _ => {}
+            }
+        }
+        let Some(strings) = strings else {
+            return Ok(sites);
+        };
+        let mut soname = None;
+        for (tag, at) in names {
+            let Some(at) = strings.checked_add(at) else {
+                continue;
+            };
+            let Some(name) = self.string(at)? else {
+                continue;
+            };
+            match tag {
+                elf::DT_NEEDED => sites.needs.push(name),
+                elf::DT_SONAME => soname = Some(name),
+                _ => sites
+                    .library_paths
+                    .extend(name.split(':').take(NEEDS_MAX).map(str::to_owned)),
+            }
+        }
+        let mut version_symbol = None;
+        if let (Some(symbols), Some(hash)) = (symbols, hash) {
+            let table = SymbolTable {
+                strings,
+                symbols,
+                hash,
+            };
+            sites.audit_entry = self
+                .symbol(&table, "PySys_Audit")?
+                .filter(|address| self.is_code(*address))
+                .and_then(|address| self.file_offset(address));
+            version_symbol = self.symbol(&table, "Py_Version")?;
+        }
+        let by_name = soname
+            .iter()
+            .chain(&sites.needs)
+            .find_map(|name| Version::of_library(name));
+        sites.version = match version_symbol.and_then(|address| self.file_offset(address)) {
+            Some(at) => self.version_constant(at)?,
+            None => None,
+        }
+        .map(|version| Version {
+            free_threaded: by_name.is_some_and(|named| named.free_threaded),
+            ..version
+        })
+        .or(by_name);
+        sites.is_python =
+            sites.audit_entry.is_some() || sites.needs.iter().any(|name| is_libpython(name));
+        Ok(sites)
+    }
+
+    fn is_code(&self, address: u64) -> bool {
+        self.segments.iter().any(|segment| {
+            segment.executable()
+                && address
+                    .checked_sub(segment.address)
+                    .is_some_and(|inside| inside < segment.bytes)
+        })
+    }
+
+    /// The value of `Py_Version`: 0x030d00f0 is 3.13.0 final.
+    fn version_constant(&self, at: u64) -> Result<Option<Version>, ElfError> {
+        let mut bytes = [0; 4];
+        let read = read_at(self.file, &mut bytes, at)?;
+        Ok(
+            (read == 4 && bytes[3] == 3 && bytes[2] < 100).then_some(Version {
+                major: bytes[3],
+                minor: bytes[2],
+                free_threaded: false,
+            }),
+        )
+    }
+
+    fn build_id(&self) -> Result<Option<Vec<u8>>, ElfError> {
+        for (offset, bytes) in &self.notes {
+            let mut notes = vec![0; (*bytes).min(NOTES_BYTES_MAX) as usize];
+            let read = read_at(self.file, &mut notes, *offset)?;
+            if let Some(id) = build_id_in(&notes[..read]) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn string(&self, at: u64) -> Result<Option<String>, ElfError> {
+        let mut bytes = vec![0; 256];
+        let mut read = read_at(self.file, &mut bytes, at)?;
+        if !bytes[..read].contains(&0) {
+            bytes.resize(NAME_BYTES_MAX, 0);
+            read = read_at(self.file, &mut bytes, at)?;
+        }
+        let text = bytes[..read].split(|byte| *byte == 0).next();
+        Ok(text
+            .filter(|text| text.len() < read)
+            .and_then(|text| String::from_utf8(text.to_vec()).ok()))
+    }
+
+    /// The address of a defined symbol, through the GNU hash table.
+    fn symbol(&self, table: &SymbolTable, name: &str) -> Result<Option<u64>, ElfError> {
+        let Some([buckets, first, bloom_words, _]) = self.words::<4>(table.hash)? else {
+            return Ok(None);
+        };
+        if buckets == 0 {
+            return Ok(None);
+        }
+        let hash = elf::gnu_hash(name.as_bytes());
+        let buckets_at = table.hash + 16 + u64::from(bloom_words) * 8;
+        let chains_at = buckets_at + u64::from(buckets) * 4;
+        let Some([start]) = self.words::<1>(buckets_at + u64::from(hash % buckets) * 4)? else {
+            return Ok(None);
+        };
+        let Some(into_chains) = start.checked_sub(first) else {
+            return Ok(None);
+        };
+        for step in 0..CHAIN_MAX {
+            let chain_at = chains_at + (u64::from(into_chains) + step) * 4;
+            let Some([chain]) = self.words::<1>(chain_at)? else {
+                return Ok(None);
+            };
+            if chain | 1 == hash | 1 {
+                let index = u64::from(start) + step;
+                let at = table.symbols + index * size_of::<Sym64<Le>>() as u64;
+                if let Some(symbol) = read_pod::<Sym64<Le>>(self.file, at)?
+                    && symbol.st_shndx.get(Le) != elf::SHN_UNDEF
+                    && self
+                        .string(table.strings + u64::from(symbol.st_name.get(Le)))?
+                        .as_deref()
+                        == Some(name)
+                {
+                    return Ok(Some(symbol.st_value.get(Le)));
+                }
+            }
+            if chain & 1 == 1 {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    fn words<const N: usize>(&self, at: u64) -> Result<Option<[u32; N]>, ElfError> {
+        let mut bytes = [[0; 4]; N];
+        let read = read_at(self.file, bytes.as_flattened_mut(), at)?;
+        Ok((read == N * 4).then(|| bytes.map(u32::from_le_bytes)))
+    }
+
+    /// Where the names of events stand, as addresses.
+    fn find_strings(&self, tags: &mut Vec<Version>) -> Result<Vec<(AuditName, u64)>, ElfError> {
+        let finders = AuditName::ALL.map(|name| {
+            let with_end = [name.as_str().as_bytes(), b"\0"].concat();
+            (name, memmem::Finder::new(&with_end).into_owned())
+        });
+        let tag = memmem::Finder::new(b"cpython-3");
+        let mut places = Vec::new();
+        let mut search = |executable: bool| {
+            self.pieces(executable, 64, |address, piece, fresh| {
+                for (name, finder) in &finders {
+                    let of_name = places.iter().filter(|(of, _)| of == name).count();
+                    let more = finder
+                        .find_iter(piece)
+                        .filter(|at| *at < fresh)
+                        .map(|at| (*name, address + at as u64));
+                    places.extend(more.take(PLACES_MAX - of_name));
+                }
+                let found = tag.find_iter(piece).take(64);
+                for version in found.filter_map(|at| Version::of_tag(&piece[at..])) {
+                    if tags.len() < PLACES_MAX && !tags.contains(&version) {
+                        tags.push(version);
+                    }
+                }
+            })?;
+            Ok::<bool, ElfError>(places.is_empty())
+        };
+        // Linkers without separate-code put constants into the segment of the code.
+        if search(false)? {
+            search(true)?;
+        }
+        Ok(places)
+    }
+
+    fn find_calls(&self, places: &[(AuditName, u64)]) -> Result<Vec<(AuditName, u64)>, ElfError> {
+        let mut calls = Vec::new();
+        if places.is_empty() {
+            return Ok(calls);
+        }
+        let targets: Vec<u64> = places.iter().map(|place| place.1).collect();
+        self.pieces(true, code::WINDOW_BYTES + 8, |address, piece, fresh| {
+            for site in code::call_sites(self.machine, piece, address, &targets, self.absolute) {
+                let offset = self.file_offset(address + site.offset as u64);
+                if let Some(offset) = offset
+                    && site.reference < fresh
+                    && calls.len() < SITES_MAX
+                {
+                    let call = (places[site.target].0, offset);
+                    if !calls.contains(&call) {
+                        calls.push(call);
+                    }
+                }
+            }
+        })?;
+        Ok(calls)
+    }
+
+    /// Hands over the read-only segments, executable or not, in pieces: address, bytes, and how many of these bytes
+    /// the next piece does not repeat.
+    fn pieces(
+        &self,
+        executable: bool,
+        overlap: usize,
+        mut each: impl FnMut(u64, &[u8], usize),
+    ) -> Result<(), ElfError> {
+        let mut budget = SEARCH_BYTES_MAX;
+        let mut buffer = vec![0; PIECE_BYTES + overlap];
+        let wanted = |segment: &&Segment| {
+            segment.executable() == executable && (executable || !segment.writable())
+        };
+        for segment in self.segments.iter().filter(wanted) {
+            let mut done = 0;
+            while done < segment.bytes && budget > 0 {
+                let want = (segment.bytes - done).min(buffer.len() as u64) as usize;
+                let read = read_at(self.file, &mut buffer[..want], segment.offset + done)?;
+                if read == 0 {
+                    break;
+                }
+                let last = done + read as u64 >= segment.bytes || read < want;
+                let fresh = if last { read } else { PIECE_BYTES };
+                each(segment.address + done, &buffer[..read], fresh);
+                if last {
+                    break;
+                }
+                done += PIECE_BYTES as u64;
+                budget = budget.saturating_sub(PIECE_BYTES as u64);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct SymbolTable {
+    strings: u64,
+    symbols: u64,
+    hash: u64,
+}
+
+impl Version {
+    /// From `libpython3.13t.so.1.0`.
+    pub fn of_library(name: &str) -> Option<Version> {
+        let rest = name.rsplit('/').next()?.strip_prefix("libpython3.")?;
+        Self::from_minor(rest.as_bytes())
+    }
+
+    /// From `python3.13t`, a program or a folder.
+    pub fn of_program(name: &str) -> Option<Version> {
+        let rest = name.rsplit('/').next()?.strip_prefix("python3.")?;
+        Self::from_minor(rest.as_bytes())
+    }
+
+    /// From `_pickle.cpython-313t-x86_64-linux-gnu.so`.
+    pub fn of_extension(name: &str) -> Option<Version> {
+        Self::of_tag(name.get(name.find("cpython-3")?..)?.as_bytes())
+    }
+
+    /// From `cpython-313t` and what follows.
+    fn of_tag(text: &[u8]) -> Option<Version> {
+        Self::from_minor(text.strip_prefix(b"cpython-3")?)
+    }
+
+    /// From `13t` and what follows.
+    fn from_minor(text: &[u8]) -> Option<Version> {
+        let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if !(1..=2).contains(&digits) {
+            return None;
+        }
+        let minor = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;
+        Some(Version {
+            major: 3,
+            minor,
+            free_threaded: text.get(digits) == Some(&b't'),
+        })
+    }
+}
+
+/// The tag that a binary carries of itself; `None` where it names several versions.
+fn version_from_tags(tags: &[Version]) -> Option<Version> {
+    let first = tags.first()?;
+    tags.iter()
+        .all(|tag| tag.minor == first.minor)
+        .then_some(Version {
+            free_threaded: tags.iter().any(|tag| tag.free_threaded),
+            ..*first
+        })
+}
+
+/// Whether this is the name of a shared interpreter; `libpython3.so`, the stable interface, is none.
+pub fn is_libpython(name: &str) -> bool {
+    Version::of_library(name).is_some()
+}
+
+fn build_id_in(mut notes: &[u8]) -> Option<Vec<u8>> {
+    let word = |bytes: &[u8], at: usize| {
+        let bytes = bytes.get(at..at + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
+    };
+    loop {
+        let (name, content, kind) = (word(notes, 0)?, word(notes, 4)?, word(notes, 8)?);
+        let content_at = 12usize.checked_add(name.checked_next_multiple_of(4)?)?;
+        let next = content_at.checked_add(content.checked_next_multiple_of(4)?)?;
+        if kind == elf::NT_GNU_BUILD_ID as usize
+            && notes.get(12..16) == Some(b"GNU\0")
+            && (1..=BUILD_ID_BYTES_MAX).contains(&content)
+        {
+            return notes
+                .get(content_at..content_at + content)
+                .map(<[u8]>::to_vec);
+        }
+        notes = notes.get(next..)?;
+    }
+}
+
+fn read_pod<T: Pod + Copy>(file: &File, at: u64) -> Result<Option<T>, ElfError> {
+    let mut bytes = [0; 64];
+    let bytes = &mut bytes[..size_of::<T>()];
+    let read = read_at(file, bytes, at)?;
+    if read < bytes.len() {
+        return Ok(None);
+    }
+    Ok(pod::from_bytes::<T>(bytes).ok().map(|(value, _)| *value))
+}
+
+/// Reads as much as there is. An offset that no file can have reads nothing.
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, ElfError> {
+    if at > FILE_BYTES_MAX {
+        return Ok(0);
+    }
     let mut done = 0;
     while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], offset.saturating_add(done as u64)) {
+        match file.read_at(&mut buffer[done..], at + done as u64) {
             Ok(0) => break,
-            Ok(len) => done += len,
+            Ok(read) => done += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(ElfError::Io(error)),
         }
     }
     Ok(done)
 }
 
-/// The names of the libraries that a file needs, and where it looks for them.
-fn needs(
-    file: &File,
-    endian: Endianness,
-    offset: u64,
-    bytes: u64,
-    segments: &[Segment],
-    sites: &mut Sites,
-) -> Result<(), ElfError> {
-    const ENTRIES_MAX: usize = 512;
-    const NAMES_MAX: usize = 64;
-    let size = size_of::<elf::Dyn64<Endianness>>();
-    let mut content = vec![0; (bytes as usize).min(ENTRIES_MAX * size) / size * size];
-    let len = read_at(file, &mut content, offset)? / size * size;
-    let Ok((entries, _)) =
-        object::pod::slice_from_bytes::<elf::Dyn64<Endianness>>(&content, len / size)
-    else {
-        return Ok(());
-    };
-    let strings = entries
-        .iter()
-        .find(|entry| entry.d_tag(endian) == elf::DT_STRTAB)
-        .map(|entry| entry.d_val(endian));
-    let Some(strings) = strings else {
-        return Ok(());
-    };
-    let text = |at: u64| {
-        let address = strings.checked_add(at)?;
-        let segment = segments.iter().find(|segment| {
-            address >= segment.address && address - segment.address < segment.bytes.len() as u64
-        })?;
-        let rest = &segment.bytes[(address - segment.address) as usize..];
-        let rest = &rest[..rest.len().min(4096)];
-        let end = memchr::memchr(0, rest)?;
-        Some(String::from_utf8_lossy(&rest[..end]).into_owned())
-    };
-    for entry in entries {
-        let into = match entry.d_tag(endian) {
-            elf::DT_NEEDED => &mut sites.needed,
-            elf::DT_RUNPATH | elf::DT_RPATH => &mut sites.search,
-            _ => continue,
-        };
-        if into.len() < NAMES_MAX {
-            into.extend(text(entry.d_val(endian)));
-        }
-    }
-    Ok(())
-}
-
-/// Finds the call by the place that loads the event's name.
-fn find_call(segments: &[Segment]) -> Option<u64> {
-    let names: Vec<u64> = segments
-        .iter()
-        .flat_map(|segment| {
-            memmem::find_iter(&segment.bytes, EVENT)
-                .take(4)
-                .map(move |at| segment.address.wrapping_add(at as u64))
-        })
-        .collect();
-    for segment in segments.iter().filter(|segment| segment.executable) {
-        for name in &names {
-            if let Some(offset) = call_after(segment, *name) {
-                return Some(offset);
-            }
-        }
-    }
-    None
-}
-
-fn call_after(segment: &Segment, name: u64) -> Option<u64> {
-    let text = &segment.bytes;
-    let relative = memmem::find_iter(text, b"\x48\x8d\x3d").filter(|at| {
-        let Some(bytes) = text
-            .get(at + 3..at + 7)
-            .and_then(|bytes| bytes.first_chunk())
-        else {
-            return false;
-        };
-        let next = segment.address.wrapping_add(*at as u64 + 7);
-        next.wrapping_add_signed(i32::from_le_bytes(*bytes).into()) == name
-    });
-    let absolute: Vec<usize> = u32::try_from(name)
-        .map(|name| {
-            let mut code = [0xbf, 0, 0, 0, 0];
-            code[1..].copy_from_slice(&name.to_le_bytes());
-            memmem::find_iter(text, &code)
-                .take(REFERENCES_MAX)
-                .collect()
-        })
-        .unwrap_or_default();
-    relative
-        .take(REFERENCES_MAX)
-        .chain(absolute)
-        .find_map(|at| {
-            let code = &text[at..text.len().min(at + 256)];
-            let address = segment.address.wrapping_add(at as u64);
-            let call = next_call(code, address)?;
-            Some(segment.offset + (call - segment.address))
-        })
-}
-
-/// The first call from here on, as long as the name stays where it is.
-fn next_call(code: &[u8], address: u64) -> Option<u64> {
-    let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
-    let mut instruction = Instruction::default();
-    for number in 0..INSTRUCTIONS_MAX {
-        if !decoder.can_decode() {
-            return None;
-        }
-        decoder.decode_out(&mut instruction);
-        if instruction.is_invalid() {
-            return None;
-        }
-        if instruction.is_call_near() || instruction.is_call_near_indirect() {
-            return Some(instruction.ip());
-        }
-        let leaves = instruction.is_jmp_short_or_near()
-            || instruction.is_jmp_near_indirect()
-            || matches!(instruction.code(), Code::Retnq | Code::Retnq_imm16);
-        let overwrites = number > 0
-            && instruction.op_count() > 0
-            && instruction.op0_kind() == OpKind::Register
-            && matches!(instruction.op0_register(), Register::RDI | Register::EDI);
-        if leaves || overwrites {
-            return None;
-        }
-    }
-    None
-}
-
-/// The version, by the texts that every interpreter carries.
-fn version(segments: &[Segment]) -> Option<Version> {
-    segments
-        .iter()
-        .find_map(|segment| version_in(&segment.bytes))
-}
-
-/// The version that a text or a path speaks of, as in `libpython3.13t.so` or `cpython-311`.
-pub fn version_in(text: &[u8]) -> Option<Version> {
-    const MARKS: [&[u8]; 3] = [b"cpython-3", b"libpython3.", b"python3."];
-    /// Mentions of a mark that are looked at.
-    const MENTIONS_MAX: usize = 16;
-    MARKS.iter().find_map(|mark| {
-        memmem::find_iter(text, mark)
-            .take(MENTIONS_MAX)
-            .find_map(|at| {
-                let rest = &text[at + mark.len()..];
-                let digits = rest.iter().take(2).take_while(|byte| byte.is_ascii_digit());
-                let count = digits.clone().count();
-                let minor = digits.fold(0u8, |minor, digit| minor * 10 + (digit - b'0'));
-                (count > 0 && MINORS.contains(&minor)).then(|| Version {
-                    minor,
-                    free_threaded: rest.get(count) == Some(&b't'),
-                })
-            })
-    })
-}
-
-/// Versions that unpicklers are watched in: 3.8 brought the audit event, and what is newer than all that is known here keeps
-/// the newest layout until it says otherwise.
-const MINORS: std::ops::RangeInclusive<u8> = 8..=30;
+#[cfg(test)]
+mod tests;

@@ -1,194 +1,443 @@
-//! Which files hold the Python that a process runs, before it has loaded them all.
+//! One process: which files may hold the call sites of its Python, known before it imports anything.
 //!
-//! The program itself, the library that it needs, and the module `_pickle` where its layout puts it. Everything is opened
-//! within the process's own root, and only regular files are.
+//! Everything is opened inside the process's own root folder and nothing leads out of it; only regular files are
+//! opened. Reading them is `elf`'s business.
 
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::elf::{self, Sites, Version};
+use super::elf::{self, Version};
 
-/// A file to look at.
+const ENVIRON_BYTES_MAX: u64 = 256 << 10;
+const CONFIG_BYTES_MAX: u64 = 16 << 10;
+const MAPS_BYTES_MAX: u64 = 1 << 20;
+const FOLDER_ENTRIES_MAX: usize = 1024;
+const FOUND_MAX: usize = 16;
+/// Folders tried for one process; each costs one system call where it does not exist.
+const FOLDERS_MAX: usize = 64;
+/// Where a dynamic linker looks without being told.
+const LIBRARY_FOLDERS: [&str; 7] = [
+    "/usr/local/lib",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib/aarch64-linux-gnu",
+    "/lib64",
+    "/usr/lib64",
+    "/usr/lib",
+];
+/// The minor versions with audit events that are tried where a binary does not say which it is.
+const MINORS: std::ops::RangeInclusive<u8> = 8..=14;
+
+/// A file that may hold call sites.
 #[derive(Debug)]
 pub struct Found {
-    /// The file, open.
+    /// Openable from the agent: below `/proc/PID/root`, or `/proc/PID/exe`.
+    pub path: PathBuf,
+    /// Open for reading.
     pub file: File,
-    /// Its path as the process sees it.
-    pub exe: String,
-    /// It is the module `_pickle`, by its name.
-    pub is_pickle: bool,
+    /// Device number of the file.
+    pub dev: u64,
+    /// Inode number of the file.
+    pub ino: u64,
+    /// As the process sees it.
+    pub inside: String,
+    /// From the names around it, for files that do not say it themselves.
+    pub version: Option<Version>,
 }
 
-/// The program that a process runs.
-pub fn program(proc: &Path, pid: u32) -> Option<Found> {
-    let exe = proc.join(pid.to_string()).join("exe");
-    let path = fs::read_link(&exe).ok()?;
-    Some(Found {
-        file: File::open(&exe).ok()?,
-        exe: path.to_string_lossy().into_owned(),
-        is_pickle: false,
-    })
-}
-
-/// Other files that may hold the unpickler of the Python that a process runs: the module where its layout puts it, or else
-/// the library that it lives in.
-pub fn parts(proc: &Path, pid: u32, exe: &Path, sites: &Sites) -> Vec<Found> {
+/// The files of a process that may hold call sites: its program, the libpython that this needs, and the extension
+/// modules `_pickle` and `_ctypes` where Python would import them from. Empty where it runs no Python.
+pub fn of_process(proc: &Path, pid: u32) -> Vec<Found> {
+    let process = proc.join(pid.to_string());
     let mut found = Vec::new();
-    let folder = proc.join(pid.to_string());
-    let Ok(root) = File::open(folder.join("root")) else {
+    let Ok(exe) = open_regular(&process.join("exe")) else {
         return found;
     };
-    let needed: Vec<&String> = sites
-        .needed
+    let Ok(exe_path) = fs::read_link(process.join("exe")) else {
+        return found;
+    };
+    let exe_path = exe_path.to_string_lossy().into_owned();
+    let Ok(summary) = elf::summarize(&exe) else {
+        return found;
+    };
+    if !summary.is_python {
+        return found;
+    }
+    let version = summary.version.or_else(|| Version::of_program(&exe_path));
+    let Ok(root) = Root::open(&process.join("root")) else {
+        return found;
+    };
+    add(
+        &mut found,
+        process.join("exe"),
+        exe,
+        exe_path.clone(),
+        version,
+    );
+
+    let environ = read_bounded(&process.join("environ"), ENVIRON_BYTES_MAX);
+    let prefixes = prefixes(&root, &exe_path, &environ);
+    let origin = parent(&exe_path);
+    let mut libraries: Vec<String> = summary
+        .library_paths
         .iter()
-        .filter(|name| name.starts_with("libpython3"))
+        .map(|path| path.replace("${ORIGIN}", origin).replace("$ORIGIN", origin))
         .collect();
-    let is_named_so = exe
-        .file_name()
-        .is_some_and(|name| name.as_bytes().starts_with(b"python"));
-    let mut versions: BTreeSet<Version> = sites
-        .version
-        .into_iter()
-        .chain(elf::version_in(exe.as_os_str().as_bytes()))
-        .chain(
-            needed
-                .iter()
-                .filter_map(|name| elf::version_in(name.as_bytes())),
-        )
-        .collect();
-    if versions.is_empty() && is_named_so {
-        versions.extend((8..=14).map(|minor| Version {
-            minor,
-            free_threaded: false,
-        }));
-    }
-    let libraries = libraries(exe, &sites.search);
-    if !versions.is_empty() {
-        let mut prefixes: Vec<&Path> = exe.parent().and_then(Path::parent).into_iter().collect();
-        prefixes.extend(libraries.iter().filter_map(|library| library.parent()));
-        modules(&root, &prefixes, &versions, &mut found);
-    }
-    if found.is_empty() {
-        for name in needed {
-            found.extend(
-                libraries
-                    .iter()
-                    .find_map(|library| open_in(&root, &library.join(name))),
-            );
+    libraries.extend(list(&environ, "LD_LIBRARY_PATH"));
+    libraries.extend(prefixes.iter().map(|prefix| format!("{prefix}/lib")));
+    libraries.extend(LIBRARY_FOLDERS.map(str::to_owned));
+    for name in summary.needs.iter().filter(|name| elf::is_libpython(name)) {
+        let candidates = libraries.iter().map(|folder| format!("{folder}/{name}"));
+        for path in candidates.take(FOLDERS_MAX) {
+            if root.add(&mut found, &path, version) {
+                break;
+            }
         }
-        found.extend(mapped(&folder, &root));
+    }
+    let versions: Vec<Version> = version.map_or_else(every_version, |version| vec![version]);
+    for prefix in &prefixes {
+        for version in &versions {
+            for lib in ["lib", "lib64"] {
+                let threads = if version.free_threaded { "t" } else { "" };
+                let folder = format!(
+                    "{prefix}/{lib}/python3.{}{threads}/lib-dynload",
+                    version.minor
+                );
+                root.add_extensions(&mut found, &folder, *version);
+            }
+        }
+    }
+    for path in mapped(&process) {
+        root.add(&mut found, &path, version);
     }
     found
 }
 
-/// Where a program's libraries are looked for.
-fn libraries(exe: &Path, search: &[String]) -> Vec<PathBuf> {
-    let origin = exe.parent().unwrap_or(Path::new("/")).to_string_lossy();
-    let standard = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/local/lib",
-        "/usr/lib64",
-        "/usr/lib",
-    ];
-    search
-        .iter()
-        .flat_map(|paths| paths.split(':'))
-        .map(|path| {
-            PathBuf::from(
-                path.replace("${ORIGIN}", &origin)
-                    .replace("$ORIGIN", &origin),
-            )
-        })
-        .chain(standard.map(PathBuf::from))
+/// Parts of Python that a process has loaded, whatever its program is: one that loads libpython by name shows so.
+pub fn loaded(proc: &Path, pid: u32) -> Vec<Found> {
+    let process = proc.join(pid.to_string());
+    let mut found = Vec::new();
+    if let Ok(root) = Root::open(&process.join("root")) {
+        for path in mapped(&process) {
+            root.add(&mut found, &path, None);
+        }
+    }
+    found
+}
+
+/// Whether a program runs no Python, told from its headers alone: it is no ELF file, or neither defines `PySys_Audit`
+/// nor needs a libpython. One that loads libpython later, by name, is seen when `_pickle` is opened.
+pub fn is_cheap_no(exe: &File) -> bool {
+    !elf::summarize(exe).is_ok_and(|sites| sites.is_python)
+}
+
+/// Where the interpreter's own library may be, most likely first.
+fn prefixes(root: &Root, exe: &str, environ: &[u8]) -> Vec<String> {
+    let mut prefixes = Vec::new();
+    let folder = parent(exe);
+    // A virtual environment made of copies names the interpreter that it was made from.
+    for config in [
+        format!("{folder}/pyvenv.cfg"),
+        format!("{}/pyvenv.cfg", parent(folder)),
+    ] {
+        if let Ok(file) = root.open_file(&config) {
+            let text = read_up_to(file, CONFIG_BYTES_MAX);
+            if let Some(home) = home_of(&String::from_utf8_lossy(&text)) {
+                prefixes.push(parent(&home).to_owned());
+            }
+        }
+    }
+    prefixes.extend(list(environ, "PYTHONHOME"));
+    prefixes.push(parent(folder).to_owned());
+    prefixes.extend(["/usr/local", "/usr"].map(str::to_owned));
+    let mut seen = Vec::new();
+    for prefix in prefixes {
+        if !seen.contains(&prefix) && seen.len() < FOUND_MAX {
+            seen.push(prefix);
+        }
+    }
+    seen
+}
+
+/// `home = /usr/bin` in a pyvenv.cfg.
+fn home_of(config: &str) -> Option<String> {
+    config.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "home").then(|| value.trim().to_owned())
+    })
+}
+
+/// The parts of a variable that holds paths.
+fn list(environ: &[u8], name: &str) -> Vec<String> {
+    environ
+        .split(|byte| *byte == 0)
+        .filter_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        .flat_map(|value| value.split(|byte| *byte == b':'))
+        .filter(|part| part.first() == Some(&b'/'))
+        .take(FOUND_MAX)
+        .map(|part| String::from_utf8_lossy(part).into_owned())
         .collect()
 }
 
-/// The module `_pickle` of each version below each prefix.
-fn modules(root: &File, prefixes: &[&Path], versions: &BTreeSet<Version>, found: &mut Vec<Found>) {
-    let machine = std::env::consts::ARCH;
-    let standard = ["/usr", "/usr/local"].map(Path::new);
-    let mut seen = BTreeSet::new();
-    for prefix in prefixes.iter().copied().chain(standard) {
-        if !seen.insert(prefix) {
-            continue;
-        }
-        for Version {
+fn every_version() -> Vec<Version> {
+    MINORS
+        .map(|minor| Version {
+            major: 3,
             minor,
-            free_threaded,
-        } in versions
-        {
-            let thread = if *free_threaded { "t" } else { "" };
-            for lib in ["lib", "lib64"] {
-                let path = prefix.join(format!(
-                    "{lib}/python3.{minor}{thread}/lib-dynload/_pickle.cpython-3{minor}{thread}-{machine}-linux-gnu.so"
-                ));
-                found.extend(open_in(root, &path));
-            }
+            free_threaded: false,
+        })
+        .collect()
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// Files already mapped by the process whose names say that they are Python's.
+fn mapped(process: &Path) -> Vec<String> {
+    let maps = read_bounded(&process.join("maps"), MAPS_BYTES_MAX);
+    let mut paths: Vec<String> = String::from_utf8_lossy(&maps)
+        .lines()
+        .filter_map(|line| Some(line[line.find('/')?..].to_owned()))
+        .filter(|path| {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            elf::is_libpython(name) || is_extension(name)
+        })
+        .collect();
+    paths.dedup();
+    paths.truncate(FOUND_MAX);
+    paths
+}
+
+fn is_extension(name: &str) -> bool {
+    (name.starts_with("_pickle.") || name.starts_with("_ctypes.")) && name.ends_with(".so")
+}
+
+/// A process's root folder; nothing opened through it lies outside.
+struct Root {
+    folder: OwnedFd,
+    path: PathBuf,
+}
+
+impl Root {
+    fn open(path: &Path) -> io::Result<Root> {
+        let folder = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .open(path)?;
+        Ok(Root {
+            folder: folder.into(),
+            path: path.to_owned(),
+        })
+    }
+
+    fn open_at(&self, inside: &str, flags: i32) -> io::Result<OwnedFd> {
+        let path = CString::new(inside).map_err(io::Error::other)?;
+        // SAFETY: open_how is plain numbers, for which zero is valid.
+        let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+        how.flags = (flags | libc::O_CLOEXEC).cast_unsigned().into();
+        how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+        // SAFETY: openat2 takes a folder, a C string, and the struct with its size.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                self.folder.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just handed out this descriptor, to nobody else.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Opens a regular file. What it is gets known before it is opened for reading, so that no device is touched.
+    fn open_file(&self, inside: &str) -> io::Result<File> {
+        let place = self.open_at(inside, libc::O_PATH)?;
+        open_regular(Path::new(&format!("/proc/self/fd/{}", place.as_raw_fd())))
+    }
+
+    fn add(&self, found: &mut Vec<Found>, inside: &str, version: Option<Version>) -> bool {
+        let Ok(file) = self.open_file(inside) else {
+            return false;
+        };
+        let path = self.path.join(inside.trim_start_matches('/'));
+        add(found, path, file, inside.to_owned(), version);
+        true
+    }
+
+    fn add_extensions(&self, found: &mut Vec<Found>, folder: &str, version: Version) {
+        let Ok(opened) = self.open_at(folder, libc::O_PATH | libc::O_DIRECTORY) else {
+            return;
+        };
+        let Ok(entries) = fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd())) else {
+            return;
+        };
+        for entry in entries.take(FOLDER_ENTRIES_MAX).flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| is_extension(name)) else {
+                continue;
+            };
+            let version = Version::of_extension(name).unwrap_or(version);
+            self.add(found, &format!("{folder}/{name}"), Some(version));
         }
     }
 }
 
-/// Parts of Python that the process has already loaded.
-fn mapped(folder: &Path, root: &File) -> Vec<Found> {
-    const MAPS_BYTES_MAX: usize = 1 << 20;
-    let mut text = Vec::new();
-    let Ok(maps) = File::open(folder.join("maps")) else {
-        return Vec::new();
+fn add(
+    found: &mut Vec<Found>,
+    path: PathBuf,
+    file: File,
+    inside: String,
+    version: Option<Version>,
+) {
+    let Ok(metadata) = file.metadata() else {
+        return;
     };
-    let _ = std::io::Read::read_to_end(
-        &mut std::io::Read::take(maps, MAPS_BYTES_MAX as u64),
-        &mut text,
-    );
-    let text = String::from_utf8_lossy(&text);
-    let paths: BTreeSet<&str> = text
-        .lines()
-        .filter_map(|line| line.split_once('/').map(|(_, path)| path))
-        .filter(|path| {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            name.starts_with("_pickle") || name.starts_with("libpython3")
-        })
-        .take(8)
-        .collect();
-    paths
-        .into_iter()
-        .filter_map(|path| open_in(root, &Path::new("/").join(path)))
-        .collect()
+    let (dev, ino) = (metadata.dev(), metadata.ino());
+    let known = found
+        .iter()
+        .any(|other| (other.dev, other.ino) == (dev, ino));
+    if !known && found.len() < FOUND_MAX {
+        found.push(Found {
+            path,
+            file,
+            dev,
+            ino,
+            inside,
+            version,
+        });
+    }
 }
 
-/// Opens a regular file within a root that its owner may have filled with anything.
-fn open_in(root: &File, path: &Path) -> Option<Found> {
-    let relative = path.strip_prefix("/").ok()?;
-    let name = CString::new(relative.as_os_str().as_bytes()).ok()?;
-    // SAFETY: zeros are a value of the struct.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
-    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-    // SAFETY: a C string, and a struct of the size that is said.
-    let descriptor = unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            root.as_raw_fd(),
-            name.as_ptr(),
-            &raw const how,
-            size_of_val(&how),
-        )
-    };
-    let descriptor = i32::try_from(descriptor)
-        .ok()
-        .filter(|number| *number >= 0)?;
-    // SAFETY: the kernel has just handed out this descriptor, to nobody else.
-    let file = unsafe { File::from_raw_fd(descriptor) };
-    let metadata = file.metadata().ok()?;
-    (metadata.is_file() && metadata.size() > 0).then(|| Found {
-        file,
-        exe: path.to_string_lossy().into_owned(),
-        is_pickle: path
-            .file_name()
-            .is_some_and(|name| name.as_bytes().starts_with(b"_pickle.")),
-    })
+/// Opens through a link of procfs, and only what is a regular file.
+fn open_regular(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::from(io::ErrorKind::InvalidInput))
+    }
+}
+
+fn read_bounded(path: &Path, bytes_max: u64) -> Vec<u8> {
+    debug_assert!(path.as_os_str().as_bytes().first() == Some(&b'/'));
+    File::open(path).map_or_else(|_| Vec::new(), |file| read_up_to(file, bytes_max))
+}
+
+/// As much as can be read: procfs ends early for a process that is gone.
+fn read_up_to(file: File, bytes_max: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = file.take(bytes_max).read_to_end(&mut bytes);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command, Stdio};
+
+    /// A Python that waits for its standard input to end.
+    fn start(program: &Path) -> Option<Child> {
+        let child = Command::new(program)
+            .args([
+                "-S",
+                "-c",
+                "import sys; print(1, flush=True); sys.stdin.read()",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut child) = child else {
+            saker_tests::skip(&format!("{} does not run", program.display()));
+            return None;
+        };
+        let mut line = [0; 2];
+        child.stdout.as_mut()?.read_exact(&mut line).ok()?;
+        Some(child)
+    }
+
+    #[track_caller]
+    fn check_pickle_is_found(program: &Path) {
+        let Some(mut child) = start(program) else {
+            return;
+        };
+        let found = of_process(Path::new("/proc"), child.id());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let with_site = found.iter().any(|found| {
+            let sites = elf::analyze(&found.file).unwrap();
+            assert!(found.version.is_some(), "{found:?}");
+            !sites.find_class.is_empty()
+        });
+        assert!(with_site, "{found:?}");
+    }
+
+    #[test]
+    fn installed_interpreters_lead_to_their_pickle() {
+        check_pickle_is_found(Path::new("/usr/bin/python3"));
+        let home = std::env::var_os("HOME").unwrap_or_default();
+        let versions = PathBuf::from(home).join(".pyenv/versions");
+        for minor in MINORS {
+            let Some(version) = fs::read_dir(&versions).ok().and_then(|versions| {
+                versions.flatten().find(|version| {
+                    version
+                        .file_name()
+                        .to_string_lossy()
+                        .starts_with(&format!("3.{minor}."))
+                })
+            }) else {
+                saker_tests::skip(&format!("no pyenv interpreter 3.{minor}"));
+                continue;
+            };
+            check_pickle_is_found(&version.path().join("bin/python3"));
+        }
+    }
+
+    #[test]
+    fn other_programs_lead_nowhere() {
+        assert!(of_process(Path::new("/proc"), std::process::id()).is_empty());
+        assert!(of_process(Path::new("/proc"), u32::MAX).is_empty());
+        assert!(is_cheap_no(&File::open("/bin/ls").unwrap()));
+        assert!(!is_cheap_no(&File::open("/usr/bin/python3").unwrap()));
+    }
+
+    #[test]
+    fn nothing_leads_out_of_the_root_and_only_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = |name: &str| folder.path().join(name);
+        fs::create_dir(inside("etc")).unwrap();
+        std::os::unix::fs::symlink("/../../../etc/passwd", inside("out")).unwrap();
+        std::os::unix::fs::symlink("loop", inside("loop")).unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        for path in ["/out", "/loop", "/etc", "/absent", "/../../etc/passwd"] {
+            assert!(root.open_file(path).is_err(), "{path}");
+        }
+        fs::write(inside("etc/passwd"), b"ours").unwrap();
+        assert_eq!(read_up_to(root.open_file("/out").unwrap(), 9), b"ours");
+    }
+
+    #[test]
+    fn a_virtual_environment_names_its_home() {
+        assert_eq!(
+            home_of("home = /opt/py/bin\nversion = 3.11"),
+            Some("/opt/py/bin".to_owned())
+        );
+        assert_eq!(home_of("homes = /x\nnothing"), None);
+    }
 }

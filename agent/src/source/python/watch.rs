@@ -34,6 +34,9 @@ const ATTACHED_MAX: usize = 512;
 /// Files that were looked at, whatever came of it.
 const KNOWN_MAX: usize = 8192;
 
+/// Places in one file: compilers copy a call once or twice.
+const SITES_MAX: usize = 8;
+
 /// Processes remembered for each file.
 const USERS_MAX: usize = 64;
 
@@ -331,14 +334,15 @@ impl Worker {
         // Most programs are no Python, and known after one look at their file.
         let mut is_python = false;
         if !is_start || !self.strangers.contains(&key) {
-            let Some(program) = locate::program(&self.proc, pid) else {
-                return;
-            };
-            let path = PathBuf::from(&program.exe);
-            is_python = self.consider(pid, &key, &program);
-            let sites = self.known.get(&key).cloned().flatten().unwrap_or_default();
-            for part in locate::parts(&self.proc, pid, &path, &sites) {
-                is_python |= self.consider(pid, &key, &part);
+            let mut found = locate::of_process(&self.proc, pid);
+            if !is_start && found.is_empty() {
+                found = locate::loaded(&self.proc, pid);
+            }
+            is_python = !found.is_empty();
+            // The small file first: where it is, the unpickler is in it, and the others take longer to read.
+            found.sort_by_key(|part| !is_pickle(part));
+            for part in &found {
+                self.consider(pid, &key, part);
             }
         }
         if is_python {
@@ -355,10 +359,10 @@ impl Worker {
         }
     }
 
-    /// Attaches to a file, if it is a part of Python. `true` where it is.
-    fn consider(&mut self, pid: u32, exe: &FileKey, found: &locate::Found) -> bool {
+    /// Attaches to a file, if the unpickler is in it.
+    fn consider(&mut self, pid: u32, exe: &FileKey, found: &locate::Found) {
         let Ok(metadata) = found.file.metadata() else {
-            return false;
+            return;
         };
         let key = FileKey::of(&metadata);
         let sites = match self.known.get(&key) {
@@ -369,36 +373,44 @@ impl Worker {
                 sites
             }
         };
-        let Some(sites) = sites.filter(|sites| sites.find_class.is_some()) else {
-            return false;
-        };
-        // The module does not say which Python it was made for; its name does. Should the name lie, texts are unreadable.
         let version = sites
-            .version
-            .or_else(|| elf::version_in(found.exe.as_bytes()));
+            .as_ref()
+            .and_then(|sites| sites.version)
+            .or(found.version);
         if let Some(version) = version {
             self.interpreters.set_version(pid, exe, version);
         }
+        let Some(sites) = sites.filter(|sites| !sites.find_class.is_empty()) else {
+            return;
+        };
         let now = Instant::now();
         if let Some(attached) = self.attached.get_mut(&key) {
             attached.used = now;
             if attached.users.len() < USERS_MAX {
                 attached.users.insert(pid);
             }
-            return true;
+            return;
         }
-        let (Some(site), Some(version)) = (&sites.find_class, version) else {
-            return true;
+        let Some(version) = version else {
+            self.without_site(&found.inside, "its version is not known");
+            return;
         };
-        match self.attach(&found.file, site, version) {
-            Ok(event) => {
-                debug!("watching {} ({version})", found.exe);
+        let events: io::Result<Vec<OwnedFd>> = sites
+            .find_class
+            .iter()
+            .take(SITES_MAX)
+            .map(|site| self.attach(&found.file, site, version))
+            .collect();
+        match events {
+            Ok(events) => {
+                debug!("watching {} ({version})", found.inside);
                 self.make_room();
+                let at_entry = matches!(sites.find_class[0], Site::Entry { .. });
                 self.attached.insert(
                     key,
                     Attached {
-                        _events: vec![event],
-                        at_entry: matches!(site, Site::Entry { .. }),
+                        _events: events,
+                        at_entry,
                         users: HashSet::from([pid]),
                         used: now,
                     },
@@ -410,10 +422,9 @@ impl Worker {
                     .counts
                     .failed
                     .fetch_add(1, Ordering::Relaxed);
-                warn!("pickles in {} are not seen: {error}", found.exe);
+                warn!("pickles in {} are not seen: {error}", found.inside);
             }
         }
-        true
     }
 
     /// Reads a file; says once what stands in the way of watching it.
@@ -421,13 +432,13 @@ impl Worker {
         match elf::analyze(&found.file) {
             Ok(sites) => {
                 // A module of this name has nothing else to do.
-                if found.is_pickle && sites.find_class.is_none() {
-                    self.without_site(&found.exe, "the call to watch was not found in it");
+                if is_pickle(found) && sites.find_class.is_empty() {
+                    self.without_site(&found.inside, "the call to watch was not found in it");
                 }
                 Some(Arc::new(sites))
             }
             Err(error) => {
-                debug!("{}: {error}", found.exe);
+                debug!("{}: {error}", found.inside);
                 None
             }
         }
@@ -506,6 +517,12 @@ impl Worker {
             .at_call
             .store((self.attached.len() - at_entry) as u64, Ordering::Relaxed);
     }
+}
+
+/// Is it the module `_pickle`, by its name?
+fn is_pickle(found: &locate::Found) -> bool {
+    let name = found.inside.rsplit('/').next().unwrap_or_default();
+    name.starts_with("_pickle.")
 }
 
 /// The kernel's program for a version's layout of `str`.

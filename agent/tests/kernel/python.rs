@@ -1,0 +1,191 @@
+//! What unpicklers resolve, in every interpreter on this machine.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use saker::event::Body;
+use saker::source::Kind;
+use saker::source::python::watch;
+
+use crate::{DEADLINE, Watch, kinds, watch};
+
+/// Resolves each pair of names that it is given a line each, once it is told to start; what fails is no matter.
+const SCRIPT: &str = r#"
+import pickle, struct, sys
+def text(value):
+    data = value.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(data)) + data
+sys.stdin.buffer.readline()
+for line in sys.stdin.buffer:
+    module, name = eval(line)
+    try:
+        pickle.loads(b"\x80\x04" + text(module) + text(name) + b"\x93.")
+    except Exception:
+        pass
+"#;
+
+/// Interpreters that this machine has: pyenv's, and the distribution's.
+fn interpreters() -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::from("/usr/bin/python3")];
+    let root = Command::new("pyenv").arg("root").output();
+    if let Ok(root) = root {
+        let versions = PathBuf::from(String::from_utf8_lossy(&root.stdout).trim()).join("versions");
+        if let Ok(entries) = std::fs::read_dir(versions) {
+            found.extend(
+                entries
+                    .flatten()
+                    .map(|entry| entry.path().join("bin/python3")),
+            );
+        }
+    }
+    found.retain(|path| path.exists());
+    found.sort();
+    found
+}
+
+/// The minor version, by asking.
+fn minor(python: &PathBuf) -> u8 {
+    let output = Command::new(python)
+        .args(["-c", "import sys; print(sys.version_info[1])"])
+        .output()
+        .expect("it runs");
+    String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .expect("a number")
+}
+
+fn start(python: &PathBuf) -> Child {
+    Command::new(python)
+        .args(["-c", SCRIPT])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts")
+}
+
+/// Has the process looked at, and waits until that is done.
+fn look(pythons: &watch::Watch, pid: u32) {
+    let interpreters = pythons.interpreters();
+    let counts = interpreters.counts();
+    let before = counts.looked_at.load(Ordering::Relaxed);
+    pythons.looker().look(pid);
+    // A second process shows that the first is done: the thread takes one after the other.
+    pythons.looker().look(pid);
+    let end = Instant::now() + DEADLINE;
+    while counts.looked_at.load(Ordering::Relaxed) < before + 2 {
+        assert!(Instant::now() < end, "nobody looked at {pid}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What the process `pid` is seen to resolve when it is given `globals`: module and name, and whether each is cut.
+fn resolved(
+    watch: &mut Watch,
+    child: &mut Child,
+    globals: &[(&str, &str)],
+) -> Vec<(String, String, bool, bool)> {
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(b"start\n").expect("it reads");
+    for (module, name) in globals.iter().chain(&[("the", "end")]) {
+        writeln!(input, "({module:?}, {name:?})").expect("it reads");
+    }
+    drop(input);
+    let pid = child.id();
+    let mut seen = Vec::new();
+    watch.until("end", |event| {
+        let Body::Pickle(pickle) = event.body else {
+            return None;
+        };
+        if event.tgid != pid {
+            return None;
+        }
+        assert!(!pickle.unreadable, "{pickle:?}");
+        let module: String = pickle.module.chars().collect();
+        if module == "the" {
+            return Some(());
+        }
+        let name = pickle.name.chars().collect();
+        seen.push((module, name, pickle.module.cut, pickle.name.cut));
+        None
+    });
+    assert!(child.wait().expect("it ends").success());
+    seen
+}
+
+#[test]
+fn every_interpreter_shows_what_it_unpickles() {
+    let Some(mut sensor) = watch(kinds(&[Kind::Pickle])) else {
+        return;
+    };
+    let pythons = watch::Watch::start(sensor.sensor.take_uprobes()).expect("a thread");
+    pythons.wait(DEADLINE);
+    let interpreters = interpreters();
+    if interpreters.is_empty() {
+        saker_tests::skip("this machine has no Python");
+        return;
+    }
+    let long = "n".repeat(300);
+    let globals = [
+        ("os", "system"),
+        ("logging", "os.system"),
+        ("os", "system"),
+        ("caf\u{e9}", "na\u{ef}ve"),
+        ("mod\u{3b1}", "\u{4e2d}\u{6587}"),
+        ("sn\u{1f40d}ke", "x"),
+        ("m", &long),
+        ("m", &long),
+        ("", ""),
+    ];
+    let whole = |module: &str, name: &str| (module.to_owned(), name.to_owned(), false, false);
+    let cut = || ("m".to_owned(), "n".repeat(255), false, true);
+    // Once each; what is cut is always told, because its rest may differ.
+    let expected = [
+        whole("os", "system"),
+        whole("logging", "os.system"),
+        whole("caf\u{e9}", "na\u{ef}ve"),
+        whole("mod\u{3b1}", "\u{4e2d}\u{6587}"),
+        whole("sn\u{1f40d}ke", "x"),
+        cut(),
+        cut(),
+        whole("", ""),
+    ];
+    for python in &interpreters {
+        let minor = minor(python);
+        if minor < 8 {
+            // The audit event came with 3.8: there is nothing to watch, and no harm in looking.
+            let mut child = start(python);
+            look(&pythons, child.id());
+            drop(child.stdin.take());
+            child.wait().expect("it ends");
+            continue;
+        }
+        // The second process of the same file finds it watched, and is told apart from the first.
+        for _ in 0..2 {
+            let mut child = start(python);
+            let pid = child.id();
+            look(&pythons, pid);
+            let version = pythons
+                .interpreters()
+                .version_of("/proc".as_ref(), pid)
+                .expect("a version");
+            assert_eq!((version.minor, version.free_threaded), (minor, false));
+            let mut seen = resolved(&mut sensor, &mut child, &globals);
+            // Whatever the interpreter itself unpickles at its start is not the test's.
+            seen.retain(|(module, ..)| module != "collections");
+            assert_eq!(seen, expected, "{}", python.display());
+        }
+    }
+    let counts = *sensor
+        .sensor
+        .counters()
+        .expect("counters")
+        .kind(Kind::Pickle);
+    assert_eq!(counts.lost(), 0, "{counts:?}");
+    assert!(counts.filtered >= interpreters.len() as u64, "{counts:?}");
+    drop(pythons);
+    sensor.finish(&mut |_| {});
+}
