@@ -178,22 +178,25 @@ fn inactive_rules_say_why() {
     );
     check("evt.type = fork", &["new processes arrive as clone"]);
     check(
-        "evt.type = execve and container.name = x",
-        &["container.name cannot be supplied"],
+        "evt.type = execve and container.liveness_probe = x",
+        &["container.liveness_probe cannot be supplied"],
     );
     // Under `or` and `not` an absent field keeps nothing from being true.
     check(
-        "evt.type = execve and (container.name = x or proc.name = sh)",
-        &[],
-    );
-    check("evt.type = execve and not container.name = x", &[]);
-    check(
-        "evt.type = execve and not (container.name = x or proc.name = y)",
+        "evt.type = execve and (container.liveness_probe = x or proc.name = sh)",
         &[],
     );
     check(
-        "evt.type = execve and container.name != x",
-        &["container.name cannot be supplied"],
+        "evt.type = execve and not container.liveness_probe = x",
+        &[],
+    );
+    check(
+        "evt.type = execve and not (container.liveness_probe = x or proc.name = y)",
+        &[],
+    );
+    check(
+        "evt.type = execve and container.liveness_probe != x",
+        &["container.liveness_probe cannot be supplied"],
     );
     check(
         "evt.type = execve and fd.name = x",

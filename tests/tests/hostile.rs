@@ -83,6 +83,14 @@ fn idle_connections_do_not_take_the_agents_descriptors() {
         .and_then(|rest| rest.split('/').next())
         .expect("an address")
         .to_owned();
+    let pid = agent.pid();
+    let descriptors = || {
+        fs::read_dir(format!("/proc/{pid}/fd"))
+            .expect("the agent runs")
+            .count()
+    };
+    // Programs, rings and sockets of its own take some, more with every kind of event.
+    let before = descriptors();
     let connections: Vec<_> = (0..100)
         .map_while(|_| TcpStream::connect(&address).ok())
         .collect();
@@ -94,10 +102,9 @@ fn idle_connections_do_not_take_the_agents_descriptors() {
     run(Command::new("python3").args(["-S", "-c", "pass  # pickle.load while-connected"]))
         .expect("it runs");
     agent.await_rule("Unsafe model load on a command line", "while-connected");
-    let descriptors = fs::read_dir(format!("/proc/{}/fd", agent.pid()))
-        .expect("the agent runs")
-        .count();
-    assert!(descriptors < 90, "{descriptors} descriptors");
+    // At most 32 connections are served; the rest is for what the agent itself opened meanwhile.
+    let grown = descriptors().saturating_sub(before);
+    assert!(grown < 50, "{grown} descriptors more");
 }
 
 /// An agent whose outputs are the caller's choice.
