@@ -165,6 +165,8 @@ impl Agent {
 
     /// Asks it to stop, waits for its end, and returns exit status, all alerts and the whole log.
     pub fn stop(mut self) -> Stopped {
+        let ended = self.child.try_wait().expect("the child is ours");
+        assert!(ended.is_none(), "the agent ended by itself: {ended:?}");
         self.signal(libc::SIGTERM);
         let status = self.await_end();
         let mut alerts = std::mem::take(&mut self.alerts);
@@ -222,6 +224,21 @@ pub struct Stopped {
     pub alerts: Vec<Value>,
     /// Every log line.
     pub log: Vec<String>,
+}
+
+/// Whether an alert is of priority WARNING or above.
+pub fn is_alarm(alert: &Value) -> bool {
+    let priority = alert["priority"].as_str().unwrap_or_default();
+    ["Emergency", "Alert", "Critical", "Error", "Warning"].contains(&priority)
+}
+
+/// The alerts of a container at WARNING or above.
+pub fn alarms<'a>(alerts: &'a [Value], cgroup: &crate::Cgroup) -> Vec<&'a Value> {
+    let is_of = |alert: &Value| alert["output_fields"]["container.id"] == cgroup.short_id();
+    alerts
+        .iter()
+        .filter(|alert| is_alarm(alert) && is_of(alert))
+        .collect()
 }
 
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {

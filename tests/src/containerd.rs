@@ -62,6 +62,12 @@ pub struct Wanted<'a> {
 impl Containerd {
     /// Debian's containerd, or `None` after recording a skip where it is not installed or this process is not root.
     pub fn start_or_skip() -> Option<Self> {
+        // Copies layers for each container, which works on any file system.
+        Self::start_or_skip_with("native")
+    }
+
+    /// The same with another of its snapshotters: `overlayfs` has containers of one image share their files.
+    pub fn start_or_skip_with(snapshotter: &str) -> Option<Self> {
         if !crate::root_or_skip() {
             return None;
         }
@@ -76,11 +82,11 @@ impl Containerd {
                 return None;
             }
         }
-        Some(Self::start(Path::new("/usr/bin/containerd")))
+        Some(Self::start(Path::new("/usr/bin/containerd"), snapshotter))
     }
 
     /// Starts this containerd and waits until CRI answers; imports the pause image.
-    pub fn start(program: &Path) -> Self {
+    pub fn start(program: &Path, snapshotter: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("saker-cd")
             .tempdir()
@@ -89,7 +95,7 @@ impl Containerd {
             "/{CGROUP_PARENT}-{}",
             folder.path().file_name().expect("a name").display()
         );
-        write_config(folder.path()).expect("the configuration is written");
+        write_config(folder.path(), snapshotter).expect("the configuration is written");
         let daemon = spawn(program, folder.path());
         let runtime = Arc::new(Runtime::new(&folder.path().join("containerd.sock")));
         let mut containerd = Self {
@@ -134,6 +140,16 @@ impl Containerd {
     /// Imports an image of this name (`repository:tag`), with its digest; returns the digest.
     pub fn import(&self, name: &str, entrypoint: &[&str]) -> String {
         let archive = image::archive(self.folder.path(), name, entrypoint).expect("an archive");
+        self.import_archive(name, &archive)
+    }
+
+    /// Imports an image with more files than busybox's, which `fill` puts below its root.
+    pub fn import_with(&self, name: &str, fill: &dyn Fn(&Path) -> io::Result<()>) -> String {
+        let archive = image::archive_with(self.folder.path(), name, &["/bin/sh"], fill);
+        self.import_archive(name, &archive.expect("an archive"))
+    }
+
+    fn import_archive(&self, name: &str, archive: &Path) -> String {
         let repository = name.rsplit_once(':').expect("a tag").0;
         self.ctr(&[
             "image",
@@ -370,7 +386,7 @@ fn spawn(program: &Path, folder: &Path) -> Child {
         .expect("containerd starts")
 }
 
-fn write_config(folder: &Path) -> io::Result<()> {
+fn write_config(folder: &Path, snapshotter: &str) -> io::Result<()> {
     let at = folder.display();
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
     // Without the first of CRI's options the pause program cannot start where root may not lower its OOM score.
@@ -382,7 +398,7 @@ fn write_config(folder: &Path) -> io::Result<()> {
          [plugins.'io.containerd.internal.v1.opt']\npath = '{at}/opt'\n\
          [{cri}]\nrestrict_oom_score_adj = true\ndisable_apparmor = true\nsandbox_image = 'localhost/pause:1'\n\
          disable_tcp_service = true\nstream_server_address = '127.0.0.1'\nstream_server_port = '0'\n\
-         [{cri}.containerd]\nsnapshotter = 'native'\n\
+         [{cri}.containerd]\nsnapshotter = '{snapshotter}'\n\
          [{cri}.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n\
          [{cri}.containerd.runtimes.runc.options]\nSystemdCgroup = {}\n\
          [{cri}.cni]\nbin_dir = '{at}/cni'\nconf_dir = '{at}/cni'\n",

@@ -19,6 +19,16 @@ const APPLETS: &[&str] = &[
 /// Writes an archive with one image of this name (`repository:tag`) into a folder. Images differ by their name, so that
 /// each has an id and a digest of its own.
 pub fn archive(folder: &Path, name: &str, entrypoint: &[&str]) -> io::Result<PathBuf> {
+    archive_with(folder, name, entrypoint, &|_| Ok(()))
+}
+
+/// The same with more files, which `fill` puts below the image's root.
+pub fn archive_with(
+    folder: &Path,
+    name: &str,
+    entrypoint: &[&str],
+    fill: &dyn Fn(&Path) -> io::Result<()>,
+) -> io::Result<PathBuf> {
     let work = tempfile::tempdir_in(folder)?;
     let root = work.path().join("root");
     for dir in ["bin", "etc", "dev", "proc", "sys", "tmp"] {
@@ -33,6 +43,7 @@ pub fn archive(folder: &Path, name: &str, entrypoint: &[&str]) -> io::Result<Pat
         "root:x:0:0::/:/bin/sh\nml:x:1000:1000::/:/bin/sh\n",
     )?;
     fs::write(root.join("etc/group"), "root:x:0:\nml:x:1000:\n")?;
+    fill(&root)?;
     let layer = work.path().join("layer.tar");
     // The same bytes each time: images then share the layer.
     tar(

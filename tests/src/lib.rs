@@ -1,4 +1,4 @@
-//! What tests share: visible skips, a running agent, actors, cgroups named like a container's.
+//! What tests share: visible skips, a running agent, actors, interpreters, cgroups named like a container's.
 //!
 //! Everything is driven from outside, as a user would: the agent and the actors are programs, alerts are its output.
 
@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod containerd;
 pub mod docker;
 pub mod image;
+pub mod python;
 pub mod scenario;
 pub mod skip;
 

@@ -1,47 +1,15 @@
 //! Model files that run code, and those that do not, loaded by real interpreters and libraries.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
+use std::{path::Path, process::Command};
+
+use saker_tests::{
+    Agent, Cgroup,
+    agent::alarms,
+    python::{libraries, run_in, script},
+    root_or_skip,
 };
 
-use saker_tests::{Agent, Cgroup, bin_dir, repository, root_or_skip, skip};
-use serde_json::Value;
-
 const SHELL: &str = "Shell after a model file was read";
-
-/// A script of `tests/python`.
-fn script(name: &str) -> PathBuf {
-    repository().join("tests/python").join(name)
-}
-
-/// The Python of the virtual environment that `cargo xtask setup` made, or `None` after recording a skip.
-fn libraries() -> Option<PathBuf> {
-    let folder = env::var_os("SAKER_PYTHON_LIBRARIES").map_or_else(
-        || bin_dir().with_file_name("python-libraries"),
-        PathBuf::from,
-    );
-    let python = folder.join("bin/python3");
-    if python.exists() {
-        return Some(python);
-    }
-    skip("the Python libraries are not installed: cargo xtask setup");
-    None
-}
-
-/// Runs a program in a cgroup of its own to its end and returns what it printed.
-fn run_in(cgroup: &Cgroup, command: &mut Command) -> String {
-    cgroup.enter(command);
-    let output = command.output().expect("the program starts");
-    assert!(
-        output.status.success(),
-        "{command:?} ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 /// Loads a pickle by pure Python, whose unpickler tells nobody what it resolves, and which runs a shell.
 fn load_unseen(python: &Path, cgroup: &Cgroup, folder: &Path, marker: &str) {
@@ -57,24 +25,6 @@ fn load_unseen(python: &Path, cgroup: &Cgroup, folder: &Path, marker: &str) {
             ])
             .arg(&file),
     );
-}
-
-/// The alerts of a container at WARNING or above, without those that these tests provoke: short ids of cgroups of one run are equal.
-fn alarms<'a>(alerts: &'a [Value], cgroup: &Cgroup) -> Vec<&'a Value> {
-    alerts
-        .iter()
-        .filter(|alert| {
-            alert["output"].as_str().is_some_and(|text| {
-                text.contains(cgroup.short_id()) && !text.contains("(command=sh -c : ")
-            })
-        })
-        .filter(|alert| {
-            !matches!(
-                alert["priority"].as_str(),
-                Some("Notice" | "Informational" | "Debug")
-            )
-        })
-        .collect()
 }
 
 #[test]

@@ -1,0 +1,198 @@
+//! Every kind of Python that a node may have, each started while the agent runs and never seen by it before: what it unpickles is
+//! seen, with its version and its container.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use saker_tests::{
+    Agent, Cgroup, Containerd,
+    agent::assert_books_close,
+    containerd::{Pod, Wanted},
+    python::{self, Interpreter, debian, fresh_copy, pyenv, run_in, virtual_environment},
+    root_or_skip,
+};
+
+/// Loads, as soon as it runs, a pickle that runs a program; prints its pid. The first argument tells which unpickler.
+const LOAD: &str = "
+import importlib, io, os, sys
+print(os.getpid(), flush=True)
+importlib.import_module(sys.argv[1]).Unpickler(io.BytesIO(b'cos\\nsystem\\n(S\\'true\\'\\ntR.')).load()
+";
+
+const RULE: &str = "Unpickler asked for a name that runs code";
+
+/// Interpreters by what they are, with their minor version.
+fn environments(folder: &Path) -> Vec<(String, PathBuf, u32)> {
+    let mut found = Vec::new();
+    let mut add = |what: &str, program: PathBuf, of: &Interpreter| {
+        found.push((format!("{what} 3.{}", of.minor), program, of.minor));
+    };
+    let (pyenv, debian) = (pyenv(), debian());
+    for interpreter in &pyenv {
+        add("pyenv", interpreter.program.clone(), interpreter);
+    }
+    for (name, interpreter) in [("pyenv", pyenv.last()), ("debian", debian.as_ref())] {
+        let Some(interpreter) = interpreter else {
+            continue;
+        };
+        let place = |what: &str| folder.join(format!("{name}-{what}"));
+        for copies in [false, true] {
+            let kind = if copies { "copies" } else { "links" };
+            let what = format!("environment of {kind} of {name}");
+            let program = virtual_environment(interpreter, &place(&what), copies);
+            add(&what, program, interpreter);
+        }
+        // With Debian's this is what conda and uv install: an interpreter at a path of its own with `_pickle` in it.
+        let program = fresh_copy(interpreter, &place("copy"));
+        add(&format!("copy of {name}"), program, interpreter);
+    }
+    if let Some(interpreter) = debian {
+        add("debian", interpreter.program.clone(), &interpreter);
+    }
+    found
+}
+
+#[test]
+fn every_kind_of_interpreter_is_seen_at_its_first_load() {
+    if !root_or_skip() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let environments = environments(folder.path());
+    let mut agent = Agent::start(&[]);
+    for unpickler in ["_pickle", "pickle"] {
+        for (what, program, minor) in &environments {
+            let cgroup = Cgroup::like_a_container().expect("a cgroup");
+            let printed = run_in(&cgroup, Command::new(program).args(["-c", LOAD, unpickler]));
+            let version = format!("3.{minor}");
+            let alert = agent.await_alert(&format!("{unpickler} in {what}"), |alert| {
+                alert["rule"] == RULE
+                    && alert["output_fields"]["proc.pid"].to_string() == printed.trim()
+            });
+            let fields = &alert["output_fields"];
+            for (field, value) in [
+                ("pickle.module", "os"),
+                ("pickle.name", "system"),
+                ("container.id", cgroup.short_id()),
+                ("python.version", &version),
+            ] {
+                assert_eq!(fields[field], value, "{what}: {alert}");
+            }
+        }
+    }
+    assert_books_close(&agent.stop());
+}
+
+/// A rule that alerts for what the shipped one does, with everything that is known of the container.
+const CONTAINER_RULE: &str = "
+- rule: Unpickled in a container
+  desc: as the shipped rule
+  condition: evt.type = pickle and pickle.dangerous = true
+  output: >
+    unpickled (%proc.pid %pickle.module %pickle.name %python.version %container.full_id %container.name %container.image.repository
+    %k8s.pod.name)
+  priority: WARNING
+";
+
+struct Node {
+    containerd: Containerd,
+    agent: Agent,
+    pod: Pod,
+    _folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn start_or_skip(snapshotter: &str) -> Option<Self> {
+        let containerd = Containerd::start_or_skip_with(snapshotter)?;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name);
+        let config = format!(
+            "http: {{listen: '127.0.0.1:0'}}\n\
+             containers: {{cri_sockets: ['{}'], docker_sockets: [], hold_ms: 10000}}\n",
+            containerd.socket().display()
+        );
+        std::fs::write(path("agent.yaml"), config).expect("the configuration is written");
+        std::fs::write(path("rules.yaml"), CONTAINER_RULE).expect("the rule is written");
+        let rules = path("rules.yaml");
+        let rules = rules.to_str().expect("UTF-8");
+        let agent = Agent::start_with(&path("agent.yaml"), &["--rules", rules]);
+        let pod = containerd.pod("trainer", &[], &[]);
+        Some(Self {
+            containerd,
+            agent,
+            pod,
+            _folder: folder,
+        })
+    }
+
+    /// Runs a container whose Python loads a hostile pickle at once, and awaits the alert that names it.
+    #[track_caller]
+    fn check(&mut self, name: &str, image: &str, program: &str, of: &Interpreter) {
+        let id = self.containerd.run(
+            &self.pod,
+            &Wanted {
+                name,
+                image,
+                command: &[program, "-c", LOAD, "pickle"],
+                ..Wanted::default()
+            },
+        );
+        let alert = self
+            .agent
+            .await_alert(&format!("{name} of {image}"), |alert| {
+                alert["rule"] == "Unpickled in a container"
+                    && alert["output_fields"]["container.full_id"] == *id
+            });
+        let version = format!("3.{}", of.minor);
+        let repository = image.rsplit_once(':').map_or(image, |(name, _)| name);
+        for (field, value) in [
+            ("pickle.module", "os"),
+            ("pickle.name", "system"),
+            ("python.version", &version),
+            ("container.name", name),
+            ("container.image.repository", repository),
+            ("k8s.pod.name", "trainer"),
+        ] {
+            assert_eq!(alert["output_fields"][field], value, "{alert}");
+        }
+    }
+}
+
+#[test]
+fn containers_of_every_image_are_seen() {
+    let Some(mut node) = Node::start_or_skip("native") else {
+        return;
+    };
+    if let Some(of) = debian() {
+        let image = "registry.internal/debian-python:v1";
+        node.containerd
+            .import_with(image, &|root| python::install(&of, root, "/usr"));
+        node.check("debian", image, "/usr/bin/python3", &of);
+    }
+    // As Docker's own image of Python: a shared build below /usr/local.
+    for of in pyenv() {
+        let image = format!("registry.internal/python:3.{}", of.minor);
+        node.containerd
+            .import_with(&image, &|root| python::install(&of, root, "/usr/local"));
+        let name = format!("shared-{}", of.minor);
+        node.check(&name, &image, "/usr/local/bin/python3", &of);
+    }
+    assert_books_close(&node.agent.stop());
+}
+
+#[test]
+fn containers_that_share_their_files_are_each_seen() {
+    let Some(mut node) = Node::start_or_skip("overlayfs") else {
+        return;
+    };
+    let Some(of) = pyenv().pop() else { return };
+    let image = "registry.internal/shared:v1";
+    node.containerd
+        .import_with(image, &|root| python::install(&of, root, "/usr/local"));
+    for name in ["first", "second", "third"] {
+        node.check(name, image, "/usr/local/bin/python3", &of);
+    }
+    assert_books_close(&node.agent.stop());
+}
