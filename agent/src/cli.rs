@@ -2,7 +2,9 @@
 
 mod doctor;
 mod fields;
+mod record;
 mod reference;
+mod replay;
 mod rules;
 mod run;
 
@@ -22,6 +24,10 @@ struct Cli {
 enum Command {
     /// Load probes, detect, deliver: alerts as JSON lines on stdout, log lines on stderr, metrics on 127.0.0.1:9765.
     Run(run::Args),
+    /// Write down what `saker run` would see, in a file for `saker replay`.
+    Record(record::Args),
+    /// Feed a capture through the whole pipeline: alerts on stdout, a summary on stderr. Needs no root.
+    Replay(replay::Args),
     /// Check, list, compile, evaluate and test rules. Needs no root.
     #[command(subcommand)]
     Rules(rules::Command),
@@ -59,6 +65,8 @@ impl Failure {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Rules(command) => rules::run(&command),
         Command::Fields(args) => fields::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -5,6 +5,7 @@
 pub mod container;
 pub mod model_file;
 pub mod names;
+pub mod outside;
 pub mod pickle;
 pub mod process;
 pub mod procfs;

@@ -6,7 +6,7 @@
 
 mod sensor_thread;
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{future::pending, io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use saker_ebpf::config::ENV_NAMES_MAX;
 use tokio::{
@@ -26,7 +26,11 @@ use crate::{
     metrics::{DROP_CAUSES, KindHook, Metrics},
     pipeline::Pipeline,
     sink,
-    source::{Sensor, SensorConfig, SensorError, privileges::is_in_host_pid_namespace},
+    source::{
+        Sensor, SensorConfig, SensorError,
+        capture::{CaptureError, Header, Writer, Written},
+        privileges::is_in_host_pid_namespace,
+    },
 };
 use sensor_thread::{SensorThread, Summary};
 
@@ -49,6 +53,14 @@ pub enum DaemonError {
         /// Why.
         source: io::Error,
     },
+    /// The capture cannot be made, or could not be finished.
+    #[error("{}", path.display())]
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: CaptureError,
+    },
     /// Threads, signals or the runtime could not be set up, or the sensor thread died.
     #[error("{what}")]
     Internal {
@@ -57,14 +69,28 @@ pub enum DaemonError {
     },
 }
 
-/// Runs until SIGINT or SIGTERM; returns once everything raised is delivered or given up.
-pub fn run(config: &Config, detect: Detect, metrics: Arc<Metrics>) -> Result<(), DaemonError> {
+/// Where everything that comes in is written down.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// The file.
+    pub path: PathBuf,
+    /// Its bound; the agent stops when it is reached.
+    pub bytes_max: u64,
+}
+
+/// Runs until SIGINT or SIGTERM, or until a recording is full; returns once everything raised is delivered or given up.
+pub fn run(
+    config: &Config,
+    detect: Detect,
+    metrics: Arc<Metrics>,
+    recording: Option<&Recording>,
+) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| internal("cannot start the async runtime", &error))?;
-    let outcome = runtime.block_on(supervise(config, detect, metrics));
+    let outcome = runtime.block_on(supervise(config, detect, metrics, recording));
     // A write to a stuck stdout cannot be cancelled; the process must end all the same.
     runtime.shutdown_background();
     outcome
@@ -74,6 +100,7 @@ async fn supervise(
     config: &Config,
     detect: Detect,
     metrics: Arc<Metrics>,
+    recording: Option<&Recording>,
 ) -> Result<(), DaemonError> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|error| internal("cannot watch SIGINT", &error))?;
@@ -115,7 +142,8 @@ async fn supervise(
         );
     }
     // Everything the kernel refuses is refused here, before anything is promised.
-    let sensor = Sensor::load(&sensor_config(config, &detect))?;
+    let wanted = sensor_config(config, &detect);
+    let sensor = Sensor::load(&wanted)?;
     report_hooks(&sensor, &metrics);
 
     let log = AlertLog::in_memory(config.alert_log.bytes_max, Arc::clone(&metrics));
@@ -148,7 +176,7 @@ async fn supervise(
         move || runtime_waker.wake(),
         Arc::clone(&metrics),
     ));
-    let pipeline = Pipeline::new(
+    let mut pipeline = Pipeline::new(
         config,
         &hostname,
         detect,
@@ -157,6 +185,24 @@ async fn supervise(
         sensor.accelerators().clone(),
         Arc::clone(&metrics),
     );
+    let mut full = None;
+    if let Some(recording) = recording {
+        let mut header = header(&sensor, &wanted);
+        pipeline.describe(&mut header);
+        let (tell, told) = oneshot::channel();
+        let stop = || {
+            // Whoever no longer listens has stopped already.
+            let _ = tell.send(());
+        };
+        let writer = Writer::create(&recording.path, &header, recording.bytes_max, stop).map_err(
+            |source| DaemonError::Capture {
+                path: recording.path.clone(),
+                source,
+            },
+        )?;
+        pipeline.record_to(writer);
+        full = Some(told);
+    }
     let waker = sensor.waker();
     let (sensor_thread, stop_sensor, mut sensor_ended) = SensorThread::new(
         sensor,
@@ -174,6 +220,12 @@ async fn supervise(
         _ = interrupt.recv() => false,
         _ = hangup.recv() => false,
         _ = terminate.recv() => false,
+        () = async {
+            match full {
+                Some(full) => drop(full.await),
+                None => pending().await,
+            }
+        } => false,
         _ = &mut sensor_ended => true,
     };
     info!("stopping");
@@ -205,7 +257,55 @@ async fn supervise(
             what: "the sensor thread ended by itself; the log above says why".into(),
         });
     }
-    Ok(())
+    match (recording, summary.capture) {
+        (Some(recording), Some(written)) => report_capture(&recording.path, &written),
+        _ => Ok(()),
+    }
+}
+
+/// What a capture says of this machine in front, as far as the sensor knows it.
+fn header(sensor: &Sensor, wanted: &SensorConfig) -> Header {
+    let read = |file: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    let hooks = sensor.status().iter().filter(|status| status.wanted);
+    Header {
+        kernel: read("/proc/sys/kernel/osrelease"),
+        machine: std::env::consts::ARCH.into(),
+        hooks: hooks
+            .map(|status| (status.kind.to_string(), status.hook.map(str::to_owned)))
+            .collect(),
+        opens: wanted.opens.clone(),
+        ..Header::of_this_agent()
+    }
+}
+
+fn report_capture(path: &std::path::Path, written: &Written) -> Result<(), DaemonError> {
+    let Written {
+        records,
+        bytes,
+        left_out,
+        too_long,
+        error,
+    } = written;
+    info!(
+        "captured: records={records} bytes={bytes} left_out={left_out} too_long={too_long} in {}",
+        path.display()
+    );
+    let Some(error) = error else {
+        if *left_out > 0 {
+            warn!("the capture has its greatest length; --bytes-max allows another");
+        }
+        return Ok(());
+    };
+    Err(DaemonError::Capture {
+        path: path.into(),
+        source: CaptureError::Io {
+            attempt: "write the capture",
+            source: io::Error::other(error.clone()),
+        },
+    })
 }
 
 /// Moves alerts from the sensor's channel into the log until the sensor is done.

@@ -396,6 +396,12 @@ fn whole<T: Plain>(record: &[u8]) -> Result<T, DecodeError> {
     Ok(value)
 }
 
+/// When a record was written, nanoseconds of `CLOCK_BOOTTIME`, without decoding more of it than that.
+pub fn moment(record: &[u8]) -> Option<u64> {
+    let at = record.get(offset_of!(Header, ktime_ns)..)?;
+    at.first_chunk().copied().map(u64::from_ne_bytes)
+}
+
 /// The process that a record says has just started a program, without decoding more of it than that.
 pub fn started_process(record: &[u8]) -> Option<u32> {
     let at = |offset: usize| record.get(offset..);

@@ -15,11 +15,13 @@ use std::path::Path;
 
 use bumpalo::Bump;
 use saker_rules::{FieldArgRef, FieldSource, fields::Field, value::Value};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     context::{
         container::Owner,
         names::Names,
+        outside::Outside,
         process::{Process, ProcessTable},
         runtime::Container,
     },
@@ -57,12 +59,14 @@ pub struct EventView<'e> {
     pub names: &'e Names,
     /// The `/proc` file system, for what only a running process can tell.
     pub proc: &'e Path,
+    /// The way to it, or to what it showed when it was recorded.
+    pub outside: &'e Outside,
     /// Where computed values live until the event is done.
     pub arena: &'e Bump,
 }
 
 /// What is known of the Python that an event came from, asked of the process when the event came.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Python {
     /// Its version, as in `3.11` or `3.13t`.
     pub version: Option<Box<str>>,

@@ -3,7 +3,10 @@
 //! Owned by one thread, so that nothing on the way locks. Where the bytes come from (the ring, a capture) and where the
 //! alerts go is the caller's business.
 
+mod clock;
 mod hold;
+mod publish;
+mod replay;
 mod start;
 
 use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Instant};
@@ -17,6 +20,7 @@ use crate::{
         container::{Containers, Owner, ProcessKey},
         model_file::{self, LastOpened},
         names::Names,
+        outside::{Note, Outside, Question, Totals},
         process::{Image, Process, ProcessTable, Seed, Slot},
         procfs,
         runtime::{Container, Directory, Look, directory::Why},
@@ -25,10 +29,17 @@ use crate::{
     detect::Detect,
     event::{Body, Event, Exec, Lost},
     fields::{EventView, Python},
-    metrics::{Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Kind, Metrics, Outcome, State},
+    metrics::{Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Metrics},
     redact::Redactor,
-    source::{devices::Accelerators, python::watch::Interpreters},
+    source::{
+        capture::{Header, Writer, Written},
+        devices::Accelerators,
+        python::watch::Interpreters,
+    },
 };
+pub use replay::{Gaps, Replay};
+
+use clock::Clock;
 use hold::{Held, Hold, HoldLimits};
 
 /// An arena that an unusual event grew beyond this is given back.
@@ -49,6 +60,7 @@ pub struct Pipeline {
     redactor: Option<Redactor>,
     accelerators: Accelerators,
     interpreters: Option<Arc<Interpreters>>,
+    outside: Outside,
     models: LastOpened,
     arena: Bump,
     hostname: String,
@@ -97,27 +109,46 @@ impl Pipeline {
         accelerators: Accelerators,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let variables = detect.variables(&config.sensor.environment);
-        Self {
-            variables,
-            table: ProcessTable::new(config.processes.max, config.processes.bytes_max),
+        let place = Place {
+            hostname: hostname.into(),
+            own_tgid: std::process::id(),
             containers: Containers::new(cgroup_root),
+            names: Names::new(host_root(), Path::new("/proc")),
+            clock: Clock::new(),
+            outside: Outside::machine(),
+        };
+        Self::at(place, config, detect, runtimes, accelerators, metrics)
+    }
+
+    fn at(
+        place: Place,
+        config: &Config,
+        detect: Detect,
+        runtimes: Directory,
+        accelerators: Accelerators,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            variables: detect.variables(&config.sensor.environment),
+            table: ProcessTable::new(config.processes.max, config.processes.bytes_max),
+            containers: place.containers,
             runtimes,
             hold: Hold::new(HoldLimits {
                 time: config.containers.hold(),
                 events_max: config.containers.hold_events_max,
                 bytes_max: config.containers.hold_bytes_max,
             }),
-            names: Names::new(host_root(), Path::new("/proc")),
+            names: place.names,
             detect,
             redactor: redactor(config),
             accelerators,
             interpreters: None,
             models: LastOpened::default(),
             arena: Bump::new(),
-            hostname: hostname.into(),
-            own_tgid: std::process::id(),
-            clock: Clock::new(),
+            hostname: place.hostname,
+            own_tgid: place.own_tgid,
+            clock: place.clock,
+            outside: place.outside,
             number: 0,
             counts: Counts::default(),
             published: Counts::default(),
@@ -130,9 +161,34 @@ impl Pipeline {
     pub fn scan(&mut self, proc: &Path) {
         let now_ns = self.clock.boot_ns();
         for seed in procfs::scan(proc, &self.variables) {
+            self.outside.note(|| Note::Process(seed.clone()));
             self.table.add(seed, now_ns);
         }
         self.table.link_parents();
+        self.outside.note(|| Note::Scanned);
+    }
+
+    /// From now on writes down everything that comes in. Before anything does: a replay starts with nothing.
+    pub fn record_to(&mut self, writer: Writer) {
+        self.outside = Outside::recording(writer);
+        self.names.watch_changes();
+        let drivers = self.accelerators.drivers().to_vec();
+        self.outside.note(|| Note::Drivers(drivers));
+    }
+
+    /// Ends the recording, if there is one.
+    pub fn end_recording(&mut self, totals: Totals) -> Option<Written> {
+        self.outside.finish(totals)
+    }
+
+    /// What a capture has to say of this pipeline in front.
+    pub fn describe(&self, header: &mut Header) {
+        header.hostname.clone_from(&self.hostname);
+        header.own_tgid = self.own_tgid;
+        header.epoch_offset_ns = self.clock.epoch_offset_ns;
+        header.host_mount_ns = self.names.host_ns();
+        (header.cgroup_root, header.has_cgroup_v1) = self.containers.origin();
+        header.variables.clone_from(&self.variables);
     }
 
     /// Takes one record from the wire.
@@ -149,15 +205,13 @@ impl Pipeline {
                     .inc();
             }
         }
+        self.outside.record(bytes);
     }
 
     /// Raises an event about events that were lost.
     pub fn lost(&mut self, count: u64, cause: &str, alerts: &mut dyn FnMut(Alert)) {
-        let event = Event::internal(
-            self.clock.boot_ns(),
-            self.own_tgid,
-            Body::Lost(Lost { count, cause }),
-        );
+        let now_ns = self.clock.boot_ns();
+        let event = Event::internal(now_ns, self.own_tgid, Body::Lost(Lost { count, cause }));
         self.number += 1;
         let scene = Scene {
             number: self.number,
@@ -170,21 +224,38 @@ impl Pipeline {
             incomplete: false,
         };
         self.evaluate(&event, &scene, alerts);
+        self.outside
+            .note(|| Note::Lost(now_ns, count, cause.to_owned()));
     }
 
     /// Takes in what container runtimes have answered, and evaluates the events that waited for it or have waited long enough.
     /// Returns when the next wait is over.
     pub fn release(&mut self, alerts: &mut dyn FnMut(Alert)) -> Option<Instant> {
-        while let Some(container) = self.runtimes.next_answer(self.clock.boot_ns()) {
-            if self.hold.holds(&container) {
-                self.end_hold(&container, Ending::Answered, alerts);
-            }
+        let mut now_ns = self.clock.boot_ns();
+        while let Some(id) = self.take_answer(now_ns, alerts) {
+            let known = self
+                .runtimes
+                .known(&id)
+                .map(|known| Box::new((**known).clone()));
+            self.outside
+                .note(|| Note::Runtime(now_ns, id.into(), known));
+            now_ns = self.clock.boot_ns();
         }
         let now = Instant::now();
         while let Some(container) = self.hold.overdue(now) {
             self.end_hold(&container, Ending::Timeout, alerts);
+            self.outside.note(|| Note::HoldOver(container.into()));
         }
         self.hold.next_due()
+    }
+
+    /// Takes in one answer of a container runtime, evaluates what waited for it, and says whose it was.
+    fn take_answer(&mut self, now_ns: u64, alerts: &mut dyn FnMut(Alert)) -> Option<Box<str>> {
+        let container = self.runtimes.next_answer(now_ns)?;
+        if self.hold.holds(&container) {
+            self.end_hold(&container, Ending::Answered, alerts);
+        }
+        Some(container)
     }
 
     /// Evaluates everything that still waits: there will be no more answers.
@@ -197,12 +268,18 @@ impl Pipeline {
     /// Housekeeping, about once a second: names of users, the clock's offset, metrics.
     pub fn tick(&mut self) {
         self.names.refresh(Instant::now());
+        self.note_names();
         self.clock.adjust();
+        let offset_ns = self.clock.epoch_offset_ns;
+        self.outside.note(|| Note::Clock(offset_ns));
+        self.outside.tick();
         self.publish();
     }
 
     /// The devices that have names, when a driver came or went.
     pub fn set_accelerators(&mut self, accelerators: Accelerators) {
+        let drivers = || Note::Drivers(accelerators.drivers().to_vec());
+        self.outside.note(drivers);
         self.accelerators = accelerators;
     }
 
@@ -233,6 +310,7 @@ impl Pipeline {
             && !self.names.is_hosts(mount_ns)
         {
             self.names.prepare(mount_ns, event.tgid, Instant::now());
+            self.note_names();
         }
         // What the agent does itself is no news, and an alert about an alert would have no end.
         if event.tgid != self.own_tgid {
@@ -250,9 +328,11 @@ impl Pipeline {
             self.table.set_parent_pid(slot, event.ppid);
             return slot;
         }
-        if let Some(seed) = procfs::read(Path::new("/proc"), event.tgid, &self.variables)
-            .filter(|seed| seed.is_started_at(event.start_ns))
-        {
+        let process = self.outside.ask(Question::Process(event.tgid), || {
+            procfs::read(Path::new("/proc"), event.tgid, &self.variables)
+                .filter(|seed| seed.is_started_at(event.start_ns))
+        });
+        if let Some(seed) = process.flatten() {
             return self.table.add(seed, event.ts_ns);
         }
         let seed = Seed {
@@ -333,14 +413,15 @@ impl Pipeline {
         let proc = Path::new("/proc");
         let thread = (event.tgid, event.start_ns, event.tid);
         let remembered = self.models.of(thread).map(Into::into);
-        Some(Python {
+        let ask = || Python {
             version: self
                 .interpreters
                 .as_ref()
                 .and_then(|interpreters| interpreters.version_of(proc, event.tgid))
                 .map(|version| version.to_string().into()),
             model_file: remembered.or_else(|| model_file::of_process(proc, event.tgid)),
-        })
+        };
+        self.outside.ask(Question::Python(event.tgid), ask)
     }
 
     /// Evaluates an event now, or lets it wait for its container's metadata.
@@ -357,7 +438,9 @@ impl Pipeline {
             Body::Open(open)
                 if open.resolved.bytes.is_empty() && !open.path.bytes.starts_with(b"/") =>
             {
-                procfs::folder(Path::new("/proc"), event.tgid, open.dfd)
+                let question = Question::Folder(event.tgid, open.dfd);
+                let folder = || procfs::folder(Path::new("/proc"), event.tgid, open.dfd);
+                self.outside.ask(question, folder).flatten()
             }
             _ => None,
         };
@@ -372,17 +455,24 @@ impl Pipeline {
                 tgid: fork.child_tgid,
                 start_ns: fork.child_start_ns,
             };
-            self.containers.forked(process, child, fork.child_cgroup_id);
+            let cgroup_id = fork.child_cgroup_id;
+            self.containers
+                .forked(&self.outside, process, child, cgroup_id);
         }
         let moved = matches!(event.body, Body::Exec(_));
-        let owner = self.containers.resolve(event.cgroup_id, process, moved);
+        let owner = self
+            .containers
+            .resolve(&self.outside, event.cgroup_id, process, moved);
         let look = match &owner {
             Owner::Host => None,
             Owner::Unknown => {
                 self.counts.incomplete[UNRESOLVED] += 1;
                 None
             }
-            Owner::Container(id) => Some(self.runtimes.look(id, event.ts_ns)),
+            Owner::Container(id) => {
+                self.outside.runtimes_present(self.runtimes.is_present());
+                Some(self.runtimes.look(id, event.ts_ns))
+            }
         };
         let python = self.python(event);
         let mut scene = Scene {
@@ -492,6 +582,7 @@ impl Pipeline {
             incomplete: scene.incomplete,
             names: &self.names,
             proc: Path::new("/proc"),
+            outside: &self.outside,
             arena: &self.arena,
         };
         let raised = &mut self.counts.alerts;
@@ -503,7 +594,7 @@ impl Pipeline {
             }
             alerts(alert);
         });
-        if scene.number.is_multiple_of(LATENCY_SAMPLE) {
+        if scene.number.is_multiple_of(LATENCY_SAMPLE) && self.clock.is_running() {
             let latency_ns = self.clock.boot_ns().saturating_sub(event.ts_ns);
             self.metrics.event_latency.observe(latency_ns as f64 / 1e9);
         }
@@ -514,57 +605,11 @@ impl Pipeline {
         }
     }
 
-    fn publish(&mut self) {
-        for (index, kind) in crate::event::TYPES.iter().enumerate() {
-            let new = self.counts.kinds[index] - self.published.kinds[index];
-            if new > 0 {
-                self.metrics
-                    .events
-                    .get_or_create(&Kind {
-                        kind: (*kind).into(),
-                    })
-                    .inc_by(new);
-            }
+    /// Notes whose names of users and groups have changed.
+    fn note_names(&mut self) {
+        for (mount_ns, accounts) in self.names.take_changes() {
+            self.outside.note(|| Note::Accounts(mount_ns, accounts));
         }
-        for (index, outcome) in HOLD_OUTCOMES.iter().enumerate() {
-            let counter = self
-                .metrics
-                .held_events_ended
-                .get_or_create(&Outcome { outcome });
-            crate::metrics::raise_to(&counter, self.counts.held[index]);
-        }
-        for (index, cause) in INCOMPLETE_CAUSES.iter().enumerate() {
-            let cause = (*cause).into();
-            let counter = self
-                .metrics
-                .incomplete_events
-                .get_or_create(&Cause { cause });
-            crate::metrics::raise_to(&counter, self.counts.incomplete[index]);
-        }
-        crate::metrics::raise_to(
-            &self.metrics.cgroups_unresolved,
-            self.counts.incomplete[UNRESOLVED],
-        );
-        self.published = self.counts;
-        let (live, exited, evicted) = self.table.sizes();
-        let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics
-            .processes
-            .get_or_create(&State { state: "live" })
-            .set(level(live));
-        self.metrics
-            .processes
-            .get_or_create(&State { state: "exited" })
-            .set(level(exited));
-        crate::metrics::raise_to(&self.metrics.processes_evicted, evicted);
-        self.metrics.containers.set(level(self.containers.len()));
-        self.metrics.held_events.set(level(self.hold.len()));
-        let (known, bytes, forgotten) = self.runtimes.sizes();
-        self.metrics.container_metadata.set(level(known));
-        self.metrics.container_metadata_bytes.set(level(bytes));
-        crate::metrics::raise_to(&self.metrics.container_metadata_evicted, forgotten);
-        let (_, forgotten, _) = self.names.sizes();
-        crate::metrics::raise_to(&self.metrics.names_evicted, forgotten);
     }
 }
 
@@ -586,6 +631,16 @@ fn redactor(config: &Config) -> Option<Redactor> {
         Redactor::new(&redact.patterns, &redact.replacement)
             .expect("a configuration's patterns are compiled once before it is accepted")
     })
+}
+
+/// Where a pipeline is at work: on a machine, or over what a capture says of one.
+struct Place {
+    hostname: String,
+    own_tgid: u32,
+    containers: Containers,
+    names: Names,
+    clock: Clock,
+    outside: Outside,
 }
 
 /// What is known of an event besides itself.
@@ -619,41 +674,3 @@ const LATE: usize = 5;
 const UNRESOLVED: usize = 6;
 /// The metadata came.
 const COMPLETE: usize = usize::MAX;
-
-/// The kernel's boot clock, and its distance from the wall clock, which steps when an operator or NTP sets it.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    epoch_offset_ns: i64,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let mut clock = Self { epoch_offset_ns: 0 };
-        clock.adjust();
-        clock
-    }
-
-    fn adjust(&mut self) {
-        let (wall, boot) = (
-            read_clock(libc::CLOCK_REALTIME),
-            read_clock(libc::CLOCK_BOOTTIME),
-        );
-        self.epoch_offset_ns =
-            i64::try_from(wall).unwrap_or(i64::MAX) - i64::try_from(boot).unwrap_or(0);
-    }
-
-    fn boot_ns(self) -> u64 {
-        read_clock(libc::CLOCK_BOOTTIME)
-    }
-}
-
-fn read_clock(id: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the struct is ours and outlives the call, which writes it.
-    unsafe { libc::clock_gettime(id, &raw mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
-        + u64::try_from(time.tv_nsec).unwrap_or(0)
-}

@@ -4,6 +4,7 @@
 
 pub mod attach;
 pub mod btf;
+pub mod capture;
 pub mod cgroup;
 pub mod devices;
 pub mod errors;

@@ -1,4 +1,4 @@
-//! A running `saker run`, its alerts and its log lines.
+//! A running `saker run` or `saker record`, its alerts and its log lines.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -35,7 +35,21 @@ impl Agent {
     /// Starts it with a configuration of the test's own.
     pub fn start_with(config: &Path, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut agent = Self::spawn_with(&crate::program("saker"), config, args, folder);
+        let mut agent = Self::spawn_with(&crate::program("saker"), "run", config, args, folder);
+        agent.await_log("watching");
+        agent
+    }
+
+    /// Starts `saker record` with alerts, and waits until it detects. Without a configuration every key has its default.
+    pub fn record(capture: &Path, config: Option<&Path>, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let none = folder.path().join("none.yaml");
+        std::fs::write(&none, "").expect("the configuration is written");
+        let capture = capture.to_str().expect("a path of text");
+        let args = [&["--output", capture, "--alerts"], args].concat();
+        let config = config.unwrap_or(&none);
+        let program = crate::program("saker");
+        let mut agent = Self::spawn_with(&program, "record", config, &args, folder);
         agent.await_log("watching");
         agent
     }
@@ -53,12 +67,18 @@ impl Agent {
         let file = config.path().join("saker.yaml");
         std::fs::write(&file, "http: {listen: '127.0.0.1:0'}\n")
             .expect("the configuration is written");
-        Self::spawn_with(program, &file, args, config)
+        Self::spawn_with(program, "run", &file, args, config)
     }
 
-    fn spawn_with(program: &Path, file: &Path, args: &[&str], config: tempfile::TempDir) -> Self {
+    fn spawn_with(
+        program: &Path,
+        command: &str,
+        file: &Path,
+        args: &[&str],
+        config: tempfile::TempDir,
+    ) -> Self {
         let mut child = Command::new(program)
-            .arg("run")
+            .arg(command)
             .arg("--config")
             .arg(file)
             .args(args)

@@ -166,6 +166,46 @@ fn an_alert_names_container_image_and_pod() {
     );
 }
 
+/// What runtimes answered while a capture was made is in it, and so are the users that containers know.
+#[test]
+fn a_replay_names_containers_without_a_runtime() {
+    let Some(containerd) = Containerd::start_or_skip() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let capture = folder.path().join("capture");
+    let digest = containerd.import(IMAGE, &["/bin/sh"]);
+    let rules = rules(folder.path());
+    let rules = ["--rules", rules.to_str().expect("UTF-8")];
+    let config = config(&containerd, folder.path(), PATIENT);
+    let mut agent = Agent::record(&capture, Some(&config), &rules);
+    let pod = containerd.pod("recorded", LABELS, NOTES);
+    let wanted = Wanted {
+        name: "main",
+        image: IMAGE,
+        command: &["/bin/true", "marked-recorded"],
+        ..Wanted::default()
+    };
+    let id = containerd.run(&pod, &wanted);
+    check(&marked(&mut agent, "recorded"), &pod, &id, IMAGE, &digest);
+    let stopped = agent.stop();
+    drop(containerd);
+    let output = std::process::Command::new(saker_tests::program("saker"))
+        .arg("replay")
+        .arg(&capture)
+        .args(rules)
+        .output()
+        .expect("it starts");
+    let stdout = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    let replayed: Vec<Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line is JSON"))
+        .collect();
+    assert_eq!(replayed, stopped.alerts);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains("no answer"), "{stderr}");
+}
+
 #[test]
 fn a_container_that_lived_for_a_moment_gets_its_names() {
     let Some(containerd) = Containerd::start_or_skip() else {

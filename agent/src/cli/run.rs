@@ -19,6 +19,13 @@ use crate::{
 /// Options of `saker run`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    detection: Detection,
+}
+
+/// What every command that detects is told: configuration and rules.
+#[derive(Debug, clap::Args)]
+pub(super) struct Detection {
     /// Configuration file; without one every key has its default.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -35,27 +42,50 @@ pub struct Args {
 
 /// Runs until a signal stops it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    start_logging(args.verbose);
-    let config = match &args.config {
-        Some(path) => Config::read(path).map_err(|error| Failure::Input(chain(&error)))?,
-        None => Config::default(),
-    };
-    let paths = if args.rules.is_empty() {
-        &config.rules.paths
-    } else {
-        &args.rules
-    };
-    let bundle = load::for_run(paths, args.bundle.as_deref())?;
+    args.detection.start_logging();
+    let config = args.detection.config()?;
     let metrics = Arc::new(Metrics::new());
-    let options = DetectOptions {
-        first_match: config.rules.matching == Matching::First,
-        instances_max: config.rules.instances_max.0,
-    };
-    let detect = Detect::new(bundle, &options, &metrics);
-    daemon::run(&config, detect, metrics).map_err(|error| match &error {
-        DaemonError::Internal { .. } => Failure::Internal(chain(&error)),
-        _ => Failure::Machine(chain(&error)),
-    })
+    let detect = args.detection.detect(&config, &metrics)?;
+    finish(&daemon::run(&config, detect, metrics, None))
+}
+
+/// What the end of a daemon means for the exit code.
+pub(super) fn finish(outcome: &Result<(), DaemonError>) -> Result<(), Failure> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error @ DaemonError::Internal { .. }) => Err(Failure::Internal(chain(error))),
+        Err(error) => Err(Failure::Machine(chain(error))),
+    }
+}
+
+impl Detection {
+    /// The configuration.
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        match &self.config {
+            Some(path) => Config::read(path).map_err(|error| Failure::Input(chain(&error))),
+            None => Ok(Config::default()),
+        }
+    }
+
+    /// The rules, ready.
+    pub(super) fn detect(&self, config: &Config, metrics: &Metrics) -> Result<Detect, Failure> {
+        let paths = if self.rules.is_empty() {
+            &config.rules.paths
+        } else {
+            &self.rules
+        };
+        let bundle = load::for_run(paths, self.bundle.as_deref())?;
+        let options = DetectOptions {
+            first_match: config.rules.matching == Matching::First,
+            instances_max: config.rules.instances_max.0,
+        };
+        Ok(Detect::new(bundle, &options, metrics))
+    }
+
+    /// From now on log lines go to stderr.
+    pub(super) fn start_logging(&self) {
+        start_logging(self.verbose);
+    }
 }
 
 /// Standard error that swallows its own failures: a log that nobody can write to must not end detection.

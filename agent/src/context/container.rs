@@ -22,6 +22,9 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+
+use super::outside::{Outside, Question};
 
 /// Cgroups remembered at once, in two generations of half as many. A node runs hundreds; churn beyond this costs a look-up again.
 const CGROUPS_MAX: usize = 32_768;
@@ -36,7 +39,8 @@ const CGROUP_FILE_BYTES_MAX: u64 = 256 << 10;
 const SHORT_ID: usize = 12;
 
 /// What a cgroup belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Owner {
     /// No container: the host itself.
     Host,
@@ -57,6 +61,30 @@ impl Owner {
     }
 }
 
+/// In a capture: `host`, `unknown`, or the full id.
+impl From<Owner> for String {
+    fn from(owner: Owner) -> Self {
+        match owner {
+            Owner::Host => "host".into(),
+            Owner::Unknown => "unknown".into(),
+            Owner::Container(id) => (*id).into(),
+        }
+    }
+}
+
+impl TryFrom<String> for Owner {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "host" => Ok(Self::Host),
+            "unknown" => Ok(Self::Unknown),
+            id if container_id(id.as_bytes()) == Some(id) => Ok(Self::Container(id.into())),
+            _ => Err("not the id of a container"),
+        }
+    }
+}
+
 /// A process, for as long as the machine is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessKey {
@@ -70,6 +98,8 @@ pub struct ProcessKey {
 #[derive(Debug)]
 pub struct Containers {
     hierarchy: Option<Hierarchy>,
+    /// The root cgroup's own id.
+    root_id: Option<u64>,
     cgroups: Generations<u64>,
     /// Processes in the root of v2, on a node with v1 hierarchies.
     processes: Generations<ProcessKey>,
@@ -85,8 +115,10 @@ impl Containers {
     }
 
     fn with(root: Option<OwnedFd>, has_v1: bool, proc: &Path) -> Self {
+        let hierarchy = root.and_then(|root| Hierarchy::new(root).ok());
         Self {
-            hierarchy: root.and_then(|root| Hierarchy::new(root).ok()),
+            root_id: hierarchy.as_ref().map(|hierarchy| hierarchy.root_id),
+            hierarchy,
             cgroups: Generations::new(CGROUPS_MAX / 2),
             processes: Generations::new(PROCESSES_MAX / 2),
             has_v1,
@@ -94,15 +126,37 @@ impl Containers {
         }
     }
 
+    /// For a replay: which cgroup was the root, and whether there were hierarchies of version 1.
+    pub fn told(root_id: Option<u64>, has_v1: bool) -> Self {
+        Self {
+            root_id,
+            ..Self::with(None, has_v1, Path::new("/proc"))
+        }
+    }
+
+    /// What [`Self::told`] takes.
+    pub fn origin(&self) -> (Option<u64>, bool) {
+        (self.root_id, self.has_v1)
+    }
+
     /// The owner of a cgroup, looked up at the first event from it.
     ///
     /// `process` is one that was in the cgroup when the event happened: where the kernel no longer knows the id, `/proc` may
     /// still. `moved`: it may be elsewhere than at its last event, because it has just executed.
-    pub fn resolve(&mut self, cgroup_id: u64, process: ProcessKey, moved: bool) -> Owner {
+    pub fn resolve(
+        &mut self,
+        outside: &Outside,
+        cgroup_id: u64,
+        process: ProcessKey,
+        moved: bool,
+    ) -> Owner {
         let owner = match self.cgroups.get(&cgroup_id) {
             Some(owner) => owner,
             None => {
-                let owner = self.look_up(cgroup_id, process.tgid);
+                let question = Question::Cgroup(cgroup_id, process.tgid);
+                let owner = outside
+                    .ask(question, || self.look_up(cgroup_id, process.tgid))
+                    .unwrap_or(Owner::Unknown);
                 // What could not be found may be by the next event's process.
                 if owner != Owner::Unknown {
                     self.cgroups.put(cgroup_id, owner.clone());
@@ -110,11 +164,7 @@ impl Containers {
                 owner
             }
         };
-        let is_root = self
-            .hierarchy
-            .as_ref()
-            .is_some_and(|hierarchy| hierarchy.root_id == cgroup_id);
-        if !(self.has_v1 && is_root) {
+        if !(self.has_v1 && self.root_id == Some(cgroup_id)) {
             return owner;
         }
         let known = self.processes.get(&process);
@@ -122,7 +172,10 @@ impl Containers {
             return owner.clone();
         }
         // A process that has ended is where it was, and where that is not known either, on the host as far as anyone can tell.
-        let owner = owner_of_process(&self.proc, process.tgid)
+        let question = Question::ProcessCgroup(process.tgid);
+        let owner = outside
+            .ask(question, || owner_of_process(&self.proc, process.tgid))
+            .flatten()
             .or(known)
             .unwrap_or(Owner::Host);
         self.processes.put(process, owner.clone());
@@ -130,12 +183,18 @@ impl Containers {
     }
 
     /// A new process is where its creator was, unless it was made elsewhere; that cgroup is looked up while it surely exists.
-    pub fn forked(&mut self, creator: ProcessKey, child: ProcessKey, child_cgroup_id: u64) {
+    pub fn forked(
+        &mut self,
+        outside: &Outside,
+        creator: ProcessKey,
+        child: ProcessKey,
+        child_cgroup_id: u64,
+    ) {
         if let Some(owner) = self.processes.get(&creator) {
             self.processes.put(child, owner);
         }
         if self.cgroups.get(&child_cgroup_id).is_none() {
-            self.resolve(child_cgroup_id, child, false);
+            self.resolve(outside, child_cgroup_id, child, false);
         }
     }
 
@@ -506,15 +565,34 @@ mod tests {
         let mut containers = Containers::with(None, false, proc.path());
         let process = |tgid| ProcessKey { tgid, start_ns: 1 };
         // A process that is gone says nothing, and the next one of the same cgroup is asked again.
-        assert_eq!(containers.resolve(5, process(8), false), Owner::Unknown);
         assert_eq!(
-            containers.resolve(5, process(7), false),
+            containers.resolve(&Outside::machine(), 5, process(8), false),
+            Owner::Unknown
+        );
+        assert_eq!(
+            containers.resolve(&Outside::machine(), 5, process(7), false),
             Owner::Container(ID.into())
         );
         assert_eq!(
-            containers.resolve(5, process(8), false),
+            containers.resolve(&Outside::machine(), 5, process(8), false),
             Owner::Container(ID.into())
         );
         assert_eq!(containers.len(), 1);
+    }
+
+    #[test]
+    fn owners_from_a_capture_are_checked() {
+        let check = |text: &str, expected: Option<Owner>| {
+            assert_eq!(Owner::try_from(text.to_owned()).ok(), expected, "{text}");
+        };
+        check("host", Some(Owner::Host));
+        check("unknown", Some(Owner::Unknown));
+        check(ID, Some(Owner::Container(ID.into())));
+        for text in ["", "äöüäöüäöüäöü", &ID[1..], &format!("docker-{ID}.scope")] {
+            check(text, None);
+        }
+        for owner in [Owner::Host, Owner::Unknown, Owner::Container(ID.into())] {
+            check(&String::from(owner.clone()), Some(owner));
+        }
     }
 }

@@ -19,7 +19,8 @@ use std::{
 use rustc_hash::FxHashMap;
 
 pub use database::User;
-use reader::{Accounts, Question, Reader};
+pub use reader::Accounts;
+use reader::{Question, Reader};
 
 const RECHECK: Duration = Duration::from_secs(1);
 const RECHECK_CONTAINER: Duration = Duration::from_secs(10);
@@ -42,7 +43,10 @@ pub struct Names {
     host_ns: Option<u32>,
     containers: FxHashMap<u32, Container>,
     entries: usize,
-    reader: Reader,
+    /// `None` in a replay, which is told.
+    reader: Option<Reader>,
+    /// Whose names have changed since somebody asked, while somebody wants to know.
+    changed: Option<Vec<Option<u32>>>,
     waited: Duration,
     clock: u64,
     evicted: u64,
@@ -67,17 +71,80 @@ impl Names {
             host_ns: super::procfs::mount_namespace(proc, 1),
             containers: FxHashMap::default(),
             entries: 0,
-            reader: Reader::start(proc),
+            reader: Some(Reader::start(proc)),
+            changed: None,
             waited: Duration::ZERO,
             clock: 0,
             evicted: 0,
         }
     }
 
+    /// For a replay: nothing is read, and what was recorded is told.
+    pub fn told(host_ns: Option<u32>) -> Self {
+        Self {
+            root: PathBuf::new(),
+            host: Accounts::default(),
+            checked: None,
+            host_ns,
+            containers: FxHashMap::default(),
+            entries: 0,
+            reader: None,
+            changed: None,
+            waited: Duration::ZERO,
+            clock: 0,
+            evicted: 0,
+        }
+    }
+
+    /// The host's mount namespace.
+    pub fn host_ns(&self) -> Option<u32> {
+        self.host_ns
+    }
+
+    /// From now on remembers whose names change.
+    pub fn watch_changes(&mut self) {
+        self.changed = Some(Vec::new());
+    }
+
+    /// Hands out the names that have changed; `None` is the host.
+    pub fn take_changes(&mut self) -> impl Iterator<Item = (Option<u32>, Accounts)> {
+        let changed = self.changed.as_mut().map(std::mem::take);
+        changed.unwrap_or_default().into_iter().map(|mount_ns| {
+            let accounts = match mount_ns {
+                None => Some(&self.host),
+                Some(of) => self.containers.get(&of).map(|found| &found.accounts),
+            };
+            (mount_ns, accounts.cloned().unwrap_or_default())
+        })
+    }
+
+    /// Takes in recorded names; `None` is the host.
+    pub fn tell(&mut self, mount_ns: Option<u32>, accounts: Accounts) {
+        let Some(mount_ns) = mount_ns else {
+            self.host = accounts;
+            return;
+        };
+        self.make_room();
+        self.entries += entries(&accounts);
+        let container = self.containers.entry(mount_ns).or_default();
+        self.entries -= entries(&container.accounts);
+        container.accounts = accounts;
+        container.used = self.clock;
+    }
+
+    fn has_changed(&mut self, mount_ns: Option<u32>) {
+        if let Some(changed) = &mut self.changed {
+            changed.push(mount_ns);
+        }
+    }
+
     /// Reads what changed since the last look at the host's files, at most once a second, and takes what came of containers.
     pub fn refresh(&mut self, now: Instant) {
         self.take_answers(Duration::ZERO, None);
-        if self.reader.replace_if_stuck(now) {
+        let Some(reader) = &mut self.reader else {
+            return;
+        };
+        if reader.replace_if_stuck(now) {
             for container in self.containers.values_mut() {
                 container.is_asked = false;
             }
@@ -91,7 +158,11 @@ impl Names {
         self.checked = Some(now);
         self.waited = Duration::ZERO;
         if let Ok(root) = File::open(&self.root) {
+            let before = self.host.stamps();
             self.host.refresh_below(&OwnedFd::from(root));
+            if self.host.stamps() != before {
+                self.has_changed(None);
+            }
         }
     }
 
@@ -108,6 +179,12 @@ impl Names {
         }
         self.clock += 1;
         let clock = self.clock;
+        let Some(reader) = &mut self.reader else {
+            if let Some(container) = self.containers.get_mut(&mount_ns) {
+                container.used = clock;
+            }
+            return;
+        };
         if let Some(container) = self.containers.get_mut(&mount_ns) {
             container.used = clock;
             let is_fresh = |checked: Instant| now.duration_since(checked) < RECHECK_CONTAINER;
@@ -115,7 +192,7 @@ impl Names {
                 return;
             }
             let accounts = container.accounts.clone();
-            container.is_asked = self.reader.ask(
+            container.is_asked = reader.ask(
                 Question {
                     mount_ns,
                     pid,
@@ -125,13 +202,13 @@ impl Names {
             );
             return;
         }
-        self.make_room();
         let question = Question {
             mount_ns,
             pid,
             accounts: Accounts::default(),
         };
-        let is_asked = self.reader.ask(question, now);
+        let is_asked = reader.ask(question, now);
+        self.make_room();
         let container = Container {
             is_asked,
             used: clock,
@@ -163,7 +240,8 @@ impl Names {
 
     /// Containers whose names are kept; containers forgotten for room; reader threads that hang.
     pub fn sizes(&self) -> (usize, u64, u64) {
-        (self.containers.len(), self.evicted, self.reader.stuck())
+        let stuck = self.reader.as_ref().map_or(0, Reader::stuck);
+        (self.containers.len(), self.evicted, stuck)
     }
 
     /// `None` for the host. A container that is not known yet has no names rather than the host's.
@@ -183,7 +261,7 @@ impl Names {
             } else {
                 Duration::ZERO
             };
-            let Some(answer) = self.reader.answer(left) else {
+            let Some(answer) = self.reader.as_mut().and_then(|reader| reader.answer(left)) else {
                 return;
             };
             if let Some(container) = self.containers.get_mut(&answer.mount_ns) {
@@ -194,6 +272,7 @@ impl Names {
                     self.entries += entries(&accounts);
                     container.accounts = accounts;
                     container.checked = Some(Instant::now());
+                    self.has_changed(Some(answer.mount_ns));
                 }
             }
             if awaited == Some(answer.mount_ns) {

@@ -10,6 +10,7 @@ mod image;
 use std::{collections::VecDeque, sync::Arc};
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 pub use image::{File, Image, Layer, Start};
 
@@ -79,7 +80,7 @@ pub struct Process {
 }
 
 /// What is known of a process when it first appears.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[allow(
     missing_docs,
     reason = "each is the field of Process with the same name"
@@ -89,6 +90,7 @@ pub struct Seed {
     pub start_ns: u64,
     pub start_rounded: bool,
     pub ppid: u32,
+    #[serde(serialize_with = "image::write", deserialize_with = "image::read")]
     pub image: Arc<Image>,
     /// Whether `image` is another process's too.
     pub image_shared: bool,

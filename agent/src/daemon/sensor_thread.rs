@@ -17,11 +17,13 @@ use tracing::{error, warn};
 use crate::{
     alert::Alert,
     api::Health,
+    context::outside::Totals,
     decode,
     metrics::{Cause, KindOutcome, Metrics, PYTHON_FAILURES, PYTHON_STATES, State, raise_to},
     pipeline::Pipeline,
     source::{
         KernelCounters, Sensor, Waker,
+        capture::Written,
         python::watch::{Looker, Watch},
     },
 };
@@ -77,6 +79,8 @@ pub struct Summary {
     pub lost_by_cause: BTreeMap<&'static str, u64>,
     /// Alerts raised.
     pub alerts: u64,
+    /// What became of the capture, where one was made.
+    pub capture: Option<Written>,
 }
 
 impl Summary {
@@ -311,6 +315,13 @@ impl SensorThread {
         summary
             .lost_by_cause
             .insert("undecodable", counts.undecoded);
+        summary.capture = self.pipeline.end_recording(Totals {
+            seen: summary.seen,
+            delivered: summary.delivered,
+            filtered: summary.filtered,
+            lost: summary.lost(),
+            alerts: summary.alerts,
+        });
         summary
     }
 }

@@ -6,27 +6,82 @@
 use std::{fs, path::PathBuf};
 
 use saker_rules::{FieldArgRef, fields::Field, value::Value};
+use serde::{Deserialize, Serialize};
 
 use super::EventView;
-use crate::context::procfs;
+use crate::context::{outside::Question, procfs};
 
 /// Descriptors are counted up to here: a process may have a million.
 const DESCRIPTORS_MAX: usize = 65_536;
 
-/// The field's value, where it is one of this family and the process still runs.
+/// The fields of this family.
+const FIELDS: [Field; 23] = [
+    Field::ProcVmsize,
+    Field::ThreadVmsize,
+    Field::ProcVmrss,
+    Field::ThreadVmrss,
+    Field::ProcVmswap,
+    Field::ThreadVmsizeB,
+    Field::ThreadVmrssB,
+    Field::ProcNthreads,
+    Field::ProcNchilds,
+    Field::ThreadPfminor,
+    Field::ThreadPfmajor,
+    Field::ThreadTotexectime,
+    Field::ThreadCgroups,
+    Field::ThreadCgroup,
+    Field::ProcFdopencount,
+    Field::ProcFdlimit,
+    Field::ProcFdusage,
+    Field::ProcStdinName,
+    Field::ProcStdoutName,
+    Field::ProcStderrName,
+    Field::ProcStdinType,
+    Field::ProcStdoutType,
+    Field::ProcStderrType,
+];
+
+/// A value that a capture can hold.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Int(i64),
+    Uint(u64),
+    Double(f64),
+    Text(String),
+}
+
+/// The field's value, where it is one of this family and the process still runs, or did when it was asked for a capture.
 pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) -> Option<Value<'a>> {
+    if !FIELDS.contains(&field) {
+        return None;
+    }
+    let key = match arg {
+        FieldArgRef::Key(key) => crc32fast::hash(key.as_bytes()),
+        _ => 0,
+    };
+    let question = Question::Field(view.number, field as u16, key);
+    let answer = view.outside.ask(question, || running(view, field, arg));
+    Some(match answer.flatten()? {
+        Answer::Int(number) => Value::Int(number),
+        Answer::Uint(number) => Value::Uint(number),
+        Answer::Double(number) => Value::Double(number),
+        Answer::Text(text) => view.text(format_args!("{text}")),
+    })
+}
+
+fn running(view: &EventView<'_>, field: Field, arg: FieldArgRef<'_>) -> Option<Answer> {
     let value = match field {
-        Field::ProcVmsize | Field::ThreadVmsize => Value::Uint(status(view, "VmSize:")?),
-        Field::ProcVmrss | Field::ThreadVmrss => Value::Uint(status(view, "VmRSS:")?),
-        Field::ProcVmswap => Value::Uint(status(view, "VmSwap:")?),
-        Field::ThreadVmsizeB => Value::Uint(status(view, "VmSize:")?.saturating_mul(1024)),
-        Field::ThreadVmrssB => Value::Uint(status(view, "VmRSS:")?.saturating_mul(1024)),
-        Field::ProcNthreads => Value::Uint(status(view, "Threads:")?),
-        Field::ProcNchilds => Value::Uint(status(view, "Threads:")?.saturating_sub(1)),
-        Field::ThreadPfminor => Value::Uint(stat(view, 10)?),
-        Field::ThreadPfmajor => Value::Uint(stat(view, 12)?),
-        Field::ThreadTotexectime => Value::Uint(run_time_ns(view)?),
-        Field::ThreadCgroups => view.text(format_args!("{}", cgroups(view)?.join(" "))),
+        Field::ProcVmsize | Field::ThreadVmsize => Answer::Uint(status(view, "VmSize:")?),
+        Field::ProcVmrss | Field::ThreadVmrss => Answer::Uint(status(view, "VmRSS:")?),
+        Field::ProcVmswap => Answer::Uint(status(view, "VmSwap:")?),
+        Field::ThreadVmsizeB => Answer::Uint(status(view, "VmSize:")?.saturating_mul(1024)),
+        Field::ThreadVmrssB => Answer::Uint(status(view, "VmRSS:")?.saturating_mul(1024)),
+        Field::ProcNthreads => Answer::Uint(status(view, "Threads:")?),
+        Field::ProcNchilds => Answer::Uint(status(view, "Threads:")?.saturating_sub(1)),
+        Field::ThreadPfminor => Answer::Uint(stat(view, 10)?),
+        Field::ThreadPfmajor => Answer::Uint(stat(view, 12)?),
+        Field::ThreadTotexectime => Answer::Uint(run_time_ns(view)?),
+        Field::ThreadCgroups => Answer::Text(cgroups(view)?.join(" ")),
         Field::ThreadCgroup => {
             let FieldArgRef::Key(controller) = arg else {
                 return None;
@@ -35,23 +90,23 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
             let path = groups
                 .iter()
                 .find_map(|group| group.strip_prefix(controller)?.strip_prefix('='))?;
-            view.text(format_args!("{path}"))
+            Answer::Text(path.to_owned())
         }
-        Field::ProcFdopencount => Value::Uint(descriptors(view)?),
-        Field::ProcFdlimit => Value::Int(limit(view)?),
+        Field::ProcFdopencount => Answer::Uint(descriptors(view)?),
+        Field::ProcFdlimit => Answer::Int(limit(view)?),
         Field::ProcFdusage => {
             let (used, limit) = (descriptors(view)?, limit(view)?);
             if limit <= 0 {
                 return None;
             }
-            Value::Double(used as f64 * 100.0 / limit as f64)
+            Answer::Double(used as f64 * 100.0 / limit as f64)
         }
-        Field::ProcStdinName => view.text(format_args!("{}", descriptor(view, 0)?)),
-        Field::ProcStdoutName => view.text(format_args!("{}", descriptor(view, 1)?)),
-        Field::ProcStderrName => view.text(format_args!("{}", descriptor(view, 2)?)),
-        Field::ProcStdinType => Value::Bytes(descriptor_type(&descriptor(view, 0)?)?),
-        Field::ProcStdoutType => Value::Bytes(descriptor_type(&descriptor(view, 1)?)?),
-        Field::ProcStderrType => Value::Bytes(descriptor_type(&descriptor(view, 2)?)?),
+        Field::ProcStdinName => Answer::Text(descriptor(view, 0)?),
+        Field::ProcStdoutName => Answer::Text(descriptor(view, 1)?),
+        Field::ProcStderrName => Answer::Text(descriptor(view, 2)?),
+        Field::ProcStdinType => descriptor_type(&descriptor(view, 0)?)?,
+        Field::ProcStdoutType => descriptor_type(&descriptor(view, 1)?)?,
+        Field::ProcStderrType => descriptor_type(&descriptor(view, 2)?)?,
         _ => return None,
     };
     // Asked last: had the pid changed hands before, it would show now.
@@ -135,15 +190,16 @@ fn descriptor(view: &EventView<'_>, number: u32) -> Option<String> {
 }
 
 /// Falco's name of the type. The family of a socket does not show here.
-fn descriptor_type(target: &str) -> Option<&'static [u8]> {
-    match target {
-        path if path.starts_with('/') => Some(b"file"),
-        pipe if pipe.starts_with("pipe:") => Some(b"pipe"),
-        "anon_inode:[eventfd]" => Some(b"event"),
-        "anon_inode:[signalfd]" => Some(b"signalfd"),
-        "anon_inode:[eventpoll]" => Some(b"eventpoll"),
-        "anon_inode:inotify" => Some(b"inotify"),
-        "anon_inode:[timerfd]" => Some(b"timerfd"),
-        _ => None,
-    }
+fn descriptor_type(target: &str) -> Option<Answer> {
+    let name = match target {
+        path if path.starts_with('/') => "file",
+        pipe if pipe.starts_with("pipe:") => "pipe",
+        "anon_inode:[eventfd]" => "event",
+        "anon_inode:[signalfd]" => "signalfd",
+        "anon_inode:[eventpoll]" => "eventpoll",
+        "anon_inode:inotify" => "inotify",
+        "anon_inode:[timerfd]" => "timerfd",
+        _ => return None,
+    };
+    Some(Answer::Text(name.to_owned()))
 }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncWriteExt as _, Stdout};
 use tracing::{error, warn};
 
 use crate::{
+    alert::Alert,
     log::{Batch, Reader},
     metrics::{Metrics, SinkName},
     sink::Format,
@@ -61,13 +62,19 @@ async fn deliver(stdout: &mut Stdout, text: &str, metrics: &Metrics) -> bool {
 fn text(batch: &Batch, format: Format) -> String {
     let mut text = String::new();
     for alert in &batch.alerts {
-        match format {
-            Format::Json => text.push_str(&alert.to_json()),
-            Format::Text => text.push_str(&printable(&alert.output)),
-        }
-        text.push('\n');
+        text.push_str(&line(alert, format));
     }
     text
+}
+
+/// An alert as it is written, with the end of its line.
+pub fn line(alert: &Alert, format: Format) -> String {
+    let mut line = match format {
+        Format::Json => alert.to_json(),
+        Format::Text => printable(&alert.output).into_owned(),
+    };
+    line.push('\n');
+    line
 }
 
 /// Text for a terminal: what an attacker puts on a command line must neither begin a line of its own nor steer the terminal.

@@ -58,6 +58,16 @@ impl Accelerators {
         Self { drivers }
     }
 
+    /// Those that a capture names; a replay has no others.
+    pub fn recorded(drivers: Vec<(u32, String)>) -> Self {
+        Self { drivers }
+    }
+
+    /// Drivers by major number.
+    pub fn drivers(&self) -> &[(u32, String)] {
+        &self.drivers
+    }
+
     /// The ranges to report, as many as the kernel programs can hold.
     pub fn ranges(&self) -> Vec<DeviceRange> {
         let mut drivers = self.drivers.clone();

@@ -12,6 +12,7 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
 use aya_log::EbpfLogger;
 use saker_ebpf::wire::{Counters, Kind};
+use serde::{Deserialize, Serialize};
 
 use super::attach::{Attachment, LoadedProgram};
 use super::devices::Accelerators;
@@ -44,7 +45,7 @@ pub struct SensorConfig {
 }
 
 /// Which opens to report: those that meet a prefix or an extension.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenFilter {
     /// What paths start with; an empty one stands for every path.
     pub prefixes: Vec<Vec<u8>>,
@@ -56,6 +57,23 @@ pub struct OpenFilter {
 }
 
 impl OpenFilter {
+    /// Does it report whatever another one would?
+    pub fn covers(&self, other: &Self) -> bool {
+        let is_everything = self.prefixes.iter().any(Vec::is_empty);
+        let has_prefix = |wanted: &Vec<u8>| {
+            self.prefixes
+                .iter()
+                .any(|prefix| wanted.starts_with(prefix))
+        };
+        is_everything
+            || (other.prefixes.iter().all(has_prefix)
+                && (self.resolved || !other.resolved)
+                && other
+                    .extensions
+                    .iter()
+                    .all(|wanted| self.extensions.contains(wanted)))
+    }
+
     /// Lets every open through.
     pub fn everything() -> Self {
         Self {

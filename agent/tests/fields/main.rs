@@ -9,6 +9,7 @@ use saker::{
     context::{
         container::Owner,
         names::Names,
+        outside::Outside,
         process::{File, Image, Layer, ProcessTable, Seed, Start},
         runtime::metadata::{self, Container, Mount, Pod},
     },
@@ -177,6 +178,7 @@ struct World {
     container: Container,
     python: Python,
     names: Names,
+    outside: Outside,
     arena: Bump,
     /// Holds `etc` and what `/proc` has of the acting process.
     folder: tempfile::TempDir,
@@ -259,6 +261,7 @@ impl World {
                 model_file: Some(b"/models/m.pkl".as_slice().into()),
             },
             names,
+            outside: Outside::machine(),
             arena: Bump::new(),
             folder: etc,
         }
@@ -280,6 +283,7 @@ impl World {
             incomplete: false,
             names: &self.names,
             proc: self.folder.path(),
+            outside: &self.outside,
             arena: &self.arena,
         }
     }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 /// A file above this size is not an account database that a container would have.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -20,7 +21,7 @@ const ENTRIES_MAX: usize = 16_384;
 const COLUMN_BYTES_MAX: usize = 256;
 
 /// One line of `/etc/passwd`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Login name.
     pub name: Box<[u8]>,
@@ -39,8 +40,10 @@ pub struct Stamp {
 }
 
 /// What one file held.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
 pub struct Database<T> {
+    #[serde(skip, default)]
     stamp: Option<Stamp>,
     entries: FxHashMap<u32, T>,
 }
@@ -58,6 +61,11 @@ impl<T> Database<T> {
     /// The entry of an id.
     pub fn get(&self, id: u32) -> Option<&T> {
         self.entries.get(&id)
+    }
+
+    /// What tells one reading of the file from another.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
     }
 
     /// Entries.
@@ -185,7 +193,7 @@ fn column(columns: &[&[u8]], at: usize) -> Option<Box<[u8]>> {
 }
 
 /// A map of ids between a user namespace and the host: `/proc/PID/uid_map`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMap {
     /// First id inside, first outside, how many; none maps nothing.
     ranges: Vec<(u32, u32, u32)>,

@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::database::{Database, IdMap, User, group, user};
+use serde::{Deserialize, Serialize};
+
+use super::database::{Database, IdMap, Stamp, User, group, user};
 
 /// Questions that wait; more are dropped, and asked again with a later event.
 const QUEUE_MAX: usize = 256;
@@ -23,7 +25,7 @@ const STUCK: Duration = Duration::from_secs(5);
 const STUCK_MAX: u64 = 8;
 
 /// What one file system says of users and groups.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Accounts {
     /// Users by the id inside.
     pub users: Database<User>,
@@ -49,6 +51,11 @@ impl Accounts {
             return;
         };
         self.refresh_below(&OwnedFd::from(root));
+    }
+
+    /// What tells one reading of the files from another.
+    pub(super) fn stamps(&self) -> [Option<Stamp>; 2] {
+        [self.users.stamp(), self.groups.stamp()]
     }
 
     /// Reads what changed below a folder. A file that is not there, or is none, leaves its names unknown.

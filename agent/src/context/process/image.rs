@@ -2,8 +2,12 @@
 //!
 //! Built once from what the kernel recorded, joined texts included, so that a field costs no allocation.
 
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
 /// What a process runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// `comm`: at most 15 bytes.
     pub name: Box<[u8]>,
@@ -35,7 +39,7 @@ pub struct Image {
 }
 
 /// What the kernel knew of the executable's file when it was started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// Inode number.
     pub inode: u64,
@@ -50,7 +54,7 @@ pub struct File {
 }
 
 /// Where in an overlay of a container's image and its own changes a file lies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layer {
     /// In no overlay.
     None,
@@ -179,6 +183,16 @@ impl Image {
             .filter(|variable| !variable.is_empty())
     }
 
+    /// Do its parts fit each other? Always, except in one that somebody else has put together.
+    fn is_sound(&self) -> bool {
+        let Some(args) = self.cmdline.get(self.args_at..) else {
+            return false;
+        };
+        let is_growing = self.ends.windows(2).all(|two| two[0] < two[1]);
+        let last = self.ends.last();
+        is_growing && last.is_none_or(|last| usize::from(*last) < args.len())
+    }
+
     /// About how much memory it holds.
     pub(super) fn size_bytes(&self) -> usize {
         size_of::<Self>()
@@ -189,6 +203,21 @@ impl Image {
             + self.cwd.len()
             + self.env.len()
             + 2 * self.ends.len()
+    }
+}
+
+/// Writes an image into a capture.
+pub(super) fn write<S: Serializer>(image: &Arc<Image>, serializer: S) -> Result<S::Ok, S::Error> {
+    image.serialize(serializer)
+}
+
+/// Reads one from a capture, which anybody may have written.
+pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Image>, D::Error> {
+    let image = Image::deserialize(deserializer)?;
+    if image.is_sound() {
+        Ok(Arc::new(image))
+    } else {
+        Err(D::Error::custom("an image whose parts do not fit"))
     }
 }
 
@@ -252,6 +281,22 @@ mod tests {
             ..Start::default()
         };
         assert_eq!(Image::new(&start).args_count, 8);
+    }
+
+    #[test]
+    fn images_from_outside_are_checked() {
+        let sound = image(b"py\0a b\0c d\0");
+        assert!(sound.is_sound() && Image::default().is_sound());
+        let check = |change: fn(&mut Image)| {
+            let mut image = sound.clone();
+            change(&mut image);
+            assert!(!image.is_sound(), "{image:?}");
+        };
+        check(|image| image.args_at = image.cmdline.len() + 1);
+        check(|image| image.ends = [3, 3].into());
+        check(|image| image.ends = [5, 3].into());
+        check(|image| image.ends = [7].into());
+        check(|image| image.cmdline = Box::default());
     }
 
     #[test]

@@ -162,6 +162,19 @@ impl Directory {
         }
     }
 
+    /// Can any runtime be asked?
+    pub fn is_present(&self) -> bool {
+        self.present.load(Ordering::Relaxed)
+    }
+
+    /// What is known of a container, without asking.
+    pub fn known(&self, id: &str) -> Option<&Arc<Container>> {
+        match &self.entries.get(id)?.state {
+            State::Known(container) => Some(container),
+            _ => None,
+        }
+    }
+
     /// Takes one answer in, and says whose it was.
     pub fn next_answer(&mut self, now_ns: u64) -> Option<Box<str>> {
         let Answer { id, container } = self.answers.try_recv().ok()?;

@@ -1,6 +1,8 @@
 //! What a runtime says about one container, in the agent's own terms, and cut to size: labels and annotations are whatever
 //! their author wrote, so each part has a bound, and a container that exceeds one is marked.
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 /// Labels or annotations kept of one container or pod.
 pub const PAIRS_MAX: usize = 128;
 /// Bytes of all labels, or of all annotations, of one container or pod. Kubernetes allows annotations of 256 KiB.
@@ -15,13 +17,17 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 /// A label or annotation.
 pub type Pair = (Box<str>, Box<str>);
 
+/// One of a few names.
+pub type Kind = &'static str;
+
 /// A container, or the sandbox of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// Full id of 64 hexadecimal digits.
     pub id: Box<str>,
     /// `container.type`: `containerd`, `cri-o`, `docker` or `podman`.
-    pub kind: &'static str,
+    #[serde(deserialize_with = "kind")]
+    pub kind: Kind,
     /// Name within its pod, or on the host.
     pub name: Box<str>,
     /// The image as the container names it.
@@ -87,7 +93,7 @@ impl Container {
 }
 
 /// An image, by all its names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// As the container names it: `registry/name:tag`.
     pub given: Box<str>,
@@ -122,7 +128,7 @@ impl Image {
 }
 
 /// A pod, as far as a runtime knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Name.
     pub name: Box<str>,
@@ -143,7 +149,7 @@ pub struct Pod {
 }
 
 /// A mount from outside the container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Path on the host.
     pub source: Box<str>,
@@ -155,6 +161,13 @@ pub struct Mount {
     pub writable: bool,
     /// `private`, `rslave` or `rshared`.
     pub propagation: Box<str>,
+}
+
+/// One of the kinds that there are; a capture may claim another.
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+    let found = String::deserialize(deserializer)?;
+    let known = ["containerd", "cri-o", "docker", "podman"];
+    Ok(known.into_iter().find(|kind| *kind == found).unwrap_or(""))
 }
 
 /// Text of bounded length, cut at a character.
