@@ -5,7 +5,7 @@
 //! `str`. A process's memory says whatever the process likes, so nothing here trusts a length or a pointer, and what
 //! cannot be read is reported as such: an unpickler that resolves something unreadable is news too.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::{map, uprobe};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::ProbeContext;
@@ -148,17 +148,42 @@ fn audit(ctx: &ProbeContext, layout: &Layout) -> u32 {
     find_class(ctx, layout)
 }
 
-/// A `str` in the process's memory.
+/// A `str` in the process's memory. Words, so that there is no padding between them.
+#[derive(Clone, Copy)]
+#[repr(C)]
 struct Text {
     address: Address,
-    form: u32,
-    /// Bytes that are read.
-    bytes: u32,
     /// Characters, as the object says.
     length: u64,
-    cut: bool,
+    /// One of `TEXT_*`.
+    form: u64,
+    /// Bytes that are read.
+    bytes: u64,
+    /// 1: there are more of them than are read.
+    cut: u64,
 }
 
+impl Text {
+    /// One of the words, as it is in memory: what the verifier has learned of it at one use is not carried to the next.
+    #[inline(always)]
+    fn word(word: &u64) -> u64 {
+        // SAFETY: a reference is readable.
+        unsafe { core::ptr::read_volatile(word) }
+    }
+
+    #[inline(always)]
+    fn is_cut(&self) -> bool {
+        Self::word(&self.cut) != 0
+    }
+
+    #[inline(always)]
+    fn is_unknown(&self) -> bool {
+        Self::word(&self.form) == u64::from(TEXT_UNKNOWN)
+    }
+}
+
+/// Looks at a `str`. The many ways through this end in the same memory, which the verifier does not see into: without
+/// that it would follow the rest of the program, both texts of it, once for each.
 #[inline(always)]
 fn text(object: Address, layout: &Layout) -> Text {
     let state: u32 = read_user(object.wrapping_add(u64::from(layout.state)));
@@ -182,17 +207,28 @@ fn text(object: Address, layout: &Layout) -> Text {
     let cut = size > PICKLE_TEXT_BYTES_MAX as u64;
     // Whole characters only.
     let bytes = match (cut, kind) {
-        (false, _) => size as u32,
-        (true, 1) => PICKLE_TEXT_BYTES_MAX as u32,
-        (true, 2) => PICKLE_TEXT_BYTES_MAX as u32 - 1,
-        (true, _) => PICKLE_TEXT_BYTES_MAX as u32 - 3,
+        (false, _) => size,
+        (true, 1) => PICKLE_TEXT_BYTES_MAX as u64,
+        (true, 2) => PICKLE_TEXT_BYTES_MAX as u64 - 1,
+        (true, _) => PICKLE_TEXT_BYTES_MAX as u64 - 3,
     };
-    Text {
+    let found = Text {
         address: object.wrapping_add(u64::from(data)),
-        form,
-        bytes: if is_known { bytes } else { 0 },
         length,
-        cut: cut && is_known,
+        form: u64::from(form),
+        bytes: if is_known { bytes } else { 0 },
+        cut: u64::from(cut && is_known),
+    };
+    // Not `kernel::read`, whose status is looked at: this cannot fail, being the program's own stack.
+    let mut copy = core::mem::MaybeUninit::<Text>::uninit();
+    // SAFETY: the helper fills all of `copy`, with words for which any value is one.
+    unsafe {
+        bpf_probe_read_kernel(
+            copy.as_mut_ptr().cast(),
+            size_of::<Text>() as u32,
+            (&raw const found).cast(),
+        );
+        copy.assume_init()
     }
 }
 
@@ -212,7 +248,7 @@ fn find_class(ctx: &ProbeContext, layout: &Layout) -> u32 {
         tgid: u64::from(kernel::tgid(task)),
     };
     // Of what was cut the rest is not known, and may differ: always reported.
-    let is_whole = !module.cut && !name.cut && (module.form | name.form) & TEXT_UNKNOWN == 0;
+    let is_whole = !module.is_cut() && !name.is_cut() && !module.is_unknown() && !name.is_unknown();
     // SAFETY: the value is not looked at, only whether there is one.
     if is_whole && unsafe { PICKLE_SEEN.get(key) }.is_some() {
         emit::count(Kind::Pickle, Outcome::Filtered);
@@ -230,25 +266,26 @@ fn find_class(ctx: &ProbeContext, layout: &Layout) -> u32 {
             size_of::<Pickle>() as u32,
             task,
         );
-        let mut flags = 0;
-        if module.cut {
-            flags |= PICKLE_MODULE_CUT;
-        }
-        if name.cut {
-            flags |= PICKLE_NAME_CUT;
-        }
         let module_len = read_text((&raw mut (*pickle).module).cast(), &module);
         let name_len = read_text((&raw mut (*pickle).name).cast(), &name);
-        if module_len != module.bytes
-            || name_len != name.bytes
-            || (module.form | name.form) & TEXT_UNKNOWN != 0
+        let mut flags = 0;
+        if module.is_cut() {
+            flags |= PICKLE_MODULE_CUT;
+        }
+        if name.is_cut() {
+            flags |= PICKLE_NAME_CUT;
+        }
+        if u64::from(module_len) != Text::word(&module.bytes)
+            || u64::from(name_len) != Text::word(&name.bytes)
+            || module.is_unknown()
+            || name.is_unknown()
         {
             flags |= PICKLE_FAULT;
         }
         (*pickle).module_len = module_len;
         (*pickle).name_len = name_len;
-        (*pickle).module_form = module.form;
-        (*pickle).name_form = name.form;
+        (*pickle).module_form = Text::word(&module.form) as u32;
+        (*pickle).name_form = Text::word(&name.form) as u32;
         (*pickle).flags = flags;
         (*pickle).reserved = 0;
     }
@@ -266,7 +303,7 @@ fn find_class(ctx: &ProbeContext, layout: &Layout) -> u32 {
 /// `to` has room for `PICKLE_TEXT_BYTES_MAX` bytes.
 #[inline(always)]
 unsafe fn read_text(to: *mut u8, text: &Text) -> u32 {
-    let bytes = black_box(text.bytes) & PICKLE_TEXT_BYTES_MAX as u32;
+    let bytes = Text::word(&text.bytes) as u32 & PICKLE_TEXT_BYTES_MAX as u32;
     // SAFETY: the caller vouches for `to`; the helper checks what it reads.
     let status = unsafe { bpf_probe_read_user(to.cast(), bytes, text.address as *const _) };
     if black_box(status) == 0 { bytes } else { 0 }
@@ -278,18 +315,22 @@ const CHUNK_BYTES: usize = 64;
 /// Mixes a text, its length and its form into both sums.
 #[inline(always)]
 fn digest_text(digest: &mut [u64; 2], text: &Text) {
-    mix(digest, text.length << 4 | u64::from(text.form));
+    mix(
+        digest,
+        Text::word(&text.length) << 4 | Text::word(&text.form),
+    );
     let mut done = 0;
-    while done < PICKLE_TEXT_BYTES_MAX as u32 + 1 {
-        if done >= text.bytes {
+    while done < PICKLE_TEXT_BYTES_MAX as u64 + 1 {
+        let bytes = Text::word(&text.bytes);
+        if done >= bytes {
             return;
         }
-        let left = text.bytes - done;
+        let left = bytes - done;
         let mut chunk = [0u64; CHUNK_BYTES / 8];
-        let bytes = if left > CHUNK_BYTES as u32 {
+        let bytes = if left > CHUNK_BYTES as u64 {
             CHUNK_BYTES as u32
         } else {
-            left
+            left as u32
         };
         // The largest chunk is a power of two, so one less is the mask, and one is added behind it.
         let bytes = (black_box(bytes - 1) & (CHUNK_BYTES as u32 - 1)) + 1;
@@ -298,18 +339,17 @@ fn digest_text(digest: &mut [u64; 2], text: &Text) {
             bpf_probe_read_user(
                 chunk.as_mut_ptr().cast(),
                 bytes,
-                (text.address + u64::from(done)) as *const _,
+                text.address.wrapping_add(done) as *const _,
             );
         }
+        // All of it, also the zeros behind a short text: a way out of this loop for each word would be a way for the verifier to
+        // follow for each pair of lengths.
         let mut word = 0;
         while word < CHUNK_BYTES / 8 {
-            if word * 8 >= bytes as usize {
-                break;
-            }
             mix(digest, chunk[word]);
             word += 1;
         }
-        done += CHUNK_BYTES as u32;
+        done += CHUNK_BYTES as u64;
     }
 }
 

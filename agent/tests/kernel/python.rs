@@ -118,16 +118,16 @@ fn resolved(
 
 #[test]
 fn every_interpreter_shows_what_it_unpickles() {
-    let Some(mut sensor) = watch(kinds(&[Kind::Pickle])) else {
-        return;
-    };
-    let pythons = watch::Watch::start(sensor.sensor.take_uprobes()).expect("a thread");
-    pythons.wait(DEADLINE);
     let interpreters = interpreters();
     if interpreters.is_empty() {
         saker_tests::skip("this machine has no Python");
         return;
     }
+    let Some(mut sensor) = watch(kinds(&[Kind::Pickle])) else {
+        return;
+    };
+    let pythons = watch::Watch::start(sensor.sensor.take_uprobes()).expect("a thread");
+    pythons.wait(DEADLINE);
     let long = "n".repeat(300);
     let globals = [
         ("os", "system"),
