@@ -145,13 +145,19 @@ impl OpenPrefix {
     /// Does a path start with it? `start` is the path's first bytes, zero-padded.
     #[inline(always)]
     pub fn matches(&self, start: &[u64; PREFIX_WORDS]) -> bool {
+        self.difference(start) == 0
+    }
+
+    /// 0 where a path starts with it.
+    #[inline(always)]
+    pub fn difference(&self, start: &[u64; PREFIX_WORDS]) -> u64 {
         let mut difference = 0;
         let mut word = 0;
         while word < PREFIX_WORDS {
             difference |= (start[word] & self.mask[word]) ^ self.value[word];
             word += 1;
         }
-        difference == 0
+        difference
     }
 }
 

@@ -17,8 +17,10 @@ use crate::settings::{offset, present};
 /// An address in the kernel, of whatever type; 0 where a pointer was missing.
 pub type Address = u64;
 
-/// Deepest path that is walked, in components and mount crossings together.
-const WALK_STEPS: u32 = 64;
+/// Deepest path that is walked, in components and mount crossings together: this many rounds of steps, with a look at whether
+/// that was all between them.
+const WALK_ROUNDS: u32 = 8;
+const WALK_ROUND_STEPS: u32 = 8;
 
 /// Bytes of a path being put together, a power of two, so that a mask bounds a position; and room behind the last
 /// possible position for the longest component.
@@ -464,7 +466,8 @@ pub struct Walk {
     cut: u32,
     /// Not 0: it is the name of something that is linked into no folder, such as a memfd.
     detached: u32,
-    reserved: u32,
+    /// Not 0: nothing is left to do.
+    done: u32,
     path: [u8; WALK_BYTES + WALK_SLACK_BYTES],
 }
 
@@ -479,11 +482,14 @@ impl Walk {
         self.set(place.dentry, place.mount, WALK_BYTES as u32);
         self.cut = 1;
         self.detached = 0;
-        let mut step = 0;
-        while step < WALK_STEPS {
-            step += 1;
-            if self.step(root) {
-                break;
+        self.end(0);
+        let mut round = 0;
+        while round < WALK_ROUNDS && !self.is_done() {
+            round += 1;
+            let mut step = 0;
+            while step < WALK_ROUND_STEPS {
+                step += 1;
+                self.step(root);
             }
         }
         if self.start() == WALK_BYTES as u32 && place.dentry != 0 {
@@ -492,9 +498,13 @@ impl Walk {
         }
     }
 
-    /// One component, or one mount crossing. `true` at the end.
+    /// One component, or one mount crossing; nothing behind the end. A way out of the loop from here, from each of its
+    /// steps, would have the verifier follow the rest of the program from each.
     #[inline(always)]
-    fn step(&mut self, root: Place) -> bool {
+    fn step(&mut self, root: Place) {
+        if self.is_done() {
+            return;
+        }
         // SAFETY: fields of `self`; volatile to keep them in the map.
         let (dentry, mount) = unsafe {
             (
@@ -504,7 +514,7 @@ impl Walk {
         };
         if dentry == 0 || (dentry == root.dentry && mount == root.mount) {
             self.cut = 0;
-            return true;
+            return self.end(1);
         }
         let start = self.start();
         let mount_root: Address = read(mount, offset!(vfsmount_root));
@@ -513,19 +523,19 @@ impl Walk {
             let parent: Address = read(mount, offset!(mount_parent));
             if parent == mount || parent == 0 {
                 self.cut = 0;
-                return true;
+                return self.end(1);
             }
             self.set(
                 read(mount, offset!(mount_mountpoint)),
                 parent.wrapping_add(u64::from(offset!(mount_mnt))),
                 start,
             );
-            return false;
+            return;
         }
         let length: u32 = read(dentry, offset!(dentry_name_len));
         let length = black_box(length) & NAME_BYTES_MAX;
         if length + 1 > start {
-            return true;
+            return self.end(1);
         }
         let start = start - length - 1;
         // The mask repeats what was just checked, in the form that the verifier follows; `black_box` keeps the
@@ -543,9 +553,20 @@ impl Walk {
         if parent == dentry {
             self.cut = 0;
             self.detached = 1;
-            return true;
+            self.end(1);
         }
-        false
+    }
+
+    #[inline(always)]
+    fn is_done(&self) -> bool {
+        // SAFETY: a field of `self`; volatile to read it from the map.
+        unsafe { core::ptr::read_volatile(&raw const self.done) != 0 }
+    }
+
+    #[inline(always)]
+    fn end(&mut self, done: u32) {
+        // SAFETY: a field of `self`; volatile to keep it in the map.
+        unsafe { core::ptr::write_volatile(&raw mut self.done, done) };
     }
 
     #[inline(always)]

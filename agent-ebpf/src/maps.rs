@@ -1,7 +1,6 @@
 //! Every map, and why it has its size.
 
 use crate::kernel::Walk;
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use saker_ebpf::config::{DeviceTable, EXTENSIONS_MAX};
@@ -32,11 +31,10 @@ pub static EXEC_SCRATCH: PerCpuArray<ExecScratch> = PerCpuArray::with_max_entrie
 pub static OPEN_SCRATCH: PerCpuArray<OpenScratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Opens between entry and end, by thread, on kernels where the end cannot ask for the call's arguments; the loader
-/// shrinks the map to one entry when nobody wants opens. A program with many threads that wait in an open (of a
-/// pipe, say) must not take the room of all others, and entries cost memory only while they exist.
+/// shrinks the map elsewhere. A program with many threads that wait in an open (of a pipe, say) must not take the room
+/// of all others. Allocated ahead: until 6.1 the kernel warns, with a stack trace, of tracing programs that allocate.
 #[map]
-pub static OPEN_PENDING: HashMap<u64, OpenCall> =
-    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+pub static OPEN_PENDING: HashMap<u64, OpenCall> = HashMap::with_max_entries(32768, 0);
 
 /// Extensions of file names whose opens are wanted; the value says nothing.
 #[map]
@@ -58,26 +56,23 @@ pub struct ExecScratch {
     pub text: [u8; EXEC_TEXT_BYTES + EXEC_SLACK_BYTES],
     pub walk: Walk,
     pub env: EnvScan,
+    /// Bytes of `text` in use.
+    pub used: u32,
+    /// The record's `EXEC_*` bits so far.
+    pub flags: u32,
 }
 
 /// Where the search through an environment stands. In the map, for the same reason as [`Walk`]'s state.
 #[repr(C)]
 pub struct EnvScan {
-    /// The next string.
+    /// The next string; behind `end` when there is nothing more to look at.
     pub address: u64,
     /// Behind the last one.
     pub end: u64,
-    /// Bytes of text that the record holds so far.
-    pub used: u32,
-    /// Bytes of them that are variables.
+    /// Bytes of the text that are variables.
     pub env_len: u32,
     /// 1: `address` is in the middle of a long string.
     pub is_inside: u32,
-    /// `EXEC_ENV_*` bits.
-    pub flags: u32,
-    /// 1: there is nothing more to look at.
-    pub done: u32,
-    pub reserved: u32,
 }
 
 /// Bytes that the text of an open record may start within; a power of two, so that a mask bounds an offset.

@@ -3,6 +3,8 @@
 //! Reads are volatile, a field at a time: the compiler must not fold the values it sees at build time, and the
 //! structs are too large to copy to the stack.
 
+use core::hint::black_box;
+
 use aya_ebpf::Global;
 use saker_ebpf::config::{
     ABSENT, DEVICE_RANGES_MAX, ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED,
@@ -132,27 +134,30 @@ pub fn wants_env() -> bool {
     unsafe { core::ptr::read_volatile(&raw const (*settings()).env_len) != 0 }
 }
 
-/// Is a variable with this start asked for?
+/// 1 where a variable with this start is asked for, else 0.
 #[inline(always)]
-pub fn wants_variable(start: &[u64; 4]) -> bool {
+pub fn wanted_variable(start: &[u64; 4]) -> u64 {
     // SAFETY: as above; `at` stays within the array.
     unsafe {
         let len = core::ptr::read_volatile(&raw const (*settings()).env_len) as usize;
         let first = (&raw const (*settings()).env).cast::<OpenPrefix>();
+        // Without a branch for each name: this runs for every string of an environment, and the verifier would follow
+        // each of them from each.
+        let mut found = 0;
         let mut at = 0;
         while at < ENV_NAMES_MAX {
             if at >= len {
-                return false;
+                break;
             }
             let name = first.add(at);
             let mask = core::ptr::read_volatile(&raw const (*name).mask);
             let value = core::ptr::read_volatile(&raw const (*name).value);
-            if (OpenPrefix { mask, value }).matches(start) {
-                return true;
-            }
+            let difference = (OpenPrefix { mask, value }).difference(start);
+            // The uppermost bit of this is 0 for 0 alone. `black_box`, or the compiler makes a branch of it.
+            found |= !black_box(difference | difference.wrapping_neg()) >> 63;
             at += 1;
         }
-        false
+        found
     }
 }
 

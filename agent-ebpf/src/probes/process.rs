@@ -50,35 +50,33 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
     unsafe {
         let exec = &raw mut (*scratch).exec;
         let walk = &mut (*scratch).walk;
-        let mut text = Text {
-            start: (&raw mut (*scratch).text).cast(),
-            used: 0,
-        };
-        let mut flags = 0;
+        let text = Text { scratch };
+        text.set_used(0);
+        core::ptr::write_volatile(&raw mut (*scratch).flags, 0);
 
         let filename: Address = kernel::read(binprm, offset!(binprm_filename));
         let length = text.append_string(filename);
         (*exec).filename_len = length;
         if length == PATH_BYTES_MAX as u32 {
-            flags |= EXEC_FILENAME_CUT;
+            text.mark(EXEC_FILENAME_CUT);
         }
 
         walk.run(executable, root);
         (*exec).exe_len = text.append_path(walk);
         if walk.is_cut() {
-            flags |= EXEC_EXE_CUT;
+            text.mark(EXEC_EXE_CUT);
         }
         if walk.is_detached() {
-            flags |= EXEC_DETACHED;
+            text.mark(EXEC_DETACHED);
             if is_memfd(walk.path().0) {
-                flags |= EXEC_MEMFD;
+                text.mark(EXEC_MEMFD);
             }
         }
         let inode = kernel::inode(executable.dentry);
         (*exec).inode = inode.number;
         (*exec).device = inode.device;
         if inode.links == 0 {
-            flags |= EXEC_DELETED;
+            text.mark(EXEC_DELETED);
         }
         let attributes = kernel::attributes(executable.dentry);
         (*exec).exe_uid = attributes.uid;
@@ -86,10 +84,10 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
         (*exec).exe_mode = attributes.mode;
         (*exec).ctime_ns = attributes.ctime_ns;
         (*exec).mtime_ns = attributes.mtime_ns;
-        flags |= kernel::layer(executable.dentry);
+        text.mark(kernel::layer(executable.dentry));
         let [permitted, effective, inheritable] = match kernel::capabilities(task) {
             Some(sets) => {
-                flags |= EXEC_CAPABILITIES;
+                text.mark(EXEC_CAPABILITIES);
                 sets
             }
             None => [0; 3],
@@ -101,46 +99,41 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
         walk.run(kernel::working_directory(task), root);
         (*exec).cwd_len = text.append_path(walk);
         if walk.is_cut() {
-            flags |= EXEC_CWD_CUT;
+            text.mark(EXEC_CWD_CUT);
         }
 
         let arg_start: Address = kernel::read(mm, offset!(mm_arg_start));
         let arg_end: Address = kernel::read(mm, offset!(mm_arg_end));
         let argv_bytes = arg_end.wrapping_sub(arg_start);
-        let wanted = if argv_bytes > ARGV_BYTES_MAX as u64 {
-            flags |= EXEC_ARGV_CUT;
-            ARGV_BYTES_MAX as u32
-        } else {
-            argv_bytes as u32
-        };
-        let (length, fault) = text.append_user(arg_start, wanted);
+        let too_long =
+            negative((ARGV_BYTES_MAX as u64).wrapping_sub(argv_bytes)) | negative(argv_bytes);
+        let wanted = argv_bytes & !too_long | ARGV_BYTES_MAX as u64 & too_long;
+        let (length, fault) = text.append_user(arg_start, wanted as u32);
         (*exec).argv_len = length;
-        if fault {
-            flags |= EXEC_ARGV_FAULT;
-        }
+        text.mark(too_long as u32 & EXEC_ARGV_CUT | fault & EXEC_ARGV_FAULT);
         (*exec).argv_bytes = argv_bytes as u32;
         (*exec).argc = kernel::read(binprm, offset!(binprm_argc));
 
         (*exec).env_len = 0;
         if settings::wants_env() && kernel_shows_env() {
             let scan = &raw mut (*scratch).env;
-            EnvScan::start(scan, mm, text.used);
-            let mut step = 0;
-            while step < ENV_STRINGS {
-                step += 1;
-                if EnvScan::step(scan, text.start) {
-                    break;
+            EnvScan::start(scan, mm);
+            let mut round = 0;
+            while round < ENV_STRINGS / ENV_ROUND_STRINGS && !EnvScan::is_done(scan) {
+                round += 1;
+                let mut step = 0;
+                while step < ENV_ROUND_STRINGS {
+                    step += 1;
+                    EnvScan::step(scan, &text);
                 }
             }
-            text.used = core::ptr::read_volatile(&raw const (*scan).used);
             (*exec).env_len = core::ptr::read_volatile(&raw const (*scan).env_len);
-            flags |= core::ptr::read_volatile(&raw const (*scan).flags) | EXEC_ENV;
-            if core::ptr::read_volatile(&raw const (*scan).done) == 0 {
-                flags |= EXEC_ENV_CUT;
+            text.mark(EXEC_ENV);
+            if !EnvScan::is_done(scan) {
+                text.mark(EXEC_ENV_CUT);
             }
         }
 
-        (*exec).flags = flags;
         (*exec).old_tid = old_tid;
         (*exec).parent_start_ns = kernel::parent_start_ns(task);
         let (loginuid, audit_session) = kernel::audit(task);
@@ -155,8 +148,10 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
         (*exec).ns_pgid = ids.ns_pgid;
         (*exec).pid_ns_start_ns = ids.pid_ns_start_ns;
         (*exec).mount_ns = kernel::mount_ns(task);
+        (*exec).flags = core::ptr::read_volatile(&raw const (*scratch).flags);
 
-        let size = size_of::<Exec>() as u32 + (black_box(text.used) & (EXEC_TEXT_BYTES as u32 - 1));
+        let size =
+            size_of::<Exec>() as u32 + (black_box(text.used()) & (EXEC_TEXT_BYTES as u32 - 1));
         kernel::fill_header(&raw mut (*exec).header, Kind::Exec, size, task);
         emit::output(ctx, Kind::Exec, exec.cast(), u64::from(size));
     }
@@ -180,27 +175,70 @@ unsafe fn is_memfd(path: *const u8) -> bool {
     true
 }
 
-/// The text behind a record's fixed part, growing.
+/// The text behind a record's fixed part, growing, and the record's flags.
+///
+/// Both are kept in the map, so that the verifier, which does not see into it, follows what comes after a path that may be
+/// cut once, and not once for each way that it came by.
 struct Text {
-    start: *mut u8,
-    used: u32,
+    scratch: *mut ExecScratch,
 }
 
 impl Text {
+    /// Bytes in use.
+    ///
+    /// # Safety
+    /// `scratch` is valid.
+    #[inline(always)]
+    unsafe fn used(&self) -> u32 {
+        // SAFETY: the caller vouches for it; volatile to read it from the map.
+        unsafe { core::ptr::read_volatile(&raw const (*self.scratch).used) }
+    }
+
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn set_used(&self, used: u32) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.scratch).used, used) };
+    }
+
+    /// Sets bits of the record's flags.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn mark(&self, flags: u32) {
+        // SAFETY: as above.
+        unsafe {
+            let before = core::ptr::read_volatile(&raw const (*self.scratch).flags);
+            core::ptr::write_volatile(&raw mut (*self.scratch).flags, before | flags);
+        }
+    }
+
     /// Where the next text goes.
     ///
     /// # Safety
-    /// `start` is the `text` of an [`ExecScratch`].
+    /// As above.
     #[inline(always)]
     unsafe fn end(&self) -> *mut u8 {
-        let used = black_box(self.used) as usize & (EXEC_TEXT_BYTES - 1);
-        // SAFETY: `used` is below EXEC_TEXT_BYTES.
-        unsafe { self.start.add(used) }
+        // SAFETY: the offset is below EXEC_TEXT_BYTES.
+        unsafe {
+            let used = black_box(self.used()) as usize & (EXEC_TEXT_BYTES - 1);
+            (&raw mut (*self.scratch).text).cast::<u8>().add(used)
+        }
+    }
+
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn grow(&self, length: u32) {
+        // SAFETY: as above.
+        unsafe { self.set_used(self.used() + length) };
     }
 
     /// Appends a NUL-terminated string of the kernel's; returns its length without the NUL.
     #[inline(always)]
-    unsafe fn append_string(&mut self, string: Address) -> u32 {
+    unsafe fn append_string(&self, string: Address) -> u32 {
         // SAFETY: the slack behind `end` holds PATH_BYTES_MAX + 1 bytes.
         let status = unsafe {
             bpf_probe_read_kernel_str(
@@ -211,40 +249,46 @@ impl Text {
         };
         let length = if status > 0 { status as u32 - 1 } else { 0 };
         let length = length & PATH_BYTES_MAX as u32;
-        self.used += length;
+        // SAFETY: `scratch` is valid.
+        unsafe { self.grow(length) };
         length
     }
 
     /// Appends a path that was walked; returns its length.
     #[inline(always)]
-    unsafe fn append_path(&mut self, walk: &Walk) -> u32 {
+    unsafe fn append_path(&self, walk: &Walk) -> u32 {
         let (path, length) = walk.path();
         let length = black_box(length) & PATH_BYTES_MAX as u32;
         // SAFETY: the slack behind `end` holds PATH_BYTES_MAX bytes; the helper checks what it reads.
         unsafe {
             bpf_probe_read_kernel(self.end().cast(), length, path.cast());
+            self.grow(length);
         }
-        self.used += length;
         length
     }
 
-    /// Appends bytes of the process's own memory; returns how many, and whether they could not be read.
+    /// Appends bytes of the process's own memory; returns how many, and all ones if they could not be read.
+    ///
+    /// # Safety
+    /// `scratch` is valid.
     #[inline(always)]
-    unsafe fn append_user(&mut self, address: Address, length: u32) -> (u32, bool) {
+    unsafe fn append_user(&self, address: Address, length: u32) -> (u32, u32) {
         let length = black_box(length) & ARGV_BYTES_MAX as u32;
         // SAFETY: the slack behind `end` holds ARGV_BYTES_MAX bytes.
-        let status = unsafe { bpf_probe_read_user(self.end().cast(), length, address as *const _) };
-        if status != 0 {
-            return (0, true);
+        unsafe {
+            let status = bpf_probe_read_user(self.end().cast(), length, address as *const _);
+            let fault = negative(status as u64) as u32;
+            self.grow(length & !fault);
+            (length & !fault, fault)
         }
-        self.used += length;
-        (length, false)
     }
 }
 
 /// Strings of an environment that are looked at. The kernel's own limit is none; with Kubernetes' service links a few
 /// hundred are ordinary. A longer environment is marked as cut.
 const ENV_STRINGS: u32 = 320;
+/// Strings between two looks at whether that was all.
+const ENV_ROUND_STRINGS: u32 = 16;
 
 /// Does the kernel have what tells where the environment lies?
 #[inline(always)]
@@ -253,12 +297,12 @@ fn kernel_shows_env() -> bool {
 }
 
 impl EnvScan {
-    /// Starts at the first string of the environment of `mm`; `used` bytes of text are there already.
+    /// Starts at the first string of the environment of `mm`.
     ///
     /// # Safety
     /// `scan` is the scan of an [`ExecScratch`].
     #[inline(always)]
-    unsafe fn start(scan: *mut Self, mm: Address, used: u32) {
+    unsafe fn start(scan: *mut Self, mm: Address) {
         // SAFETY: the caller vouches for `scan`; volatile to keep the values in the map.
         unsafe {
             core::ptr::write_volatile(
@@ -266,68 +310,101 @@ impl EnvScan {
                 kernel::read(mm, offset!(mm_env_start)),
             );
             core::ptr::write_volatile(&raw mut (*scan).end, kernel::read(mm, offset!(mm_env_end)));
-            core::ptr::write_volatile(&raw mut (*scan).used, used);
             core::ptr::write_volatile(&raw mut (*scan).env_len, 0);
             core::ptr::write_volatile(&raw mut (*scan).is_inside, 0);
-            core::ptr::write_volatile(&raw mut (*scan).flags, 0);
-            core::ptr::write_volatile(&raw mut (*scan).done, 0);
         }
     }
 
-    /// One string, or one piece of a long one: copied behind the text, and kept there if it is asked for. `true` at the
+    /// Is there nothing more to look at?
+    ///
+    /// # Safety
+    /// `scan` is the scan of an [`ExecScratch`].
+    #[inline(always)]
+    unsafe fn is_done(scan: *const Self) -> bool {
+        // SAFETY: the caller vouches for `scan`; volatile to read it from the map.
+        unsafe {
+            core::ptr::read_volatile(&raw const (*scan).address)
+                >= core::ptr::read_volatile(&raw const (*scan).end)
+        }
+    }
+
+    /// One string, or one piece of a long one: copied behind the text, and kept there if it is asked for; nothing behind the
     /// end.
+    ///
+    /// Without a branch: each would have the verifier follow what comes after it twice from every string on, and which of that it
+    /// sees to be the same depends on the kernel. So conditions are masks, all ones where they hold.
     ///
     /// # Safety
     /// `scan` and `text` are those of one [`ExecScratch`].
     #[inline(always)]
-    unsafe fn step(scan: *mut Self, text: *mut u8) -> bool {
+    unsafe fn step(scan: *mut Self, text: &Text) {
         // SAFETY: the caller vouches for both; volatile to keep the values in the map, and every offset is masked.
         unsafe {
             let address = core::ptr::read_volatile(&raw const (*scan).address);
-            if address >= core::ptr::read_volatile(&raw const (*scan).end) {
-                core::ptr::write_volatile(&raw mut (*scan).done, 1);
-                return true;
+            let is_there =
+                sign(address.wrapping_sub(core::ptr::read_volatile(&raw const (*scan).end)));
+            let there = is_there.wrapping_neg();
+            let to = text.end();
+            // The words that are compared may reach behind a short string. Both copies of them by the helper: `to` is at any
+            // address, and by hand they would be made byte by byte.
+            let mut start = core::mem::MaybeUninit::<[u64; 4]>::uninit();
+            let mut word = 0;
+            while word < 4 {
+                // Volatile, or a loop over bytes is called for it.
+                start.as_mut_ptr().cast::<u64>().add(word).write_volatile(0);
+                word += 1;
             }
-            let used = core::ptr::read_volatile(&raw const (*scan).used);
-            let at = black_box(used) as usize & (EXEC_TEXT_BYTES - 1);
-            let to = text.add(at);
-            // The words that are compared may reach behind a short string.
-            to.cast::<[u64; 4]>().write_unaligned([0; 4]);
-            let status =
-                bpf_probe_read_user_str(to.cast(), PATH_BYTES_MAX as u32 + 1, address as *const _);
-            if status <= 0 {
-                core::ptr::write_volatile(&raw mut (*scan).flags, EXEC_ENV_FAULT);
-                core::ptr::write_volatile(&raw mut (*scan).done, 1);
-                return true;
-            }
+            let start = start.as_mut_ptr();
+            bpf_probe_read_kernel(to.cast(), size_of::<[u64; 4]>() as u32, start.cast());
+            let most = is_there as u32 * (PATH_BYTES_MAX as u32 + 1);
+            let status = bpf_probe_read_user_str(to.cast(), most, address as *const _) as u64;
+            let unread = negative(status.wrapping_sub(1)) & there;
             // With its NUL, which also stands behind a piece that was cut.
-            let length = status as u32;
-            let is_piece = length == PATH_BYTES_MAX as u32 + 1;
+            let length = status & there & !unread;
+            // 1: it is as long as a piece can be.
+            let piece = length / (PATH_BYTES_MAX as u64 + 1) & 1;
             let was_inside = core::ptr::read_volatile(&raw const (*scan).is_inside);
-            core::ptr::write_volatile(&raw mut (*scan).is_inside, u32::from(is_piece));
-            let step = length - u32::from(is_piece);
-            core::ptr::write_volatile(&raw mut (*scan).address, address + u64::from(step));
-            if was_inside == 0 {
-                let start = to.cast::<[u64; 4]>().read_unaligned();
-                if settings::wants_variable(&start) {
-                    let env_len = core::ptr::read_volatile(&raw const (*scan).env_len);
-                    let flags = core::ptr::read_volatile(&raw const (*scan).flags);
-                    if env_len + length > ENV_BYTES_MAX as u32 {
-                        core::ptr::write_volatile(&raw mut (*scan).flags, flags | EXEC_ENV_CUT);
-                        core::ptr::write_volatile(&raw mut (*scan).done, 1);
-                        return true;
-                    }
-                    core::ptr::write_volatile(&raw mut (*scan).env_len, env_len + length);
-                    core::ptr::write_volatile(&raw mut (*scan).used, used + length);
-                    if is_piece {
-                        core::ptr::write_volatile(&raw mut (*scan).flags, flags | EXEC_ENV_CUT);
-                    }
-                }
-            }
-            false
+            core::ptr::write_volatile(&raw mut (*scan).is_inside, piece as u32);
+            bpf_probe_read_kernel(start.cast(), size_of::<[u64; 4]>() as u32, to.cast());
+            let wanted = settings::wanted_variable(&*start) & u64::from(was_inside ^ 1);
+            let wanted = wanted.wrapping_neg() & there & !unread;
+            let env_len = core::ptr::read_volatile(&raw const (*scan).env_len);
+            let too_long =
+                negative((ENV_BYTES_MAX as u64).wrapping_sub(u64::from(env_len) + length)) & wanted;
+            let kept = (length & wanted & !too_long) as u32;
+            core::ptr::write_volatile(&raw mut (*scan).env_len, env_len + kept);
+            text.grow(kept);
+            text.mark(
+                unread as u32 & EXEC_ENV_FAULT
+                    | too_long as u32 & EXEC_ENV_CUT
+                    | (wanted & piece) as u32 * EXEC_ENV_CUT,
+            );
+            // A number that is behind every address, and that no sum makes negative.
+            let stop = (unread | too_long) >> 2;
+            core::ptr::write_volatile(&raw mut (*scan).address, address + length - piece | stop);
         }
     }
 }
+
+/// All ones for a number that is negative when signed, else 0.
+#[inline(always)]
+fn negative(value: u64) -> u64 {
+    sign(value).wrapping_neg()
+}
+
+/// 1 for a number that is negative when signed, else 0. `black_box`, or the compiler makes branches of what is done with it.
+///
+/// Masks are not made by an arithmetic shift, and constants not cut out of them but multiplied: both ways have the verifier of
+/// new kernels take the values apart itself.
+#[inline(always)]
+fn sign(value: u64) -> u64 {
+    black_box(value >> 63)
+}
+
+const _: () = {
+    assert!(ENV_STRINGS % ENV_ROUND_STRINGS == 0);
+    assert!((PATH_BYTES_MAX + 1).is_power_of_two());
+};
 
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`
 #[raw_tracepoint(tracepoint = "sched_process_fork")]

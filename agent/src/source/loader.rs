@@ -20,7 +20,7 @@ use super::cgroup::RootCgroup;
 use super::devices::NODE_PREFIXES;
 use super::errors::SensorError;
 use super::offsets::FoundOffsets;
-use super::probes::PROBES;
+use super::probes::{OPEN_END_HOOK, PROBES};
 use super::sensor::SensorConfig;
 use super::status::HookStatus;
 
@@ -168,6 +168,8 @@ pub fn load(
         config.kinds.contains(&Kind::Open) || config.kinds.contains(&Kind::DeviceOpen);
     if !opens_possible {
         loader.map_max_entries("OPEN_PENDING", 1);
+    } else if !pairs_opens(config) {
+        loader.map_max_entries("OPEN_PENDING", FEW_PENDING);
     }
     if !config.kinds.contains(&Kind::Connect) {
         loader.map_max_entries("CONNECT_PENDING", 1);
@@ -208,6 +210,26 @@ pub fn load(
         uprobes,
         status,
     })
+}
+
+/// Room for opens between entry and end where the end alone is expected to do. Should it be refused all the same, this many
+/// can be under way at a time, and what finds no room is counted.
+const FEW_PENDING: u32 = 1024;
+
+/// Will entry and end of an open have to be put together?
+fn pairs_opens(config: &SensorConfig) -> bool {
+    // The first with `bpf_task_pt_regs`.
+    const END_ALONE: (u32, u32) = (5, 15);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map_while(|number| number.parse().ok());
+    let version = numbers.next().zip(numbers.next());
+    let is_disabled = config
+        .disabled_hooks
+        .iter()
+        .any(|hook| hook == OPEN_END_HOOK);
+    is_disabled
+        || cfg!(not(target_arch = "x86_64"))
+        || version.is_none_or(|version| version < END_ALONE)
 }
 
 /// Opens of files with these extensions are wanted.

@@ -145,6 +145,9 @@ const PICKLE_PROGRAMS: &[ProgramRow] = &[
     row("saker_audit_free_wide", Attach::Uprobe, REQUIRED),
 ];
 
+/// The hook of opens that needs no program at their entry.
+pub const OPEN_END_HOOK: &str = "syscalls/open* (end)";
+
 /// The table.
 pub const PROBES: &[Probe] = &[
     Probe {
@@ -263,7 +266,7 @@ pub const PROBES: &[Probe] = &[
         kind: Kind::Open,
         hooks: &[
             Hook {
-                name: "syscalls/open* (end)",
+                name: OPEN_END_HOOK,
                 programs: OPEN_END_PROGRAMS,
                 needs: "Linux 5.15, x86-64, tracefs, BTF",
                 fields: &[
