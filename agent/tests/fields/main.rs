@@ -1,5 +1,7 @@
 //! Every field that the table promises is supplied, with the value that a given event has.
 
+mod container;
+mod process;
 mod python;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
@@ -288,6 +290,16 @@ impl World {
         }
     }
 
+    /// All fields have these values; those that have not are shown together.
+    fn check_all(&self, body: Body<'_>, values: &[(&str, &str)]) {
+        let wrong: Vec<_> = values
+            .iter()
+            .map(|(field, expected)| (*field, self.show(body, field), *expected))
+            .filter(|(_, shown, expected)| shown != expected)
+            .collect();
+        assert!(wrong.is_empty(), "field, shown, expected: {wrong:#?}");
+    }
+
     /// The field as text, in the way that outputs show it.
     fn show(&self, body: Body<'_>, field: &str) -> String {
         let event = event(body);
@@ -383,88 +395,7 @@ fn values_are_what_the_event_says() {
     let check = |body: Body<'_>, field: &str, expected: &str| {
         assert_eq!(world.show(body, field), expected, "{field}");
     };
-    for (field, expected) in [
-        ("evt.type", "execve"),
-        ("evt.num", "12"),
-        ("evt.time.iso8601", "2023-11-14T22:15:00.000000000+0000"),
-        ("evt.res", "SUCCESS"),
-        ("proc.name", "python3"),
-        ("proc.exe", "py"),
-        ("proc.exepath", "/bin/python3"),
-        ("proc.cmdline", "python3 -c x"),
-        ("proc.args", "-c x"),
-        ("proc.exeline", "py -c x"),
-        ("proc.cmdnargs", "2"),
-        ("proc.cmdlenargs", "3"),
-        ("proc.cwd", "/srv/"),
-        ("proc.pname", "bash"),
-        ("proc.pcmdline", "bash"),
-        ("proc.aname[2]", "init"),
-        ("proc.aname[0]", "python3"),
-        ("proc.aname[3]", "<NA>"),
-        ("proc.apid[1]", "20"),
-        ("proc.ppid", "20"),
-        ("proc.pvpid", "4"),
-        ("proc.aargs[0]", "-c x"),
-        ("proc.args.truncated", "false"),
-        ("proc.env", "LD_PRELOAD=/python3.so WHO=python3"),
-        ("proc.env[LD_PRELOAD]", "/python3.so"),
-        ("proc.env[LD_PRE]", "<NA>"),
-        ("proc.env.truncated", "false"),
-        ("proc.aenv[1]", "LD_PRELOAD=/bash.so WHO=bash"),
-        ("proc.aenv[WHO]", "bash"),
-        ("proc.loginshellid", "20"),
-        ("proc.exec_history", "(/bin/python3)"),
-        ("proc.sid", "20"),
-        ("proc.sname", "bash"),
-        ("proc.sid.exe", "-bash"),
-        ("proc.sid.exepath", "/bin/bash"),
-        ("proc.is_sid_leader", "false"),
-        ("proc.pgid", "30"),
-        ("proc.pgid.name", "python3"),
-        ("proc.vpgid", "4"),
-        ("proc.vpgid.exe", "py"),
-        ("proc.vpgid.exepath", "/bin/python3"),
-        ("proc.is_pgid_leader", "true"),
-        ("proc.is_vpgid_leader", "true"),
-        ("proc.is_exe_writable", "true"),
-        ("proc.is_exe_upper_layer", "true"),
-        ("proc.is_exe_lower_layer", "false"),
-        ("proc.exe_ino", "77"),
-        ("proc.fdopencount", "3"),
-        ("proc.fdlimit", "1024"),
-        ("proc.stdin.name", "/dev/null"),
-        ("proc.stdin.type", "file"),
-        ("proc.stdout.type", "pipe"),
-        ("proc.vmsize", "2000"),
-        ("proc.nthreads", "3"),
-        ("proc.nchilds", "2"),
-        ("thread.vmrss.b", "1024000"),
-        ("thread.pfminor", "55"),
-        ("thread.pfmajor", "66"),
-        ("thread.cap_permitted", "CAP_CHOWN CAP_SYS_ADMIN"),
-        ("thread.cap_effective", "CAP_CHOWN"),
-        ("thread.cap_inheritable", ""),
-        ("thread.cgroups", "cpu=/a cpuacct=/a unified=/b c"),
-        ("thread.cgroup[cpuacct]", "/a"),
-        ("thread.totexectime", "123456"),
-        ("thread.vtid", "<NA>"),
-        ("group.gid", "8"),
-        ("user.homedir", "/srv/ann"),
-        ("user.shell", "/bin/zsh"),
-        ("user.loginuid", "7"),
-        ("proc.vpid", "4"),
-        ("thread.tid", "31"),
-        ("thread.ismain", "false"),
-        ("user.uid", "7"),
-        ("user.name", "ann"),
-        ("user.loginname", "ann"),
-        ("group.name", "ml"),
-        ("container.id", "0123456789ab"),
-        ("evt.arg.filename", "python3"),
-    ] {
-        check(exec(), field, expected);
-    }
+    world.check_all(exec(), process::VALUES);
     check(
         open(b"/etc/passwd", libc::O_RDONLY, 3),
         "fd.name",
@@ -529,6 +460,16 @@ fn values_are_what_the_event_says() {
 }
 
 #[test]
+fn a_processs_first_thread_has_the_id_that_its_process_has_inside() {
+    let world = World::new();
+    let mut event = event(exec());
+    event.tid = event.tgid;
+    let view = world.view(&event);
+    let shown = view.field(Field::ThreadVtid, FieldArgRef::None);
+    assert_eq!(shown, Some(Value::Int(4)));
+}
+
+#[test]
 fn the_lineage_is_the_processes_own_key_and_its_ancestors() {
     let world = World::new();
     let event = event(exec());
@@ -555,58 +496,39 @@ fn the_lineage_is_the_processes_own_key_and_its_ancestors() {
 #[test]
 fn a_container_has_the_values_that_its_runtime_gave() {
     let world = World::new();
-    let check = |field: &str, expected: &str| {
-        assert_eq!(world.show(device(), field), expected, "{field}");
+    world.check_all(device(), container::VALUES);
+}
+
+#[test]
+fn every_field_of_processes_and_containers_has_an_expected_value() {
+    // The longest name that the text starts with: what follows is an argument.
+    let name = |text: &str| {
+        FIELDS
+            .iter()
+            .map(|field| field.name)
+            .filter(|name| {
+                text.strip_prefix(name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '.']))
+            })
+            .max_by_key(|name| name.len())
     };
-    check("container.id", "0123456789ab");
-    check("container.full_id", CONTAINER);
-    check("container.name", "main");
-    check("container.type", "containerd");
-    check(
-        "container.image",
-        "registry.internal:5000/ml/trainer:v1@sha256:12",
-    );
-    check(
-        "container.image.repository",
-        "registry.internal:5000/ml/trainer",
-    );
-    check("container.image.tag", "v1");
-    check("container.image.digest", "sha256:12");
-    check("container.image.id", "34");
-    check("container.privileged", "true");
-    check("container.user", "7:8");
-    check("container.host_network", "true");
-    check("container.host_pid", "false");
-    check("container.ip", "10.0.0.7");
-    check("container.label.role", "worker");
-    check("container.label[role]", "worker");
-    check("container.labels", "app:train, role:worker");
-    check(
-        "container.mounts",
-        "/a:/b:z:true:private,/etc:/host/etc:z:false:private",
-    );
-    check("container.mount[0]", "/a:/b:z:true:private");
-    check("container.mount[/e*]", "/etc:/host/etc:z:false:private");
-    check("container.mount[7]", "<NA>");
-    check("container.mount.source[/host/*]", "/etc");
-    check("container.mount.source[1]", "/etc");
-    check("container.mount.dest[/etc]", "/host/etc");
-    check("container.mount.rdwr[/etc]", "false");
-    check("container.mount.mode[/a]", "z");
-    check("container.mount.propagation[/a]", "private");
-    check("container.mount.dest[/host/etc]", "<NA>");
-    check("container.incomplete", "false");
-    check("container.duration", "40000000000");
-    check("k8s.pod.name", "trainer-0");
-    check("k8s.ns.name", "ml");
-    check("k8s.pod.uid", "uid-1");
-    check("k8s.pod.id", "uid-1");
-    check("k8s.pod.label.tier", "gpu");
-    check("k8s.pod.labels", "app:train, tier:gpu");
-    check("k8s.pod.annotation.app", "note");
-    check("k8s.pod.sandbox_id", "f123456789ab");
-    check("k8s.pod.ip", "10.0.0.7");
-    check("container.label.absent", "<NA>");
+    let shown: BTreeSet<&str> = process::VALUES
+        .iter()
+        .chain(container::VALUES)
+        .filter(|(_, value)| *value != "<NA>")
+        .filter_map(|(field, _)| name(field))
+        // These have tests of their own.
+        .chain(["proc.lineage", "thread.vtid"])
+        .collect();
+    let families = ["proc.", "thread.", "user.", "group.", "container.", "k8s."];
+    let missing: Vec<_> = FIELDS
+        .iter()
+        .filter(|field| matches!(field.supply, Supply::Live(_)))
+        .filter(|field| families.iter().any(|family| field.name.starts_with(family)))
+        .map(|field| field.name)
+        .filter(|name| !shown.contains(name))
+        .collect();
+    assert!(missing.is_empty(), "without a value here: {missing:?}");
 }
 
 #[test]
