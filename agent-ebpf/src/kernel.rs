@@ -217,7 +217,7 @@ pub fn ids(task: Address) -> Ids {
             session_leader: 0,
             pgid: 0,
             ns_pgid: 0,
-            pid_ns_start_ns: 0,
+            pid_ns_start_ns: wire::process::START_UNKNOWN,
         };
     }
     let pid: Address = read(task, offset!(task_thread_pid));
@@ -243,7 +243,11 @@ pub fn ids(task: Address) -> Ids {
     Ids {
         pgid: read(group, offset!(pid_numbers) + offset!(upid_nr)),
         ns_pgid,
-        pid_ns_start_ns: read(first, offset!(task_start)),
+        pid_ns_start_ns: if first == 0 {
+            wire::process::START_UNKNOWN
+        } else {
+            read(first, offset!(task_start))
+        },
         ns_tgid: read(own, offset!(upid_nr)),
         pid_ns: read(namespace, offset!(pid_ns_inum)),
         session_leader: read(session, offset!(pid_numbers) + offset!(upid_nr)),

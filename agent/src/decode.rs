@@ -197,7 +197,8 @@ fn exec(record: &[u8]) -> Result<Exec<'_>, DecodeError> {
         ns_tgid: known(exec.ns_tgid),
         mount_ns: known(exec.mount_ns),
         pid_ns: known(exec.pid_ns),
-        pid_ns_start_ns: moment(exec.pid_ns_start_ns),
+        pid_ns_start_ns: (exec.pid_ns_start_ns != process::START_UNKNOWN)
+            .then_some(exec.pid_ns_start_ns),
         old_tid: exec.old_tid,
         pgid: known(exec.pgid),
         ns_pgid: known(exec.ns_pgid),

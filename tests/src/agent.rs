@@ -11,6 +11,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::Endpoint;
+
 /// Long enough for an emulated guest on a loaded machine of two cores; a test that waits this long has failed.
 pub const DEADLINE: Duration = Duration::from_secs(240);
 
@@ -96,6 +98,18 @@ impl Agent {
             alerts: Vec::new(),
             log: Vec::new(),
             _config: config,
+        }
+    }
+
+    /// Where it serves metrics and health, from the log line that says so.
+    pub fn endpoint(&mut self) -> Endpoint {
+        let line = self.await_log("http://");
+        let (_, rest) = line.split_once("http://").expect("it was awaited");
+        let end = rest
+            .find(|c: char| c == '/' || c.is_whitespace())
+            .expect("the address ends");
+        Endpoint {
+            address: rest[..end].to_owned(),
         }
     }
 

@@ -85,6 +85,22 @@ impl Containerd {
         Some(Self::start(Path::new("/usr/bin/containerd"), snapshotter))
     }
 
+    /// A containerd that streams what happens to containers (1.7 and newer), or `None` after recording a skip where
+    /// `cargo xtask test` has fetched none.
+    pub fn start_newer_or_skip() -> Option<Self> {
+        if !crate::root_or_skip() {
+            return None;
+        }
+        let program = std::env::var_os("SAKER_NEWER_CONTAINERD")
+            .map(|folder| PathBuf::from(folder).join("containerd"))
+            .filter(|program| program.exists());
+        let Some(program) = program else {
+            skip("no containerd that streams events: cargo xtask test fetches one");
+            return None;
+        };
+        Some(Self::start(&program, "native"))
+    }
+
     /// Starts this containerd and waits until CRI answers; imports the pause image.
     pub fn start(program: &Path, snapshotter: &str) -> Self {
         let folder = tempfile::Builder::new()
@@ -376,7 +392,12 @@ fn spawn(program: &Path, folder: &Path) -> Child {
         .create(true)
         .open(folder.join("log"))
         .expect("a log file");
+    // Its shim stands beside it.
+    let mut path = program.parent().expect("a folder").as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
     Command::new(program)
+        .env("PATH", path)
         .arg("--config")
         .arg(folder.join("config.toml"))
         .stdin(Stdio::null())

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod cgroup;
 pub mod containerd;
 pub mod docker;
+pub mod endpoint;
 pub mod image;
 pub mod python;
 pub mod scenario;
@@ -19,6 +20,7 @@ use std::{
 pub use agent::Agent;
 pub use cgroup::Cgroup;
 pub use containerd::Containerd;
+pub use endpoint::{Endpoint, until};
 pub use skip::{needs_root, root_or_skip, shared, skip};
 
 /// The repository root.

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{Cgroup, bin_dir, image::output, repository, skip};
+use crate::{Cgroup, image::output, repository, skip};
 
 /// A script of `tests/python`.
 pub fn script(name: &str) -> PathBuf {
@@ -15,10 +15,14 @@ pub fn script(name: &str) -> PathBuf {
 
 /// The Python of the virtual environment that `cargo xtask setup` made, or `None` after recording a skip.
 pub fn libraries() -> Option<PathBuf> {
-    let folder = env::var_os("SAKER_PYTHON_LIBRARIES").map_or_else(
-        || bin_dir().with_file_name("python-libraries"),
-        PathBuf::from,
-    );
+    let cache = || {
+        env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
+            .unwrap_or_default()
+            .join("saker/python-libraries")
+    };
+    let folder = env::var_os("SAKER_PYTHON_LIBRARIES").map_or_else(cache, PathBuf::from);
     let python = folder.join("bin/python3");
     if python.exists() {
         return Some(python);

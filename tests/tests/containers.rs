@@ -3,6 +3,7 @@
 use saker_tests::{
     Agent, Containerd,
     containerd::{Pod, Wanted},
+    until,
 };
 use serde_json::Value;
 
@@ -164,6 +165,42 @@ fn an_alert_names_container_image_and_pod() {
             .is_some_and(|at| at > 1_700_000_000_000_000_000),
         "{fields}"
     );
+}
+
+/// A container that nothing has happened in yet is known from the runtime's own notice of its making: nobody asked for it, and the
+/// list of all containers comes once a day.
+#[test]
+fn a_runtime_that_tells_of_new_containers_is_listened_to() {
+    let Some(containerd) = Containerd::start_newer_or_skip() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let digest = containerd.import(IMAGE, &["/bin/sh"]);
+    let mut agent = agent(
+        &containerd,
+        folder.path(),
+        ", hold_ms: 10000, poll_s: 86400",
+    );
+    let endpoint = agent.endpoint();
+    let known = || endpoint.metric("saker_container_metadata", "");
+    // The first list of all containers is through when it answers; from then on notices alone can tell.
+    until("the runtime answers", || {
+        endpoint.metric("saker_runtime_state", "state=\"answering\"") == Some(1.0)
+    });
+    let pod = containerd.pod("listener", LABELS, NOTES);
+    let before = known().unwrap_or(0.0);
+    let wanted = Wanted {
+        name: "main",
+        image: IMAGE,
+        command: &["/bin/true", "marked-told"],
+        ..Wanted::default()
+    };
+    let id = containerd.create(&pod, &wanted);
+    until("the new container is known", || {
+        known().is_some_and(|now| now > before)
+    });
+    containerd.start_container(&id);
+    check(&marked(&mut agent, "told"), &pod, &id, IMAGE, &digest);
 }
 
 /// What runtimes answered while a capture was made is in it, and so are the users that containers know.

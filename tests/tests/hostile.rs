@@ -76,13 +76,7 @@ fn idle_connections_do_not_take_the_agents_descriptors() {
         return;
     }
     let mut agent = Agent::start(&[]);
-    let line = agent.await_log("http://");
-    let address = line
-        .split("http://")
-        .nth(1)
-        .and_then(|rest| rest.split('/').next())
-        .expect("an address")
-        .to_owned();
+    let address = agent.endpoint().address;
     let pid = agent.pid();
     let descriptors = || {
         fs::read_dir(format!("/proc/{pid}/fd"))

@@ -1,40 +1,8 @@
 //! Starting, stopping, and the numbers in between.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    process::Command,
-};
+use std::process::Command;
 
 use saker_tests::{Agent, program, root_or_skip, scenario::run};
-
-/// `GET path` of the agent's endpoint.
-fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("the endpoint answers");
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: saker\r\nConnection: close\r\n\r\n"
-    )
-    .expect("the request is sent");
-    let mut text = String::new();
-    stream
-        .read_to_string(&mut text)
-        .expect("the answer is text");
-    text
-}
-
-/// The address in the log line that announces the endpoint.
-fn endpoint(agent: &mut Agent) -> String {
-    let line = agent.await_log("http://");
-    let rest = line
-        .split("http://")
-        .nth(1)
-        .expect("the line has an address");
-    rest.split(|c: char| c == '/' || c.is_whitespace())
-        .next()
-        .expect("the address ends")
-        .to_owned()
-}
 
 #[test]
 fn metrics_and_health_are_served() {
@@ -42,11 +10,11 @@ fn metrics_and_health_are_served() {
         return;
     }
     let mut agent = Agent::start(&[]);
-    let address = endpoint(&mut agent);
-    assert!(get(&address, "/healthz").starts_with("HTTP/1.1 200"));
-    assert!(get(&address, "/readyz").starts_with("HTTP/1.1 200"));
-    assert!(get(&address, "/nothing").starts_with("HTTP/1.1 404"));
-    let metrics = get(&address, "/metrics");
+    let endpoint = agent.endpoint();
+    assert!(endpoint.get("/healthz").starts_with("HTTP/1.1 200"));
+    assert!(endpoint.get("/readyz").starts_with("HTTP/1.1 200"));
+    assert!(endpoint.get("/nothing").starts_with("HTTP/1.1 404"));
+    let metrics = endpoint.get("/metrics");
     assert!(
         metrics.contains("application/openmetrics-text"),
         "{metrics}"

@@ -156,11 +156,22 @@ fn debian_packages() -> Result<()> {
     apt(&[&["install", "-qy", "--no-install-recommends"], &names[..]].concat())
 }
 
-/// A virtual environment with the libraries that models are saved with, for the tests of model files. They are large, so what is
-/// there in the wanted versions stays; without them those tests skip themselves.
+/// Where [`python_libraries`] puts them.
+pub fn python_folder() -> Result<PathBuf> {
+    Ok(process::cache_dir()?.join("python-libraries"))
+}
+
+/// A virtual environment with the libraries that models are saved with, for the tests of model files. They are large, so they lie in
+/// the user's cache, and what is there in the wanted versions stays; without them those tests skip themselves.
 fn python_libraries() -> Result<()> {
     let wanted = process::root().join("tests/python/requirements.txt");
-    let folder = process::target_dir()?.join("python-libraries");
+    let folder = python_folder()?;
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    // Two checkouts share it.
+    let lock = fs::File::create(folder.with_extension("lock"))?;
+    lock.lock()?;
     let installed = folder.join("installed");
     let text = fs::read_to_string(&wanted)?;
     if fs::read_to_string(&installed).is_ok_and(|found| found == text) {

@@ -41,7 +41,16 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     tests
         .env("SAKER_SKIPS", &skips)
         .env("SAKER_NEEDS_ROOT", &needing_root)
-        .env("SAKER_BIN_DIR", target.join("debug"));
+        .env("SAKER_BIN_DIR", target.join("debug"))
+        .env("SAKER_PYTHON_LIBRARIES", setup::python_folder()?);
+    match vm::newer_containerd() {
+        Ok(folder) => {
+            tests.env("SAKER_NEWER_CONTAINERD", folder);
+        }
+        Err(why) => {
+            println!("test: no newer containerd ({why:#}): the test of its events skips itself")
+        }
+    }
     let outcome = run(&mut tests);
     // The whole matrix or nothing: a filter is for the tests of one machine.
     let matrix = match filter {

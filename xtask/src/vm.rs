@@ -13,7 +13,6 @@ mod userland;
 
 use std::{
     collections::BTreeMap,
-    env,
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
@@ -28,13 +27,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use self::{
-    apt::Debian,
+    apt::{Apt, Debian, unpack},
     kernels::{Kernel, LINUX_5_10, LINUX_6_1, LINUX_6_12, LINUX_7_2},
     kit::{Kit, MATRIX, SYSTEMD},
     qemu::Guest,
     report::{Report, parse, problems, table},
 };
-use crate::process::target_dir;
+use crate::process::{cache_dir, target_dir};
 
 /// A guest that is not through by then hangs. Ten times what one takes on two cores.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -79,6 +78,33 @@ pub fn as_test(skips: &Path) -> Result<()> {
         writeln!(file, "{line}")?;
     }
     Ok(())
+}
+
+/// The suite whose containerd streams what happens to containers; this machine's does not.
+const NEWER_CONTAINERD: &str = "trixie";
+
+/// A newer containerd than this machine's, from the cache or fetched: the folder with its programs.
+pub fn newer_containerd() -> Result<PathBuf> {
+    let debian = Debian::of_this_machine()?;
+    let folder = cache_dir()?.join("containerd");
+    let programs = folder.join("usr/bin");
+    fs::create_dir_all(&folder)?;
+    let lock = File::create(folder.with_extension("lock"))?;
+    lock.lock()?;
+    let stamp = folder.join("complete");
+    if stamp.exists() {
+        return Ok(programs);
+    }
+    println!(
+        "setup: fetching containerd of {NEWER_CONTAINERD} into {}",
+        folder.display()
+    );
+    let apt = Apt::update(&debian, &[NEWER_CONTAINERD], &folder.join("apt"))?;
+    unpack(&apt.download("containerd")?, &folder)?;
+    fs::remove_dir_all(folder.join("apt"))?;
+    // Last: a fetch that was cut short is begun again.
+    fs::write(&stamp, NEWER_CONTAINERD)?;
+    Ok(programs)
 }
 
 /// A guest: a kernel, and what runs on it.
@@ -135,11 +161,7 @@ struct Place {
 impl Place {
     fn find() -> Result<Self> {
         let debian = Debian::of_this_machine()?;
-        let cache = env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
-            .context("neither XDG_CACHE_HOME nor HOME is set")?
-            .join("saker/vm");
+        let cache = cache_dir()?.join("vm");
         fs::create_dir_all(&cache)?;
         let lock = File::create(cache.join("lock"))?;
         lock.lock()?;

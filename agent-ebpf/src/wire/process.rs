@@ -26,7 +26,8 @@ pub struct Exec {
     pub cap_effective: u64,
     /// Inheritable capabilities.
     pub cap_inheritable: u64,
-    /// Start of the first process of the pid namespace, nanoseconds of `CLOCK_BOOTTIME`; 0 when unknown.
+    /// Start of the first process of the pid namespace, nanoseconds of `CLOCK_BOOTTIME`; 0 for the machine's own, whose first
+    /// process starts before the clock does; [`START_UNKNOWN`].
     pub pid_ns_start_ns: u64,
     /// Device of the executable's file system, as the kernel numbers it inside (major << 20 | minor).
     pub device: u32,
@@ -74,6 +75,9 @@ pub struct Exec {
     /// namespace's.
     pub ns_pgid: u32,
 }
+
+/// A moment that the kernel did not tell.
+pub const START_UNKNOWN: u64 = u64::MAX;
 
 /// A number that is not set: audit's own value for "no login".
 pub const UNSET: u32 = u32::MAX;

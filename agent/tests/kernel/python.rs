@@ -171,7 +171,10 @@ fn every_interpreter_shows_what_it_unpickles() {
             let version = pythons
                 .interpreters()
                 .version_of("/proc".as_ref(), pid)
-                .expect("a version");
+                .unwrap_or_else(|| {
+                    let counts = pythons.interpreters();
+                    panic!("no version of {}: {:?}", python.display(), counts.counts())
+                });
             assert_eq!((version.minor, version.free_threaded), (minor, false));
             let mut seen = resolved(&mut sensor, &mut child, &globals);
             // Whatever the interpreter itself unpickles at its start is not the test's.
