@@ -48,7 +48,7 @@ pub fn test(filter: Option<&str>) -> Result<()> {
             tests.env("SAKER_NEWER_CONTAINERD", folder);
         }
         Err(why) => {
-            println!("test: no newer containerd ({why:#}): the test of its events skips itself")
+            println!("test: no newer containerd ({why:#}): the test of its events skips itself");
         }
     }
     let outcome = run(&mut tests);
