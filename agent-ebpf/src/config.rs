@@ -65,8 +65,9 @@ pub struct Settings {
     pub open_filter: u32,
     /// Entries of `env` in use; 0 leaves environments alone.
     pub env_len: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// A bit for the number of each kind that is wanted, and not left to another hook. Read only by programs that serve several
+    /// kinds.
+    pub kinds: u32,
     /// Drawn at random by the loader: no process can know which names the programs take for the same.
     pub seeds: [u64; 2],
     /// Paths to report.
@@ -169,7 +170,7 @@ impl Settings {
         prefixes_len: 0,
         open_filter: 0,
         env_len: 0,
-        reserved: 0,
+        kinds: 0,
         seeds: [0; 2],
         prefixes: [OpenPrefix {
             mask: [0; PREFIX_WORDS],

@@ -2,6 +2,11 @@
 
 mod connect;
 mod device;
+mod dns;
 mod file;
+mod packet;
 mod process;
 mod python;
+mod sendto;
+mod sockets;
+mod tls;

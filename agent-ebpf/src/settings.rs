@@ -10,6 +10,7 @@ use saker_ebpf::config::{
     ABSENT, DEVICE_RANGES_MAX, ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED,
     OPEN_PREFIXES_MAX, Offsets, OpenPrefix, Settings,
 };
+use saker_ebpf::wire::Kind;
 
 use crate::maps::DEVICES;
 
@@ -51,6 +52,14 @@ pub fn is_own(tgid: u32) -> bool {
     // SAFETY: a `repr(transparent)` global, initialised and never written after load.
     let own = unsafe { core::ptr::read_volatile(&raw const (*settings()).own_tgid) };
     own != 0 && own == tgid
+}
+
+/// Are events of this kind wanted?
+#[inline(always)]
+pub fn wants(kind: Kind) -> bool {
+    // SAFETY: as above.
+    let kinds = unsafe { core::ptr::read_volatile(&raw const (*settings()).kinds) };
+    kinds & 1 << kind as u32 != 0
 }
 
 /// The loader's random numbers.

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod counters;
 pub mod device;
 pub mod file;
+pub mod packet;
 pub mod process;
 pub mod python;
 
@@ -18,11 +19,12 @@ pub use connect::Connect;
 pub use counters::{COUNTER_SLOTS, Counters};
 pub use device::DeviceOpen;
 pub use file::Open;
+pub use packet::Packet;
 pub use process::{Exec, Exit, Fork};
 pub use python::Pickle;
 
 /// Raised with every change to a record's layout or meaning.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Kernel `TASK_COMM_LEN`, including the terminating NUL.
 pub const COMM_BYTES: usize = 16;
@@ -57,11 +59,17 @@ pub enum Kind {
     Connect = 6,
     /// An unpickler resolves a global: [`Pickle`].
     Pickle = 7,
+    /// A datagram was sent to an address that its socket had not sent to before: [`Connect`].
+    Sendto = 8,
+    /// An answer to a DNS query came: [`Packet`].
+    Dns = 9,
+    /// A TLS connection begins: [`Packet`].
+    Tls = 10,
 }
 
 impl Kind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -69,6 +77,9 @@ impl Kind {
         Self::DeviceOpen,
         Self::Connect,
         Self::Pickle,
+        Self::Sendto,
+        Self::Dns,
+        Self::Tls,
     ];
 
     /// The kind with this number on the wire; `None` for a number that this version does not know.
@@ -81,6 +92,9 @@ impl Kind {
             5 => Self::DeviceOpen,
             6 => Self::Connect,
             7 => Self::Pickle,
+            8 => Self::Sendto,
+            9 => Self::Dns,
+            10 => Self::Tls,
             _ => return None,
         })
     }
@@ -95,6 +109,9 @@ impl Kind {
             Self::DeviceOpen => "device_open",
             Self::Connect => "connect",
             Self::Pickle => "pickle",
+            Self::Sendto => "sendto",
+            Self::Dns => "dns",
+            Self::Tls => "tls",
         }
     }
 
@@ -106,8 +123,9 @@ impl Kind {
             Self::Exit => size_of::<Exit>(),
             Self::Open => size_of::<Open>(),
             Self::DeviceOpen => size_of::<DeviceOpen>(),
-            Self::Connect => size_of::<Connect>(),
+            Self::Connect | Self::Sendto => size_of::<Connect>(),
             Self::Pickle => size_of::<Pickle>(),
+            Self::Dns | Self::Tls => size_of::<Packet>(),
         }
     }
 }
@@ -171,8 +189,6 @@ pub struct Table {
     pub offsets_bytes: u32,
     /// Sum over names and order of [`crate::config::FIELDS`], so that two fields cannot trade places.
     pub offsets_digest: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 /// "SAKERWIR", to tell a table from whatever else a damaged object holds in its place.
@@ -202,7 +218,6 @@ pub const TABLE: Table = {
         settings_bytes: size_of::<crate::config::Settings>() as u32,
         offsets_bytes: size_of::<crate::config::Offsets>() as u32,
         offsets_digest: crate::config::fields_digest(),
-        reserved: 0,
     }
 };
 
@@ -264,13 +279,17 @@ layout! {
         header @ 0, module_len @ 80, name_len @ 84, module_form @ 88, name_form @ 92, flags @ 96, reserved @ 100,
         module @ 104, name @ 360,
     }
+    Packet: 144 {
+        header @ 0, connection @ 80, local @ 88, remote @ 104, family @ 120, protocol @ 122, local_port @ 124,
+        remote_port @ 126, offset @ 128, data_len @ 132, flags @ 136, reserved @ 140,
+    }
     Counters: 56 {
         passed @ 0, filtered @ 8, submitted @ 16, lost_ring_full @ 24, lost_too_big @ 32, lost_map_full @ 40,
         lost_read_fault @ 48,
     }
-    Table: 64 {
-        magic @ 0, version @ 8, header_bytes @ 12, kind_bytes @ 16, counters_bytes @ 44, settings_bytes @ 48,
-        offsets_bytes @ 52, offsets_digest @ 56, reserved @ 60,
+    Table: 72 {
+        magic @ 0, version @ 8, header_bytes @ 12, kind_bytes @ 16, counters_bytes @ 56, settings_bytes @ 60,
+        offsets_bytes @ 64, offsets_digest @ 68,
     }
 }
 

@@ -3,14 +3,14 @@
 //! It only reads and borrows: no allocation, no copy of text.
 
 use std::mem::{offset_of, size_of};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use saker_ebpf::wire::{self, Header, Kind, Plain, connect, device, file, process, python};
+use saker_ebpf::wire::{self, Header, Kind, Plain, connect, device, file, packet, process, python};
 use thiserror::Error;
 
 use crate::event::{
     Argv, Body, Connect, DeviceOpen, DeviceType, Env, Event, ExeFile, Exec, Exit, Fork, Open,
-    OpenSyscall, Pickle, PyForm, PyText, Text,
+    OpenSyscall, Packet, Pickle, PyForm, PyText, Text,
 };
 
 /// Why a record is none.
@@ -129,6 +129,9 @@ pub fn decode(record: &[u8]) -> Result<Event<'_>, DecodeError> {
         Kind::DeviceOpen => Body::DeviceOpen(device_open(record)?),
         Kind::Pickle => Body::Pickle(pickle(record)?),
         Kind::Connect => Body::Connect(connection(record)?),
+        Kind::Sendto => Body::Sendto(connection(record)?),
+        Kind::Dns => Body::Dns(payload(record)?),
+        Kind::Tls => Body::Tls(payload(record)?),
     };
     Ok(Event {
         ts_ns: header.ktime_ns,
@@ -346,22 +349,7 @@ fn device_open(record: &[u8]) -> Result<DeviceOpen, DecodeError> {
 
 fn connection(record: &[u8]) -> Result<Connect, DecodeError> {
     let connect: wire::Connect = whole(record)?;
-    let addr = match connect.family {
-        connect::FAMILY_INET => {
-            let [a, b, c, d, ..] = connect.address;
-            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-        }
-        connect::FAMILY_INET6 => {
-            let v6 = Ipv6Addr::from(connect.address);
-            v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
-        }
-        found => {
-            return Err(DecodeError::Value {
-                field: "connect.family",
-                found: u32::from(found),
-            });
-        }
-    };
+    let addr = address(connect.family, connect.address)?;
     let known = |number: u16| (number != 0).then_some(number);
     Ok(Connect {
         addr,
@@ -371,6 +359,70 @@ fn connection(record: &[u8]) -> Result<Connect, DecodeError> {
         socket_type: known(connect.socket_type),
         res: connect.res,
     })
+}
+
+fn payload(record: &[u8]) -> Result<Packet<'_>, DecodeError> {
+    let packet: wire::Packet = fixed(record)?;
+    let end = size_of::<wire::Packet>() as u64 + u64::from(packet.data_len);
+    // The room behind the payload is part of the record.
+    let Some(data) = usize::try_from(end)
+        .ok()
+        .and_then(|end| record.get(size_of::<wire::Packet>()..end))
+    else {
+        return Err(DecodeError::Length {
+            found: record.len(),
+            expected: end,
+        });
+    };
+    let end = |bytes, port| Ok(SocketAddr::new(address(packet.family, bytes)?, port));
+    Ok(Packet {
+        connection: packet.connection,
+        local: end(packet.local, packet.local_port)?,
+        remote: end(packet.remote, packet.remote_port)?,
+        protocol: packet.protocol,
+        offset: packet.offset,
+        data: Text {
+            bytes: data,
+            cut: packet.flags & packet::PACKET_CUT != 0,
+        },
+    })
+}
+
+/// The record of a packet with another payload, which starts its connection. `None` where `record` is no such record.
+pub fn with_payload(record: &[u8], data: &[u8]) -> Option<Vec<u8>> {
+    let fixed_bytes = size_of::<wire::Packet>();
+    let mut whole = Vec::with_capacity(fixed_bytes + data.len());
+    whole.extend_from_slice(record.get(..fixed_bytes)?);
+    whole.extend_from_slice(data);
+    let size = u32::try_from(whole.len()).ok()?;
+    let data_len = u32::try_from(data.len()).ok()?;
+    for (at, value) in [
+        (offset_of!(Header, size), size),
+        (offset_of!(wire::Packet, offset), 0),
+        (offset_of!(wire::Packet, data_len), data_len),
+        (offset_of!(wire::Packet, flags), 0),
+    ] {
+        whole[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    Some(whole)
+}
+
+/// An address; of one that maps IPv4 into IPv6 the IPv4 one.
+fn address(family: u16, bytes: [u8; 16]) -> Result<IpAddr, DecodeError> {
+    match family {
+        connect::FAMILY_INET => {
+            let [a, b, c, d, ..] = bytes;
+            Ok(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+        }
+        connect::FAMILY_INET6 => {
+            let v6 = Ipv6Addr::from(bytes);
+            Ok(v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4))
+        }
+        found => Err(DecodeError::Value {
+            field: "connect.family",
+            found: u32::from(found),
+        }),
+    }
 }
 
 /// The fixed part at the start of a record.

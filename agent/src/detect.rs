@@ -103,7 +103,24 @@ impl Detect {
     /// What the active rules ask of the kernel side. Starts, forks and ends of processes are always wanted: without them nobody
     /// would know who did what.
     pub fn wanted(&self) -> Wanted {
-        wanted(&self.detector.engine().kernel_filter())
+        let mut wanted = wanted(&self.detector.engine().kernel_filter());
+        if self.asks_for_names() {
+            wanted.kinds.insert(Kind::Dns);
+        }
+        wanted
+    }
+
+    /// Does a rule ask for names of addresses? They come from DNS answers, which no rule need ask for itself.
+    fn asks_for_names(&self) -> bool {
+        let engine = self.detector.engine();
+        let conditions = TYPES.iter().flat_map(|kind| engine.fields_used(kind));
+        let outputs = self.rules.iter().flat_map(|rule| rule.output.fields());
+        conditions.chain(outputs.cloned()).any(|field| {
+            matches!(
+                field.field,
+                Field::FdCipName | Field::FdSipName | Field::FdLipName | Field::FdRipName
+            )
+        })
     }
 
     /// Environment variables to record of processes: those of the configuration, and those that rules name.

@@ -2,7 +2,7 @@
 //!
 //! Ids are those of the initial namespaces; `tgid` becomes `proc.pid` in `fields`, nowhere before.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use saker_ebpf::wire::Kind;
 
@@ -39,7 +39,7 @@ pub struct Event<'a> {
 }
 
 /// Every `evt.type` that the agent raises, in the order of [`Event::type_index`].
-pub static TYPES: [&str; 11] = [
+pub static TYPES: [&str; 14] = [
     "execve",
     "clone",
     "procexit",
@@ -50,6 +50,9 @@ pub static TYPES: [&str; 11] = [
     "device_open",
     "connect",
     "pickle",
+    "sendto",
+    "dns",
+    "tls",
     "lost",
 ];
 
@@ -83,6 +86,9 @@ impl<'a> Event<'a> {
             Body::DeviceOpen(_) => Kind::DeviceOpen,
             Body::Connect(_) => Kind::Connect,
             Body::Pickle(_) => Kind::Pickle,
+            Body::Sendto(_) => Kind::Sendto,
+            Body::Dns(_) => Kind::Dns,
+            Body::Tls(_) => Kind::Tls,
             Body::Lost(_) => return None,
         })
     }
@@ -107,7 +113,10 @@ impl<'a> Event<'a> {
             Body::DeviceOpen(_) => 7,
             Body::Connect(_) => 8,
             Body::Pickle(_) => 9,
-            Body::Lost(_) => 10,
+            Body::Sendto(_) => 10,
+            Body::Dns(_) => 11,
+            Body::Tls(_) => 12,
+            Body::Lost(_) => 13,
         }
     }
 }
@@ -122,6 +131,9 @@ pub fn types_of(kind: Kind) -> &'static [&'static str] {
         Kind::DeviceOpen => &["device_open"],
         Kind::Connect => &["connect"],
         Kind::Pickle => &["pickle"],
+        Kind::Sendto => &["sendto"],
+        Kind::Dns => &["dns"],
+        Kind::Tls => &["tls"],
     }
 }
 
@@ -146,6 +158,12 @@ pub enum Body<'a> {
     Connect(Connect),
     /// An unpickler of the process's Python is about to resolve a global.
     Pickle(Pickle<'a>),
+    /// The thread sent a datagram to an address that it had not sent to by this socket before.
+    Sendto(Connect),
+    /// A DNS message came in answer to a query of the process.
+    Dns(Packet<'a>),
+    /// The process began a TLS connection.
+    Tls(Packet<'a>),
     /// The agent lost events.
     Lost(Lost<'a>),
 }
@@ -425,6 +443,25 @@ pub struct Connect {
     pub socket_type: Option<u16>,
     /// 0 or a negative errno; `-EINPROGRESS` for an attempt whose end is not known.
     pub res: i32,
+}
+
+/// What a packet carried, or a part of it, and the connection that it belongs to.
+///
+/// The event's process is the one that connected the socket, or sent by it; 0 where nobody was seen to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Names the socket for as long as the machine is up.
+    pub connection: u64,
+    /// This machine's end; IPv4-mapped addresses are IPv4.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// `IPPROTO_*`
+    pub protocol: u16,
+    /// Where in the connection the payload starts, bytes.
+    pub offset: u32,
+    /// The payload.
+    pub data: Text<'a>,
 }
 
 /// A global that an unpickler resolves: what follows is an import and the reading of an attribute.

@@ -7,6 +7,7 @@ mod capabilities;
 mod container;
 mod event;
 mod fd;
+mod network;
 mod process;
 mod python;
 mod running;
@@ -20,12 +21,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     context::{
         container::Owner,
+        dns,
         names::Names,
         outside::Outside,
         process::{Process, ProcessTable},
+        resolved::Resolved,
         runtime::Container,
+        tls,
     },
-    event::Event,
+    event::{Body, Event},
 };
 
 /// An event with all that is known about who did it.
@@ -49,6 +53,10 @@ pub struct EventView<'e> {
     pub device: Option<&'e str>,
     /// For an event from inside Python, what is known of it beyond the event.
     pub python: Option<&'e Python>,
+    /// For an event about a packet, what the packet says.
+    pub carried: Option<&'e Carried>,
+    /// Names of addresses.
+    pub resolved: &'e Resolved,
     /// The container of the process.
     pub owner: &'e Owner,
     /// What the container's runtime says of it, where that is known.
@@ -63,6 +71,26 @@ pub struct EventView<'e> {
     pub outside: &'e Outside,
     /// Where computed values live until the event is done.
     pub arena: &'e Bump,
+}
+
+/// What a packet says, read once for all fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// A DNS answer.
+    Dns(dns::Answer),
+    /// A TLS client's first message.
+    Tls(tls::Hello),
+}
+
+impl Carried {
+    /// Reads the packet of an event, if it has one that says something.
+    pub fn of(event: &Event<'_>) -> Option<Self> {
+        match event.body {
+            Body::Dns(packet) => dns::parse(packet.data.bytes, packet.data.cut).map(Self::Dns),
+            Body::Tls(packet) => Some(Self::Tls(tls::parse(packet.data.bytes))),
+            _ => None,
+        }
+    }
 }
 
 /// What is known of the Python that an event came from, asked of the process when the event came.
@@ -110,6 +138,7 @@ impl FieldSource for EventView<'_> {
             .or_else(|| fd::value(self, field))
             .or_else(|| running::value(self, field, arg))
             .or_else(|| python::value(self, field))
+            .or_else(|| network::value(self, field))
     }
 }
 

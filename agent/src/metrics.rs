@@ -183,6 +183,30 @@ pub static METRICS: &[MetricInfo] = &[
         help: "Why pickles of an interpreter are not seen: no_site (nothing to attach to was found in it), attach (the kernel refused), queue_full (too many processes started at once), evicted (too many files).",
     },
     MetricInfo {
+        name: "saker_dns_names",
+        kind: "gauge",
+        labels: &[],
+        help: "Names of addresses that containers were given by DNS, in the bounded table.",
+    },
+    MetricInfo {
+        name: "saker_dns_names_bytes",
+        kind: "gauge",
+        labels: &[],
+        help: "Bytes of that table.",
+    },
+    MetricInfo {
+        name: "saker_dns_names_evicted_total",
+        kind: "counter",
+        labels: &[],
+        help: "Names that were forgotten before their time because the bounds of the table were reached.",
+    },
+    MetricInfo {
+        name: "saker_tls_hellos_total",
+        kind: "counter",
+        labels: &["outcome"],
+        help: "Beginnings of TLS connections, by how they came: whole (in one piece), joined (in several), unreadable, late (the rest did not come), evicted (no room to wait for the rest). And pieces that belong to no beginning that is waited for: gap.",
+    },
+    MetricInfo {
         name: "saker_events_waiting",
         kind: "gauge",
         labels: &[],
@@ -210,6 +234,9 @@ pub const PYTHON_STATES: [&str; 2] = ["at_call", "at_entry"];
 
 /// Why pickles of an interpreter are not seen: values of the label `cause`.
 pub const PYTHON_FAILURES: [&str; 4] = ["no_site", "attach", "queue_full", "evicted"];
+
+/// How beginnings of TLS connections come: values of the label `outcome`.
+pub const HELLO_OUTCOMES: [&str; 6] = ["whole", "joined", "unreadable", "late", "evicted", "gap"];
 
 /// How the wait of held events ends: values of the label `outcome`.
 pub const HOLD_OUTCOMES: [&str; 5] = ["complete", "timeout", "queue_full", "not_found", "stopped"];
@@ -351,6 +378,10 @@ pub struct Metrics {
     pub container_metadata_evicted: Counter,
     pub python_files: Level<State>,
     pub python_failures: Count<Cause>,
+    pub dns_names: Gauge,
+    pub dns_names_bytes: Gauge,
+    pub dns_names_evicted: Counter,
+    pub tls_hellos: Count<Outcome>,
     pub held_events: Gauge,
     pub held_events_ended: Count<Outcome>,
     pub incomplete_events: Count<Cause>,
@@ -389,6 +420,10 @@ impl Metrics {
             container_metadata_evicted: Counter::default(),
             python_files: Family::default(),
             python_failures: Family::default(),
+            dns_names: Gauge::default(),
+            dns_names_bytes: Gauge::default(),
+            dns_names_evicted: Counter::default(),
+            tls_hellos: Family::default(),
             held_events: Gauge::default(),
             held_events_ended: Family::default(),
             incomplete_events: Family::default(),
@@ -479,6 +514,16 @@ impl Metrics {
                 }
                 "saker_python_failures_total" => {
                     registry.register(stem, help, metrics.python_failures.clone());
+                }
+                "saker_dns_names" => registry.register(stem, help, metrics.dns_names.clone()),
+                "saker_dns_names_bytes" => {
+                    registry.register(stem, help, metrics.dns_names_bytes.clone());
+                }
+                "saker_dns_names_evicted_total" => {
+                    registry.register(stem, help, metrics.dns_names_evicted.clone());
+                }
+                "saker_tls_hellos_total" => {
+                    registry.register(stem, help, metrics.tls_hellos.clone());
                 }
                 "saker_events_waiting" => {
                     registry.register(stem, help, metrics.held_events.clone());

@@ -5,6 +5,7 @@
 
 mod clock;
 mod hold;
+mod network;
 mod publish;
 mod replay;
 mod start;
@@ -28,7 +29,7 @@ use crate::{
     decode::decode,
     detect::Detect,
     event::{Body, Event, Exec, Lost},
-    fields::{EventView, Python},
+    fields::{Carried, EventView, Python},
     metrics::{Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Metrics},
     redact::Redactor,
     source::{
@@ -41,6 +42,7 @@ pub use replay::{Gaps, Replay};
 
 use clock::Clock;
 use hold::{Held, Hold, HoldLimits};
+use network::Network;
 
 /// An arena that an unusual event grew beyond this is given back.
 const ARENA_KEEP_BYTES: usize = 1 << 20;
@@ -62,6 +64,7 @@ pub struct Pipeline {
     interpreters: Option<Arc<Interpreters>>,
     outside: Outside,
     models: LastOpened,
+    network: Network,
     arena: Bump,
     hostname: String,
     own_tgid: u32,
@@ -144,6 +147,7 @@ impl Pipeline {
             accelerators,
             interpreters: None,
             models: LastOpened::default(),
+            network: Network::default(),
             arena: Bump::new(),
             hostname: place.hostname,
             own_tgid: place.own_tgid,
@@ -194,7 +198,14 @@ impl Pipeline {
     /// Takes one record from the wire.
     pub fn record(&mut self, bytes: &[u8], alerts: &mut dyn FnMut(Alert)) {
         match decode(bytes) {
-            Ok(event) => self.event(&event, bytes, alerts),
+            Ok(event) => {
+                self.counts.kinds[event.type_index()] += 1;
+                self.late_hellos(event.ts_ns, alerts);
+                match event.body {
+                    Body::Tls(packet) => self.hello(&event, &packet, bytes, alerts),
+                    _ => self.event(&event, bytes, alerts),
+                }
+            }
             Err(error) => {
                 self.counts.undecoded += 1;
                 self.metrics
@@ -260,6 +271,7 @@ impl Pipeline {
 
     /// Evaluates everything that still waits: there will be no more answers.
     pub fn release_all(&mut self, alerts: &mut dyn FnMut(Alert)) {
+        self.late_hellos(u64::MAX, alerts);
         while let Some(container) = self.hold.oldest() {
             self.end_hold(&container, Ending::Stopped, alerts);
         }
@@ -273,6 +285,7 @@ impl Pipeline {
         let offset_ns = self.clock.epoch_offset_ns;
         self.outside.note(|| Note::Clock(offset_ns));
         self.outside.tick();
+        self.network.sweep(self.clock.boot_ns());
         self.publish();
     }
 
@@ -294,7 +307,10 @@ impl Pipeline {
     }
 
     fn event(&mut self, event: &Event<'_>, bytes: &[u8], alerts: &mut dyn FnMut(Alert)) {
-        self.counts.kinds[event.type_index()] += 1;
+        // Of a packet whose socket was connected before the agent started only the cgroup is known.
+        if event.tgid == 0 {
+            return self.consider(event, bytes, None, alerts);
+        }
         let actor = self.actor(event);
         match event.body {
             Body::Exec(exec) => self.exec(event, &exec, actor),
@@ -314,7 +330,7 @@ impl Pipeline {
         }
         // What the agent does itself is no news, and an alert about an alert would have no end.
         if event.tgid != self.own_tgid {
-            self.consider(event, bytes, actor, alerts);
+            self.consider(event, bytes, Some(actor), alerts);
         }
         if let Body::Exit(_) = event.body {
             self.table.end(actor, event.ts_ns);
@@ -429,7 +445,7 @@ impl Pipeline {
         &mut self,
         event: &Event<'_>,
         bytes: &[u8],
-        actor: Slot,
+        actor: Option<Slot>,
         alerts: &mut dyn FnMut(Alert),
     ) {
         self.number += 1;
@@ -474,11 +490,12 @@ impl Pipeline {
                 Some(self.runtimes.look(id, event.ts_ns))
             }
         };
+        self.network.learn(event, &owner);
         let python = self.python(event);
         let mut scene = Scene {
             number: self.number,
             python: python.as_ref(),
-            actor: Some(actor),
+            actor,
             process: None,
             folder: folder.as_deref(),
             owner: &owner,
@@ -493,7 +510,7 @@ impl Pipeline {
                         bytes: bytes.into(),
                         number: scene.number,
                         actor: scene.actor,
-                        process: self.table.get(actor).cloned(),
+                        process: actor.and_then(|slot| self.table.get(slot)).cloned(),
                         folder: folder.as_deref().map(Into::into),
                         python: python.clone(),
                     };
@@ -565,6 +582,7 @@ impl Pipeline {
             Body::DeviceOpen(open) => self.accelerators.path(open.major, open.minor),
             _ => None,
         };
+        let carried = Carried::of(event);
         let view = EventView {
             event,
             number: scene.number,
@@ -577,6 +595,8 @@ impl Pipeline {
             folder: scene.folder,
             device: device.as_deref(),
             python: scene.python,
+            carried: carried.as_ref(),
+            resolved: &self.network.resolved,
             owner: scene.owner,
             container: scene.container,
             incomplete: scene.incomplete,

@@ -236,7 +236,85 @@ fn good_records() -> Vec<Vec<u8>> {
         open(wire::file::SYSCALL_OPENAT, b"/dev/nvidia0"),
         device(wire::device::NODE_CHARACTER, wire::device::DEVICE_READ),
         connect(wire::connect::FAMILY_INET6, [1; 16]),
+        pickle(b"os", wire::python::TEXT_ASCII, b"system", 0),
+        sendto(),
+        packet(Kind::Dns, wire::connect::FAMILY_INET, b"an answer", 1024),
+        packet(Kind::Tls, wire::connect::FAMILY_INET6, b"\x16\x03\x01", 3),
     ]
+}
+
+fn sendto() -> Vec<u8> {
+    let mut record = connect(wire::connect::FAMILY_INET, [127; 16]);
+    record[2..4].copy_from_slice(&(Kind::Sendto as u16).to_ne_bytes());
+    record
+}
+
+/// A record with a payload, in room for `room` bytes.
+fn packet(kind: Kind, family: u16, payload: &[u8], room: usize) -> Vec<u8> {
+    let mut data = vec![b'?'; room];
+    data[..payload.len()].copy_from_slice(payload);
+    bytes(
+        &wire::Packet {
+            header: header(kind, size_of::<wire::Packet>() + room),
+            connection: 12,
+            local: [10; 16],
+            remote: std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets(),
+            family,
+            protocol: 17,
+            local_port: 40_000,
+            remote_port: 53,
+            offset: 9,
+            data_len: payload.len() as u32,
+            flags: wire::packet::PACKET_CUT,
+            reserved: 0,
+        },
+        &[&data],
+    )
+}
+
+#[test]
+fn packets_carry_a_payload_in_room_for_more() {
+    for (room, family, remote) in [
+        (9, wire::connect::FAMILY_INET6, "127.0.0.1:53"),
+        (1024, wire::connect::FAMILY_INET, "0.0.0.0:53"),
+    ] {
+        let record = packet(Kind::Dns, family, b"an answer", room);
+        let Body::Dns(decoded) = decode(&record).expect("a good record").body else {
+            panic!("not an answer");
+        };
+        assert_eq!(
+            (decoded.data.bytes, decoded.data.cut),
+            (&b"an answer"[..], true)
+        );
+        assert_eq!(decoded.remote.to_string(), remote);
+        assert_eq!((decoded.local.port(), decoded.protocol), (40_000, 17));
+        assert_eq!((decoded.connection, decoded.offset), (12, 9));
+    }
+    // A length beyond the record, and a family that is none.
+    let good = packet(Kind::Tls, wire::connect::FAMILY_INET, b"x", 1);
+    for (at, value, cause) in [
+        (offset_of!(wire::Packet, data_len), 2, "length"),
+        (offset_of!(wire::Packet, data_len), u32::MAX, "length"),
+        (offset_of!(wire::Packet, family), 1, "value"),
+    ] {
+        let mut record = good.clone();
+        record[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        let error = decode(&record).expect_err("must be refused");
+        assert_eq!(error.cause(), cause, "{error}");
+    }
+}
+
+#[test]
+fn a_packets_record_takes_another_payload() {
+    let record = packet(Kind::Tls, wire::connect::FAMILY_INET6, b"a part", 1024);
+    let all = vec![7; 3000];
+    let joined = saker::decode::with_payload(&record, &all).expect("a packet's record");
+    let Body::Tls(decoded) = decode(&joined).expect("a good record").body else {
+        panic!("not a hello");
+    };
+    assert_eq!((decoded.data.bytes, decoded.data.cut), (&all[..], false));
+    assert_eq!((decoded.offset, decoded.connection), (0, 12));
+    assert_eq!(saker::decode::with_payload(&record[..100], &all), None);
 }
 
 #[test]

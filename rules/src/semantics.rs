@@ -345,6 +345,13 @@ fn is_list(operand: &Operand) -> bool {
 fn is_either_end(operand: &Operand) -> bool {
     matches!(operand, Operand::Field(field) if matches!(
         field.field,
-        Field::FdIp | Field::FdPort | Field::FdNet | Field::FdProto
+        Field::FdIp
+            | Field::FdPort
+            | Field::FdNet
+            | Field::FdProto
+            | Field::FdCipName
+            | Field::FdSipName
+            | Field::FdLipName
+            | Field::FdRipName
     ))
 }

@@ -1,5 +1,6 @@
 //! Hooks: cgroup connect4 and connect6 at the root cgroup; in their place the tracepoints sys_enter_connect and
 //! sys_exit_connect. Records out: [`Connect`].
+//! The cgroup hooks also note who owns a socket, for the programs that see packets.
 //!
 //! The cgroup hooks see the kernel's own copy of the address before the attempt, io_uring included, and cost other
 //! system calls nothing. The tracepoints see the caller's memory and the result. Addresses are reported as given: the
@@ -16,46 +17,47 @@ use saker_ebpf::wire::connect::{
 use saker_ebpf::wire::{Connect, Kind};
 
 use crate::emit::{self, Outcome};
+use crate::kernel::{self, Address};
 use crate::maps::{CONNECT_PENDING, ConnectPending};
 use crate::probes::file::syscall_argument;
-use crate::{kernel, settings};
+use crate::probes::sockets;
+use crate::settings;
 
 /// What the kernel takes for "go on".
-const ALLOW: i32 = 1;
+pub const ALLOW: i32 = 1;
 
 #[cgroup_sock_addr(connect4)]
 pub fn saker_connect4(ctx: SockAddrContext) -> i32 {
-    // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
-    let address = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip4) };
-    attempt(&ctx, FAMILY_INET, [address, 0, 0, 0]);
+    attempt(&ctx, FAMILY_INET, inet(&ctx));
     ALLOW
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn saker_connect6(ctx: SockAddrContext) -> i32 {
-    // SAFETY: as above.
-    let address = unsafe {
-        let words = (&raw const (*ctx.sock_addr).user_ip6).cast::<u32>();
-        [
-            core::ptr::read_volatile(words),
-            core::ptr::read_volatile(words.add(1)),
-            core::ptr::read_volatile(words.add(2)),
-            core::ptr::read_volatile(words.add(3)),
-        ]
-    };
-    attempt(&ctx, FAMILY_INET6, address);
+    attempt(&ctx, FAMILY_INET6, inet6(&ctx));
     ALLOW
 }
 
 #[inline(always)]
 fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
     let task = kernel::current_task();
-    if settings::is_own(kernel::tgid(task)) {
+    let is_own = settings::is_own(kernel::tgid(task));
+    sockets::connected(ctx, task, is_own);
+    if !settings::wants(Kind::Connect) {
+        return;
+    }
+    if is_own {
         emit::count(Kind::Connect, Outcome::Filtered);
         return;
     }
+    report(ctx, Kind::Connect, task, family, address);
+}
+
+/// Writes a [`Connect`] record.
+#[inline(always)]
+pub fn report(ctx: &SockAddrContext, kind: Kind, task: Address, family: u16, address: [u32; 4]) {
     let sock_addr: *const bpf_sock_addr = ctx.sock_addr;
-    // SAFETY: as above.
+    // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
     let (port, socket_type, protocol) = unsafe {
         (
             core::ptr::read_volatile(&raw const (*sock_addr).user_port),
@@ -63,7 +65,7 @@ fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
             core::ptr::read_volatile(&raw const (*sock_addr).protocol),
         )
     };
-    let Some(mut entry) = emit::reserve::<Connect>(ctx, Kind::Connect) else {
+    let Some(mut entry) = emit::reserve::<Connect>(ctx, kind) else {
         return;
     };
     let connect = entry.as_mut_ptr();
@@ -71,7 +73,7 @@ fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
     unsafe {
         kernel::fill_header(
             &raw mut (*connect).header,
-            Kind::Connect,
+            kind,
             size_of::<Connect>() as u32,
             task,
         );
@@ -83,7 +85,30 @@ fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
         (*connect).res = RES_ATTEMPT;
         (*connect).hook = HOOK_CGROUP;
     }
-    emit::submit(Kind::Connect, entry);
+    emit::submit(kind, entry);
+}
+
+/// The address that the caller names, IPv6.
+#[inline(always)]
+pub fn inet6(ctx: &SockAddrContext) -> [u32; 4] {
+    // SAFETY: as above.
+    unsafe {
+        let words = (&raw const (*ctx.sock_addr).user_ip6).cast::<u32>();
+        [
+            core::ptr::read_volatile(words),
+            core::ptr::read_volatile(words.add(1)),
+            core::ptr::read_volatile(words.add(2)),
+            core::ptr::read_volatile(words.add(3)),
+        ]
+    }
+}
+
+/// The address that the caller names, IPv4.
+#[inline(always)]
+pub fn inet(ctx: &SockAddrContext) -> [u32; 4] {
+    // SAFETY: as above.
+    let address = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip4) };
+    [address, 0, 0, 0]
 }
 
 /// `struct sockaddr_in` and `sockaddr_in6`, as far as both are the same and then some.

@@ -15,7 +15,7 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
         Field::EvtNum => Value::Uint(view.number),
         Field::EvtType => Value::Bytes(event.type_name().as_bytes()),
         Field::SyscallType => match event.body {
-            Body::Exec(_) | Body::Open(_) | Body::Connect(_) | Body::Fork(_) => {
+            Body::Exec(_) | Body::Open(_) | Body::Connect(_) | Body::Sendto(_) | Body::Fork(_) => {
                 Value::Bytes(event.type_name().as_bytes())
             }
             _ => return None,
@@ -30,7 +30,8 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
         Field::EvtRawtimeNs => Value::Uint(u64::try_from(time_ns % 1_000_000_000).ok()?),
         Field::EvtSource => Value::Bytes(b"syscall"),
         Field::EvtIsAsync | Field::EvtIsSyslog => Value::Bool(false),
-        Field::EvtIsIo | Field::EvtIsIoRead | Field::EvtIsIoWrite => Value::Bool(false),
+        Field::EvtIsIo | Field::EvtIsIoWrite => Value::Bool(matches!(event.body, Body::Sendto(_))),
+        Field::EvtIsIoRead => Value::Bool(false),
         Field::EvtIsWait => Value::Bool(matches!(event.body, Body::Connect(_))),
         Field::EvtCount => Value::Uint(1),
         Field::EvtHostname => Value::Bytes(view.hostname.as_bytes()),
@@ -38,7 +39,7 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
         Field::EvtCategory => Value::Bytes(match event.body {
             Body::Exec(_) | Body::Fork(_) | Body::Exit(_) | Body::Pickle(_) => b"process",
             Body::Open(_) | Body::DeviceOpen(_) => b"file",
-            Body::Connect(_) => b"net",
+            Body::Connect(_) | Body::Sendto(_) | Body::Dns(_) | Body::Tls(_) => b"net",
             Body::Lost(_) => b"internal",
         }),
         Field::EvtRawres => Value::Int(result(view)?),
@@ -77,8 +78,13 @@ fn result(view: &EventView<'_>) -> Option<i64> {
         Body::Exec(_) => Some(0),
         Body::Fork(fork) => Some(fork.child_tid.into()),
         Body::Open(open) => Some(open.res.into()),
-        Body::Connect(connect) => Some(connect.res.into()),
-        Body::Exit(_) | Body::DeviceOpen(_) | Body::Pickle(_) | Body::Lost(_) => None,
+        Body::Connect(connect) | Body::Sendto(connect) => Some(connect.res.into()),
+        Body::Exit(_)
+        | Body::DeviceOpen(_)
+        | Body::Pickle(_)
+        | Body::Dns(_)
+        | Body::Tls(_)
+        | Body::Lost(_) => None,
     }
 }
 
@@ -130,7 +136,9 @@ fn argument<'a>(view: &'a EventView<'_>, arg: FieldArgRef<'a>) -> Option<Value<'
         (Body::Open(open), "name" | "path") => known(open.path.bytes),
         (Body::Open(open), "mode") => Some(view.text(format_args!("{:#o}", open.mode))),
         (Body::Open(open), "flags") => Some(flag_names(view, open.flags)),
-        (Body::Connect(_), "res") => value(view, Field::EvtRes, FieldArgRef::None),
+        (Body::Connect(_) | Body::Sendto(_), "res") => {
+            value(view, Field::EvtRes, FieldArgRef::None)
+        }
         _ => None,
     }
 }

@@ -1,11 +1,11 @@
 //! `fd.*` and `fs.*`: what was opened or connected to.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use saker_rules::{fields::Field, value::Value};
 
 use super::{EventView, known};
-use crate::event::{Body, Connect, DeviceOpen, Open};
+use crate::event::{Body, Connect, DeviceOpen, Open, Packet};
 
 /// The field's value, where it is one of this family and known.
 pub fn value<'a>(view: &'a EventView<'_>, field: Field) -> Option<Value<'a>> {
@@ -13,6 +13,12 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field) -> Option<Value<'a>> {
         Body::Open(open) => of_open(view, open, field),
         Body::DeviceOpen(open) => of_device(view, open, field),
         Body::Connect(connect) => of_connect(view, connect, field),
+        Body::Sendto(sent) => match field {
+            Field::FdConnected => Some(Value::Bool(false)),
+            Field::FdNameChanged => Some(Value::Bool(true)),
+            _ => of_connect(view, sent, field),
+        },
+        Body::Dns(packet) | Body::Tls(packet) => of_packet(view, packet, field),
         Body::Pickle(_) => of_pickle(view, field),
         _ => None,
     }
@@ -64,36 +70,69 @@ fn of_pickle<'a>(view: &'a EventView<'_>, field: Field) -> Option<Value<'a>> {
 }
 
 fn of_connect<'a>(view: &'a EventView<'_>, connect: &Connect, field: Field) -> Option<Value<'a>> {
+    let remote = SocketAddr::new(connect.addr, connect.port);
     Some(match field {
-        Field::FdType => Value::Bytes(if connect.addr.is_ipv4() {
-            b"ipv4"
-        } else {
-            b"ipv6"
-        }),
-        Field::FdTypechar => Value::Bytes(if connect.addr.is_ipv4() { b"4" } else { b"6" }),
-        Field::FdSockfamily => Value::Bytes(b"ip"),
-        Field::FdName => match connect.addr {
-            IpAddr::V4(address) => view.text(format_args!("{address}:{}", connect.port)),
-            IpAddr::V6(address) => view.text(format_args!("[{address}]:{}", connect.port)),
-        },
         // The local end is not chosen yet when the hook runs: either end is the remote one.
-        Field::FdIp
-        | Field::FdSip
-        | Field::FdRip
-        | Field::FdNet
-        | Field::FdSnet
-        | Field::FdRnet => Value::Ip(connect.addr),
-        Field::FdPort | Field::FdSport | Field::FdRport => Value::Uint(connect.port.into()),
-        Field::FdL4proto => Value::Bytes(match i32::from(connect.protocol?) {
-            libc::IPPROTO_TCP => b"tcp",
-            libc::IPPROTO_UDP => b"udp",
-            libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => b"icmp",
-            libc::IPPROTO_RAW => b"raw",
-            _ => return None,
-        }),
+        Field::FdIp | Field::FdNet => Value::Ip(connect.addr),
+        Field::FdPort => Value::Uint(connect.port.into()),
+        Field::FdL4proto => protocol(connect.protocol?)?,
+        _ => return of_remote(view, remote, field),
+    })
+}
+
+/// A connection that is there. The process is its client: servers' first bytes and questions are not looked at.
+fn of_packet<'a>(view: &'a EventView<'_>, packet: &Packet<'_>, field: Field) -> Option<Value<'a>> {
+    let (local, remote) = (packet.local, packet.remote);
+    let both = |values: [Value<'a>; 2]| view.list(values.into_iter());
+    Some(match field {
+        Field::FdIp | Field::FdNet => both([Value::Ip(local.ip()), Value::Ip(remote.ip())]),
+        Field::FdPort => both([
+            Value::Uint(local.port().into()),
+            Value::Uint(remote.port().into()),
+        ]),
+        Field::FdCip | Field::FdLip | Field::FdCnet | Field::FdLnet => Value::Ip(local.ip()),
+        Field::FdCport | Field::FdLport => Value::Uint(local.port().into()),
+        Field::FdCipName | Field::FdLipName => names(view, local.ip())?,
+        Field::FdL4proto => protocol(packet.protocol)?,
+        // As Falco writes connections.
+        Field::FdName => view.text(format_args!("{local}->{remote}")),
+        _ => return of_remote(view, remote, field),
+    })
+}
+
+fn of_remote<'a>(view: &'a EventView<'_>, remote: SocketAddr, field: Field) -> Option<Value<'a>> {
+    Some(match field {
+        Field::FdType => Value::Bytes(if remote.is_ipv4() { b"ipv4" } else { b"ipv6" }),
+        Field::FdTypechar => Value::Bytes(if remote.is_ipv4() { b"4" } else { b"6" }),
+        Field::FdSockfamily => Value::Bytes(b"ip"),
+        Field::FdName => view.text(format_args!("{remote}")),
+        Field::FdSip | Field::FdRip | Field::FdSnet | Field::FdRnet => Value::Ip(remote.ip()),
+        Field::FdSport | Field::FdRport => Value::Uint(remote.port().into()),
+        Field::FdSipName | Field::FdRipName => names(view, remote.ip())?,
         Field::FdIsServer => Value::Bool(false),
         _ => return None,
     })
+}
+
+fn protocol(number: u16) -> Option<Value<'static>> {
+    Some(Value::Bytes(match i32::from(number) {
+        libc::IPPROTO_TCP => b"tcp",
+        libc::IPPROTO_UDP => b"udp",
+        libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => b"icmp",
+        libc::IPPROTO_RAW => b"raw",
+        _ => return None,
+    }))
+}
+
+/// The names that the process's container knows an address by.
+fn names<'a>(view: &'a EventView<'_>, address: IpAddr) -> Option<Value<'a>> {
+    let mut names = view
+        .resolved
+        .names(view.owner, address, view.event.ts_ns)
+        .map(|name| Value::Bytes(name.as_bytes()))
+        .peekable();
+    names.peek()?;
+    Some(view.list(names))
 }
 
 /// The kernel's own path of the file that was opened; of one that was not, or has no name, the path as passed.

@@ -56,5 +56,6 @@ impl Pipeline {
         crate::metrics::raise_to(&self.metrics.container_metadata_evicted, forgotten);
         let (_, forgotten, _) = self.names.sizes();
         crate::metrics::raise_to(&self.metrics.names_evicted, forgotten);
+        self.network.publish(&self.metrics);
     }
 }

@@ -4,9 +4,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use aya::Ebpf;
 use aya::programs::cgroup_device::CgroupDeviceLink;
+use aya::programs::cgroup_skb::CgroupSkbLink;
 use aya::programs::cgroup_sock_addr::CgroupSockAddrLink;
 use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd};
+use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd};
 use saker_ebpf::wire::Kind;
 
 use super::cgroup::RootCgroup;
@@ -24,6 +25,8 @@ pub enum Attachment {
     CgroupDevice(CgroupDeviceLink),
     /// At a cgroup's connect.
     CgroupAddress(CgroupSockAddrLink),
+    /// At a cgroup's packets.
+    CgroupPackets(CgroupSkbLink),
     /// At a tracepoint, through a perf event.
     Perf(OwnedFd),
     /// Nowhere yet: where it goes is found while the agent runs.
@@ -187,6 +190,19 @@ impl<'a> Attacher<'a> {
                 ensure_loaded(|| program.load())?;
                 let link = program.attach(cgroup, CgroupAttachMode::Single)?;
                 Attachment::CgroupAddress(program.take_link(link)?)
+            }
+            Attach::CgroupIngress | Attach::CgroupEgress => {
+                let Program::CgroupSkb(program) = program else {
+                    return Err(wrong_type());
+                };
+                let way = if row.attach == Attach::CgroupIngress {
+                    CgroupSkbAttachType::Ingress
+                } else {
+                    CgroupSkbAttachType::Egress
+                };
+                ensure_loaded(|| program.load())?;
+                let link = program.attach(cgroup, way, CgroupAttachMode::Single)?;
+                Attachment::CgroupPackets(program.take_link(link)?)
             }
             Attach::Uprobe => {
                 let Program::UProbe(program) = program else {

@@ -20,7 +20,7 @@ use super::cgroup::RootCgroup;
 use super::devices::NODE_PREFIXES;
 use super::errors::SensorError;
 use super::offsets::FoundOffsets;
-use super::probes::{OPEN_END_HOOK, PROBES};
+use super::probes::{CONNECT_HOOK, OPEN_END_HOOK, PROBES};
 use super::sensor::SensorConfig;
 use super::status::HookStatus;
 
@@ -79,6 +79,7 @@ fn settings(config: &SensorConfig) -> Settings {
     let mut settings = Settings {
         own_tgid: config.own_tgid,
         report_threads: u32::from(config.report_threads),
+        kinds: served(config),
         ..Settings::NONE
     };
     let devices: &[&[u8]] = if config.kinds.contains(&Kind::DeviceOpen) {
@@ -118,6 +119,22 @@ fn settings(config: &SensorConfig) -> Settings {
         settings.env_len += 1;
     }
     settings
+}
+
+/// The kinds that programs may report, as bits. A program can be attached for the sake of another kind than its own.
+fn served(config: &SensorConfig) -> u32 {
+    let by_other_hook = |kind: Kind| {
+        kind == Kind::Connect
+            && config
+                .disabled_hooks
+                .iter()
+                .any(|hook| hook == CONNECT_HOOK)
+    };
+    config
+        .kinds
+        .iter()
+        .filter(|kind| !by_other_hook(**kind))
+        .fold(0, |bits, kind| bits | 1 << (*kind as u32))
 }
 
 /// Makes prefixes fit the kernel's table by shortening them together, until at most [`OPEN_PREFIXES_MAX`] differ and
@@ -176,6 +193,9 @@ pub fn load(
     }
     if !config.kinds.contains(&Kind::Pickle) {
         loader.map_max_entries("PICKLE_SEEN", 1);
+    }
+    if !config.kinds.contains(&Kind::Sendto) {
+        loader.map_max_entries("SENT", 1);
     }
     if config.kernel_log.is_none() {
         loader.map_max_entries("AYA_LOGS", 1);

@@ -53,9 +53,16 @@ pub enum Attach {
     CgroupDevice,
     /// connect or its kin in the root cgroup.
     CgroupAddress,
+    /// Packets that sockets of the root cgroup receive.
+    CgroupIngress,
+    /// Packets that sockets of the root cgroup send.
+    CgroupEgress,
     /// Instructions of files that are found while the agent runs: the program is loaded, and attached by `python`.
     Uprobe,
 }
+
+/// The hook whose programs also serve other kinds.
+pub const CONNECT_HOOK: &str = "cgroup/connect";
 
 const REQUIRED: &str = "";
 
@@ -148,6 +155,23 @@ const PICKLE_PROGRAMS: &[ProgramRow] = &[
 /// The hook of opens that needs no program at their entry.
 pub const OPEN_END_HOOK: &str = "syscalls/open* (end)";
 
+/// Who asked is known from the hooks of connections.
+const WHO_ASKED: &str = "the process that asked";
+
+const DNS_PROGRAMS: &[ProgramRow] = &[
+    row("saker_connect4", Attach::CgroupAddress, WHO_ASKED),
+    row("saker_connect6", Attach::CgroupAddress, WHO_ASKED),
+    row("saker_sendmsg4", Attach::CgroupAddress, WHO_ASKED),
+    row("saker_sendmsg6", Attach::CgroupAddress, WHO_ASKED),
+    row("saker_dns", Attach::CgroupIngress, REQUIRED),
+];
+
+const TLS_PROGRAMS: &[ProgramRow] = &[
+    row("saker_connect4", Attach::CgroupAddress, REQUIRED),
+    row("saker_connect6", Attach::CgroupAddress, REQUIRED),
+    row("saker_tls", Attach::CgroupEgress, REQUIRED),
+];
+
 /// The table.
 pub const PROBES: &[Probe] = &[
     Probe {
@@ -220,7 +244,7 @@ pub const PROBES: &[Probe] = &[
         kind: Kind::Connect,
         hooks: &[
             Hook {
-                name: "cgroup/connect",
+                name: CONNECT_HOOK,
                 programs: &[
                     row("saker_connect4", Attach::CgroupAddress, REQUIRED),
                     row("saker_connect6", Attach::CgroupAddress, "IPv6 connections"),
@@ -250,6 +274,42 @@ pub const PROBES: &[Probe] = &[
             },
         ],
         lost_without: "outgoing connections",
+    },
+    Probe {
+        kind: Kind::Sendto,
+        hooks: &[Hook {
+            name: "cgroup/sendmsg",
+            programs: &[
+                row("saker_sendmsg4", Attach::CgroupAddress, REQUIRED),
+                row("saker_sendmsg6", Attach::CgroupAddress, REQUIRED),
+            ],
+            needs: "cgroup v2, CONFIG_CGROUP_BPF",
+            fields: &[Group::Header],
+            lost: "",
+        }],
+        lost_without: "datagrams of sockets that are not connected",
+    },
+    Probe {
+        kind: Kind::Dns,
+        hooks: &[Hook {
+            name: "cgroup_skb/ingress",
+            programs: DNS_PROGRAMS,
+            needs: "cgroup v2, CONFIG_CGROUP_BPF, BTF",
+            fields: &[Group::Header],
+            lost: "",
+        }],
+        lost_without: "DNS answers, and with them the names of addresses",
+    },
+    Probe {
+        kind: Kind::Tls,
+        hooks: &[Hook {
+            name: "cgroup_skb/egress",
+            programs: TLS_PROGRAMS,
+            needs: "cgroup v2, CONFIG_CGROUP_BPF, BTF",
+            fields: &[Group::Header],
+            lost: "",
+        }],
+        lost_without: "server names of TLS connections",
     },
     Probe {
         kind: Kind::Pickle,

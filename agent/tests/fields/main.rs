@@ -1,6 +1,7 @@
 //! Every field that the table promises is supplied, with the value that a given event has.
 
 mod container;
+mod network;
 mod process;
 mod python;
 
@@ -13,13 +14,14 @@ use saker::{
         names::Names,
         outside::Outside,
         process::{File, Image, Layer, ProcessTable, Seed, Start},
+        resolved::Resolved,
         runtime::metadata::{self, Container, Mount, Pod},
     },
     event::{
         Argv, Body, Connect, DeviceOpen, DeviceType, Event, Exec, Exit, Fork, Lost, Open,
         OpenSyscall, Text,
     },
-    fields::{EventView, Python},
+    fields::{Carried, EventView, Python},
 };
 use saker_rules::{
     FieldArgRef, FieldSource as _,
@@ -181,6 +183,7 @@ struct World {
     python: Python,
     names: Names,
     outside: Outside,
+    resolved: Resolved,
     arena: Bump,
     /// Holds `etc` and what `/proc` has of the acting process.
     folder: tempfile::TempDir,
@@ -264,6 +267,7 @@ impl World {
             },
             names,
             outside: Outside::machine(),
+            resolved: network::resolved(),
             arena: Bump::new(),
             folder: etc,
         }
@@ -280,6 +284,8 @@ impl World {
             folder: None,
             python: matches!(event.body, Body::Pickle(_)).then_some(&self.python),
             device: matches!(event.body, Body::DeviceOpen(_)).then_some("/dev/nvidia0"),
+            carried: Carried::of(event).map(|carried| &*self.arena.alloc(carried)),
+            resolved: &self.resolved,
             owner: &self.owner,
             container: (self.owner != Owner::Host).then_some(&self.container),
             incomplete: false,
@@ -331,6 +337,9 @@ fn every_live_field_is_supplied_by_some_event() {
         open(b"/etc/passwd", libc::O_RDONLY, 3),
         device(),
         connect("10.0.0.1"),
+        network::sendto(),
+        network::dns(),
+        network::tls(),
         python::pickle(b"os", b"system"),
         Body::Lost(Lost {
             count: 3,
@@ -377,7 +386,14 @@ fn a_field_that_is_not_live_is_never_supplied() {
         let (Supply::Recorded(_), Some(field)) = (info.supply, Field::from_index(index)) else {
             continue;
         };
-        for body in [exec(), open(b"/x", 0, 3), device(), connect("10.0.0.1")] {
+        for body in [
+            exec(),
+            open(b"/x", 0, 3),
+            device(),
+            connect("10.0.0.1"),
+            network::dns(),
+            network::tls(),
+        ] {
             let event = event(body);
             assert_eq!(
                 world.view(&event).field(field, FieldArgRef::None),

@@ -8,6 +8,7 @@ mod device;
 mod file;
 mod identity;
 mod machine;
+mod network;
 mod process;
 mod python;
 

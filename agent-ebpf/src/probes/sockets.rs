@@ -1,0 +1,150 @@
+//! Who owns a socket, kept with the socket itself for the programs that see packets: those run in whatever thread the kernel
+//! happens to be in.
+//!
+//! A socket's storage comes and goes with it, so there is no bound to reach, and a socket that nobody noted costs a packet
+//! one look at an empty pointer.
+
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr};
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::{bpf_sk_fullsock, bpf_sk_storage_get};
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::{SkBuffContext, SockAddrContext};
+use saker_ebpf::wire::{Header, Kind};
+
+use crate::emit::{self, Outcome};
+use crate::kernel::{self, Address};
+use crate::settings;
+
+/// Where DNS servers answer.
+pub const PORT_DNS: u16 = 53;
+
+pub const IPPROTO_TCP: u32 = 6;
+pub const IPPROTO_UDP: u32 = 17;
+
+/// [`Owned::state`]: nothing of the connection's beginning is wanted, or no longer.
+pub const DONE: u32 = 0;
+/// [`Owned::state`]: the connection is being made, nothing was sent yet.
+pub const CONNECTING: u32 = 1;
+/// [`Owned::state`]: the beginning is being recorded.
+pub const RECORDING: u32 = 2;
+
+/// What is kept of a socket.
+#[repr(C)]
+pub struct Owned {
+    /// The thread that last connected it or sent by it.
+    pub header: Header,
+    /// Not 0: the agent's own.
+    pub is_own: u32,
+    /// How far a TCP connection's beginning has been seen.
+    pub state: u32,
+    /// Sequence number of its first byte.
+    pub first: u32,
+    /// Bytes of it that were recorded.
+    pub recorded: u32,
+    /// Bytes of it that are wanted.
+    pub wanted: u32,
+    /// Packets that are still looked at.
+    pub packets_left: u32,
+}
+
+#[btf_map]
+static SOCKETS: SkStorage<Owned> = SkStorage::new();
+
+/// Packets of a connection that are looked at while its beginning is incomplete. Who sends single bytes is not waited for.
+const PACKETS_MAX: u32 = 64;
+
+/// Notes who connects a socket, where packets of it will be wanted.
+#[inline(always)]
+pub fn connected(ctx: &SockAddrContext, task: Address, is_own: bool) {
+    let (protocol, port) = protocol_and_port(ctx);
+    let is_tls = settings::wants(Kind::Tls) && protocol == IPPROTO_TCP;
+    let is_dns = settings::wants(Kind::Dns) && port == PORT_DNS;
+    if is_tls || is_dns {
+        note(ctx, task, is_own, is_tls);
+    }
+}
+
+/// Notes who sends a query by a socket that is not connected.
+#[inline(always)]
+pub fn sent(ctx: &SockAddrContext, task: Address, is_own: bool) {
+    let (_, port) = protocol_and_port(ctx);
+    if settings::wants(Kind::Dns) && port == PORT_DNS {
+        note(ctx, task, is_own, false);
+    }
+}
+
+#[inline(always)]
+fn note(ctx: &SockAddrContext, task: Address, is_own: bool, is_tls: bool) {
+    // SAFETY: the kernel hands over a valid context; its socket is never null.
+    let owned = unsafe {
+        let sk = core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk);
+        storage(sk, BPF_SK_STORAGE_GET_F_CREATE)
+    };
+    if owned.is_null() {
+        let kind = if is_tls { Kind::Tls } else { Kind::Dns };
+        emit::count(kind, Outcome::Passed);
+        emit::lose(ctx, kind, Outcome::MapFull);
+        return;
+    }
+    // SAFETY: the map's value is valid while the program runs, and not null.
+    unsafe {
+        kernel::fill_header(&raw mut (*owned).header, Kind::Connect, 0, task);
+        (*owned).is_own = u32::from(is_own);
+        (*owned).recorded = 0;
+        (*owned).wanted = 0;
+        (*owned).packets_left = PACKETS_MAX;
+        (*owned).state = if is_tls && !is_own { CONNECTING } else { DONE };
+    }
+}
+
+/// What is known of a packet's socket; null where nothing is.
+#[inline(always)]
+pub fn of_packet(ctx: &SkBuffContext) -> *mut Owned {
+    let sk = socket(ctx);
+    if sk.is_null() {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: not null, so the kernel's.
+    unsafe { storage(sk, 0) }
+}
+
+/// A packet's socket, where it has one that is more than a request for one; null else.
+#[inline(always)]
+pub fn socket(ctx: &SkBuffContext) -> *mut bpf_sock {
+    // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
+    unsafe {
+        let sk = core::ptr::read_volatile(&raw const (*ctx.skb.skb).__bindgen_anon_2.sk);
+        if sk.is_null() {
+            return sk;
+        }
+        bpf_sk_fullsock(sk)
+    }
+}
+
+/// # Safety
+/// `sk` is a socket that the kernel gave.
+#[inline(always)]
+unsafe fn storage(sk: *mut bpf_sock, flags: u32) -> *mut Owned {
+    // SAFETY: the map is a storage of sockets; without a value the kernel fills a new one with zeros.
+    unsafe {
+        bpf_sk_storage_get(
+            (&raw const SOCKETS).cast_mut().cast(),
+            sk.cast(),
+            core::ptr::null_mut(),
+            flags.into(),
+        )
+        .cast()
+    }
+}
+
+#[inline(always)]
+fn protocol_and_port(ctx: &SockAddrContext) -> (u32, u16) {
+    let sock_addr: *const bpf_sock_addr = ctx.sock_addr;
+    // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
+    unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*sock_addr).protocol),
+            u16::from_be(core::ptr::read_volatile(&raw const (*sock_addr).user_port) as u16),
+        )
+    }
+}
