@@ -200,6 +200,8 @@ pub enum Group {
     Registers,
     /// Pickle records.
     Pickle,
+    /// Opens through io_uring.
+    Uring,
     /// Nothing: a record's value stays unset without it. The text names what is lost.
     Extra(&'static str),
 }
@@ -316,6 +318,21 @@ offsets! {
         registers_second: "pt_regs" "si" 8,
         registers_third: "pt_regs" "dx" 8,
         registers_fourth: "pt_regs" "r10" 8,
+    }
+    Group::Uring => {
+        uring_opcode: "io_kiocb" "opcode" 1,
+        // 8 bytes wide on newer kernels and 4 before; its lower bits are what counts.
+        uring_flags: "io_kiocb" "flags" 0,
+        uring_result: "io_kiocb" "cqe.res" 4,
+        // Since 6.0, as are the tracepoints' arguments that the programs count on.
+        uring_command: "io_kiocb" "cmd" 0,
+        uring_open_dfd: "io_open" "dfd" 4,
+        uring_open_slot: "io_open" "file_slot" 4,
+        uring_open_filename: "io_open" "filename" 8,
+        uring_open_flags: "io_open" "how.flags" 8,
+        uring_open_mode: "io_open" "how.mode" 8,
+        uring_open_resolve: "io_open" "how.resolve" 8,
+        filename_user: "filename" "uptr" 8,
     }
     Group::Extra("the executable's inode, device and whether it was deleted") => {
         dentry_inode: "dentry" "d_inode" 8,

@@ -647,6 +647,8 @@ mod tests {
             outcome: "found",
         };
         metrics.runtime_lookups.get_or_create(&lookup).inc();
+        let outcome = HELLO_OUTCOMES[0];
+        metrics.tls_hellos.get_or_create(&Outcome { outcome }).inc();
         metrics
             .rule_matches
             .get_or_create(&RuleName {

@@ -11,7 +11,7 @@ use saker_tests::{Agent, Cgroup, agent::assert_books_close, root_or_skip, skip};
 const RULES: &str = r#"
 - rule: Asked for a name
   desc: A DNS answer came.
-  condition: evt.type = dns and dns.name = models.test and dns.answers = 127.0.0.72 and dns.nets in (127.0.0.0/8)
+  condition: evt.type = dns and dns.name = models.test and dns.answers in (127.0.0.72) and dns.nets intersects (127.0.0.0/8)
   output: "told %proc.name %proc.pid %container.id %dns.type %dns.rcode %dns.answers %dns.cnames by %dns.server %fd.sport"
   priority: NOTICE
 - rule: Connected to a name

@@ -1,12 +1,15 @@
 //! Hooks: the tracepoints sys_exit_* of open, openat, openat2 and creat, alone or with their sys_enter_*.
 //! Records out: [`saker_ebpf::wire::Open`].
 //!
+//! What io_uring opens is for `uring`.
+//!
 //! Any syscall tracepoint makes every system call a little slower, so the loader attaches these only when a rule asks
 //! for opens. Since 5.15 a program can ask for the registers that the task entered the kernel with, and the end of the
 //! call is all that is needed: its arguments are still there, and so is the file that it opened. On older kernels the
 //! entry keeps the arguments in a map. What is reported, and how it is named, is for `finish`.
 
 mod finish;
+mod uring;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;

@@ -160,6 +160,12 @@ impl<'a> Attacher<'a> {
     }
 
     fn attach_program(&mut self, row: &ProgramRow) -> Result<(Attachment, ProgramFd), Failure> {
+        if let Some(missing) = self.offsets.missing_in(row.fields).next() {
+            return Err(Failure::new(format!(
+                "the kernel lacks {}",
+                missing.describe()
+            )));
+        }
         let program = self
             .ebpf
             .program_mut(row.name)
@@ -167,12 +173,20 @@ impl<'a> Attacher<'a> {
         let cgroup = self.cgroup.folder.as_fd();
         let wrong_type = || Failure::new(format!("program {} is of another type", row.name));
         let attachment = match row.attach {
-            Attach::RawTracepoint(tracepoint) => {
+            Attach::RawTracepoint(names) => {
                 let Program::RawTracePoint(program) = program else {
                     return Err(wrong_type());
                 };
                 ensure_loaded(|| program.load())?;
-                let link = program.attach(tracepoint)?;
+                let mut names = names.iter();
+                let link = loop {
+                    let name = names.next().copied().unwrap_or_default();
+                    match program.attach(name) {
+                        Ok(link) => break link,
+                        Err(error) if names.len() == 0 => return Err(error.into()),
+                        Err(_) => {}
+                    }
+                };
                 Attachment::RawTracepoint(program.take_link(link)?)
             }
             Attach::CgroupDevice => {

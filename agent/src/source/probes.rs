@@ -40,13 +40,15 @@ pub struct ProgramRow {
     pub attach: Attach,
     /// Empty: the hook is useless without it. Else what is lost without it.
     pub optional: &'static str,
+    /// The kernel struct fields it cannot do without, beside those of its hook.
+    pub fields: &'static [Group],
 }
 
 /// What a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
-    /// A tracepoint with its raw arguments.
-    RawTracepoint(&'static str),
+    /// A tracepoint with its raw arguments; where kernels name it differently, its names: the first that is there counts.
+    RawTracepoint(&'static [&'static str]),
     /// A tracepoint of the category `syscalls`.
     Syscall(&'static str),
     /// Device access in the root cgroup.
@@ -71,10 +73,28 @@ const fn row(name: &'static str, attach: Attach, optional: &'static str) -> Prog
         name,
         attach,
         optional,
+        fields: &[],
     }
 }
 
+/// The programs that see opens through io_uring: the end first, as with calls.
+const URING_OPENS: &str = "files opened through io_uring (Linux 6.0)";
+const URING_COMPLETE: ProgramRow = ProgramRow {
+    name: "saker_uring_complete",
+    attach: Attach::RawTracepoint(&["io_uring_complete"]),
+    optional: URING_OPENS,
+    fields: &[Group::Uring],
+};
+const URING_SUBMIT: ProgramRow = ProgramRow {
+    name: "saker_uring_submit",
+    attach: Attach::RawTracepoint(&["io_uring_submit_req", "io_uring_submit_sqe"]),
+    optional: URING_OPENS,
+    fields: &[Group::Uring],
+};
+
 const OPEN_END_PROGRAMS: &[ProgramRow] = &[
+    URING_COMPLETE,
+    URING_SUBMIT,
     row(
         "saker_end_openat",
         Attach::Syscall("sys_exit_openat"),
@@ -98,6 +118,8 @@ const OPEN_END_PROGRAMS: &[ProgramRow] = &[
 ];
 
 const OPEN_PROGRAMS: &[ProgramRow] = &[
+    URING_COMPLETE,
+    URING_SUBMIT,
     // Ends before entries: an entry whose end nobody watches would stay in its map.
     row(
         "saker_exit_openat",
@@ -180,7 +202,7 @@ pub const PROBES: &[Probe] = &[
             name: "raw_tp/sched_process_fork",
             programs: &[row(
                 "saker_fork",
-                Attach::RawTracepoint("sched_process_fork"),
+                Attach::RawTracepoint(&["sched_process_fork"]),
                 REQUIRED,
             )],
             needs: "Linux 5.8, BTF",
@@ -195,7 +217,7 @@ pub const PROBES: &[Probe] = &[
             name: "raw_tp/sched_process_exec",
             programs: &[row(
                 "saker_exec",
-                Attach::RawTracepoint("sched_process_exec"),
+                Attach::RawTracepoint(&["sched_process_exec"]),
                 REQUIRED,
             )],
             needs: "Linux 5.8, BTF",
@@ -210,7 +232,7 @@ pub const PROBES: &[Probe] = &[
             name: "raw_tp/sched_process_exit",
             programs: &[row(
                 "saker_exit",
-                Attach::RawTracepoint("sched_process_exit"),
+                Attach::RawTracepoint(&["sched_process_exit"]),
                 REQUIRED,
             )],
             needs: "Linux 5.8, BTF",

@@ -134,10 +134,8 @@ fn names_end_with_their_time_and_belong_to_their_container() {
     let mut later = event(tls());
     later.ts_ns = 90 * SECOND + 601 * SECOND;
     let world = World::new();
-    let names = world
-        .view(&later)
-        .field(Field::FdSipName, FieldArgRef::None);
-    assert_eq!(names, None);
+    let view = world.view(&later);
+    assert_eq!(view.field(Field::FdSipName, FieldArgRef::None), None);
     let elsewhere = World {
         owner: Owner::Host,
         ..World::new()

@@ -11,6 +11,7 @@ mod machine;
 mod network;
 mod process;
 mod python;
+mod uring;
 
 use std::collections::VecDeque;
 use std::process::{Command, Stdio};

@@ -4,8 +4,9 @@
 //! folders that moved and threads that change the caller's memory make no difference. Only of an open that failed is
 //! there nothing but the path as passed.
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user_str};
-use aya_ebpf::programs::TracePointContext;
+
 use core::hint::black_box;
 use saker_ebpf::config::EXTENSION_BYTES;
 use saker_ebpf::wire::file::{OPEN_DETACHED, OPEN_PATH_CUT, OPEN_PATH_FAULT, OPEN_RESOLVED_CUT};
@@ -18,11 +19,14 @@ use crate::settings;
 
 const EFAULT: i32 = -14;
 
+/// Beside the `OPEN_*` bits of a call: what it opens gets no descriptor, so that its result is none. Not part of the record.
+pub const NO_DESCRIPTOR: u32 = 1 << 31;
+
 /// Reports a call, if it is wanted.
 #[inline(always)]
-pub fn finish(ctx: &TracePointContext, call: &OpenCall, res: i32) {
+pub fn finish(ctx: &impl EbpfContext, call: &OpenCall, res: i32) {
     let task = kernel::current_task();
-    let place = if res >= 0 {
+    let place = if res >= 0 && call.flags & NO_DESCRIPTOR == 0 {
         kernel::opened(task, res as u32)
     } else {
         Place::NONE
@@ -64,7 +68,7 @@ pub fn finish(ctx: &TracePointContext, call: &OpenCall, res: i32) {
         if !is_read {
             read_path(scratch, call.path);
         }
-        let mut flags = call.flags;
+        let mut flags = call.flags & !NO_DESCRIPTOR;
         if (*scratch).read_status < 0 {
             // The kernel could not read it either: nothing was opened, and there is no name to report.
             if res == EFAULT {

@@ -222,7 +222,7 @@ fn damaged_answers_never_panic_and_stay_small() {
     );
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
     let mut read = 0;
-    for _ in 0..200_000 {
+    for _ in 0..50_000 {
         let mut bytes = good.clone();
         for _ in 0..=chance.below(6) {
             let at = chance.below(bytes.len());
@@ -246,7 +246,7 @@ fn damaged_answers_never_panic_and_stay_small() {
         }
     }
     assert!(
-        read > 1000,
+        read > 300,
         "{read}: damage must leave something to be read now and then"
     );
 }

@@ -154,7 +154,7 @@ fn damaged_hellos_never_panic() {
     );
     let mut chance = Chance(0x2545_f491_4f6c_dd1d);
     let mut named = 0;
-    for _ in 0..100_000 {
+    for _ in 0..50_000 {
         let mut bytes = records(&good, 1 + chance.below(300));
         for _ in 0..=chance.below(5) {
             let at = chance.below(bytes.len());
@@ -164,7 +164,9 @@ fn damaged_hellos_never_panic() {
                 _ => 0xff,
             };
         }
-        bytes.truncate(bytes.len() - chance.below(bytes.len()));
+        if chance.below(3) == 0 {
+            bytes.truncate(bytes.len() - chance.below(bytes.len()));
+        }
         extent(&bytes);
         let hello = parse(&bytes);
         assert!(hello.alpn.len() <= PROTOCOLS_MAX);
