@@ -1,3 +1,5 @@
+//! Answers that servers write, and those that liars and chance write.
+
 use super::*;
 
 /// A message with these counts behind its id, and these bytes behind its header.

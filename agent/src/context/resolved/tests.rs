@@ -1,3 +1,5 @@
+//! What is kept, for whom, for how long, and how much of it.
+
 use super::*;
 
 const NOW: u64 = 1_000 * SECOND_NS;

@@ -1,3 +1,5 @@
+//! Hellos whole, in pieces, damaged, and without end.
+
 use super::assembly::{Assembly, Counts, Hidden, Step};
 use super::*;
 use crate::context::dns::tests::Chance;
