@@ -25,7 +25,8 @@ const UNSEEN: &[&str] = &[
 
 /// What raised an alarm in a process: the alerts of its pid.
 fn alarms_of<'a>(stopped: &'a Stopped, pid: &str) -> Vec<&'a Value> {
-    let is_of = |alert: &Value| alert["output_fields"]["proc.pid"].to_string() == pid;
+    let pid: u64 = pid.parse().expect("a process id");
+    let is_of = |alert: &Value| alert["output_fields"]["proc.pid"].as_u64() == Some(pid);
     stopped
         .alerts
         .iter()

@@ -64,7 +64,7 @@ fn check(bytes: &[u8], expected: &str) {
 #[test]
 fn hellos_are_read() {
     let versions = extension(43, &[6, 0x0a, 0x0a, 3, 4, 3, 3]);
-    let usual = hello(&[server_name("Models.Example."), alpn(), versions.clone()]);
+    let usual = hello(&[server_name("Models.Example."), alpn(), versions]);
     check(
         &records(&usual, 16_000),
         "models.example [h2 http/1.1] 1.3 whole",
