@@ -202,6 +202,8 @@ pub enum Group {
     Pickle,
     /// Opens through io_uring.
     Uring,
+    /// Records of new cgroups.
+    Cgroup,
     /// Nothing: a record's value stays unset without it. The text names what is lost.
     Extra(&'static str),
 }
@@ -309,6 +311,10 @@ offsets! {
         files_table: "files_struct" "fdt" 8,
         table_files: "fdtable" "fd" 8,
         table_len: "fdtable" "max_fds" 4,
+    }
+    Group::Cgroup => {
+        cgroup_root: "cgroup" "root" 8,
+        cgroup_root_hierarchy: "cgroup_root" "hierarchy_id" 4,
     }
     Group::Pickle => {
         task_exec_id: "task_struct" "self_exec_id" 8,

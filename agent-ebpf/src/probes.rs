@@ -1,5 +1,6 @@
 //! The programs, a hook family a file. Program names are what `agent/src/source/probes.rs` lists.
 
+mod cgroup;
 mod connect;
 mod device;
 mod dns;

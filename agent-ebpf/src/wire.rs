@@ -5,6 +5,7 @@
 //! described to the compiler once, here; sizes and offsets are asserted below, and the kernel object carries
 //! [`TABLE`] so that an agent refuses an object built from another version of this file.
 
+pub mod cgroup;
 pub mod connect;
 pub mod counters;
 pub mod device;
@@ -15,6 +16,7 @@ pub mod python;
 
 use core::mem::{offset_of, size_of};
 
+pub use cgroup::CgroupMkdir;
 pub use connect::Connect;
 pub use counters::{COUNTER_SLOTS, Counters};
 pub use device::DeviceOpen;
@@ -65,11 +67,13 @@ pub enum Kind {
     Dns = 9,
     /// A TLS connection begins: [`Packet`].
     Tls = 10,
+    /// A cgroup was made: [`CgroupMkdir`].
+    CgroupMkdir = 11,
 }
 
 impl Kind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -80,6 +84,7 @@ impl Kind {
         Self::Sendto,
         Self::Dns,
         Self::Tls,
+        Self::CgroupMkdir,
     ];
 
     /// The kind with this number on the wire; `None` for a number that this version does not know.
@@ -95,6 +100,7 @@ impl Kind {
             8 => Self::Sendto,
             9 => Self::Dns,
             10 => Self::Tls,
+            11 => Self::CgroupMkdir,
             _ => return None,
         })
     }
@@ -112,6 +118,7 @@ impl Kind {
             Self::Sendto => "sendto",
             Self::Dns => "dns",
             Self::Tls => "tls",
+            Self::CgroupMkdir => "cgroup_mkdir",
         }
     }
 
@@ -126,6 +133,7 @@ impl Kind {
             Self::Connect | Self::Sendto => size_of::<Connect>(),
             Self::Pickle => size_of::<Pickle>(),
             Self::Dns | Self::Tls => size_of::<Packet>(),
+            Self::CgroupMkdir => size_of::<CgroupMkdir>(),
         }
     }
 }
@@ -189,6 +197,8 @@ pub struct Table {
     pub offsets_bytes: u32,
     /// Sum over names and order of [`crate::config::FIELDS`], so that two fields cannot trade places.
     pub offsets_digest: u32,
+    /// Zero: the size is a multiple of the magic's.
+    pub reserved: u32,
 }
 
 /// "SAKERWIR", to tell a table from whatever else a damaged object holds in its place.
@@ -218,6 +228,7 @@ pub const TABLE: Table = {
         settings_bytes: size_of::<crate::config::Settings>() as u32,
         offsets_bytes: size_of::<crate::config::Offsets>() as u32,
         offsets_digest: crate::config::fields_digest(),
+        reserved: 0,
     }
 };
 
@@ -283,13 +294,14 @@ layout! {
         header @ 0, connection @ 80, local @ 88, remote @ 104, family @ 120, protocol @ 122, local_port @ 124,
         remote_port @ 126, offset @ 128, data_len @ 132, flags @ 136, reserved @ 140,
     }
+    CgroupMkdir: 1120 { header @ 0, id @ 80, path_len @ 88, flags @ 92, path @ 96 }
     Counters: 56 {
         passed @ 0, filtered @ 8, submitted @ 16, lost_ring_full @ 24, lost_too_big @ 32, lost_map_full @ 40,
         lost_read_fault @ 48,
     }
-    Table: 72 {
-        magic @ 0, version @ 8, header_bytes @ 12, kind_bytes @ 16, counters_bytes @ 56, settings_bytes @ 60,
-        offsets_bytes @ 64, offsets_digest @ 68,
+    Table: 80 {
+        magic @ 0, version @ 8, header_bytes @ 12, kind_bytes @ 16, counters_bytes @ 60, settings_bytes @ 64,
+        offsets_bytes @ 68, offsets_digest @ 72, reserved @ 76,
     }
 }
 

@@ -5,12 +5,14 @@
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use saker_ebpf::wire::{self, Header, Kind, Plain, connect, device, file, packet, process, python};
+use saker_ebpf::wire::{
+    self, Header, Kind, Plain, cgroup, connect, device, file, packet, process, python,
+};
 use thiserror::Error;
 
 use crate::event::{
-    Argv, Body, Connect, DeviceOpen, DeviceType, Env, Event, ExeFile, Exec, Exit, Fork, Open,
-    OpenSyscall, Packet, Pickle, PyForm, PyText, Text,
+    Argv, Body, CgroupMkdir, Connect, DeviceOpen, DeviceType, Env, Event, ExeFile, Exec, Exit,
+    Fork, Open, OpenSyscall, Packet, Pickle, PyForm, PyText, Text,
 };
 
 /// Why a record is none.
@@ -132,6 +134,7 @@ pub fn decode(record: &[u8]) -> Result<Event<'_>, DecodeError> {
         Kind::Sendto => Body::Sendto(connection(record)?),
         Kind::Dns => Body::Dns(payload(record)?),
         Kind::Tls => Body::Tls(payload(record)?),
+        Kind::CgroupMkdir => Body::CgroupMkdir(cgroup_mkdir(record)?),
     };
     Ok(Event {
         ts_ns: header.ktime_ns,
@@ -384,6 +387,25 @@ fn payload(record: &[u8]) -> Result<Packet<'_>, DecodeError> {
         data: Text {
             bytes: data,
             cut: packet.flags & packet::PACKET_CUT != 0,
+        },
+    })
+}
+
+fn cgroup_mkdir(record: &[u8]) -> Result<CgroupMkdir<'_>, DecodeError> {
+    let made: wire::CgroupMkdir = whole(record)?;
+    let at = offset_of!(wire::CgroupMkdir, path);
+    let length = made.path_len as usize;
+    if length > wire::PATH_BYTES_MAX {
+        return Err(DecodeError::Value {
+            field: "cgroup.path_len",
+            found: made.path_len,
+        });
+    }
+    Ok(CgroupMkdir {
+        id: made.id,
+        path: Text {
+            bytes: &record[at..at + length],
+            cut: made.flags & cgroup::CGROUP_PATH_CUT != 0,
         },
     })
 }

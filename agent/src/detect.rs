@@ -179,7 +179,7 @@ impl Detect {
 }
 
 fn wanted(filter: &KernelFilter) -> Wanted {
-    let mut kinds = BTreeSet::from([Kind::Exec, Kind::Fork, Kind::Exit]);
+    let mut kinds = BTreeSet::from([Kind::Exec, Kind::Fork, Kind::Exit, Kind::CgroupMkdir]);
     kinds.extend(
         Kind::ALL
             .into_iter()

@@ -39,7 +39,7 @@ pub struct Event<'a> {
 }
 
 /// Every `evt.type` that the agent raises, in the order of [`Event::type_index`].
-pub static TYPES: [&str; 14] = [
+pub static TYPES: [&str; 15] = [
     "execve",
     "clone",
     "procexit",
@@ -53,6 +53,7 @@ pub static TYPES: [&str; 14] = [
     "sendto",
     "dns",
     "tls",
+    "cgroup_mkdir",
     "lost",
 ];
 
@@ -89,6 +90,7 @@ impl<'a> Event<'a> {
             Body::Sendto(_) => Kind::Sendto,
             Body::Dns(_) => Kind::Dns,
             Body::Tls(_) => Kind::Tls,
+            Body::CgroupMkdir(_) => Kind::CgroupMkdir,
             Body::Lost(_) => return None,
         })
     }
@@ -116,7 +118,8 @@ impl<'a> Event<'a> {
             Body::Sendto(_) => 10,
             Body::Dns(_) => 11,
             Body::Tls(_) => 12,
-            Body::Lost(_) => 13,
+            Body::CgroupMkdir(_) => 13,
+            Body::Lost(_) => 14,
         }
     }
 }
@@ -134,6 +137,7 @@ pub fn types_of(kind: Kind) -> &'static [&'static str] {
         Kind::Sendto => &["sendto"],
         Kind::Dns => &["dns"],
         Kind::Tls => &["tls"],
+        Kind::CgroupMkdir => &["cgroup_mkdir"],
     }
 }
 
@@ -164,6 +168,8 @@ pub enum Body<'a> {
     Dns(Packet<'a>),
     /// The process began a TLS connection.
     Tls(Packet<'a>),
+    /// The thread made a cgroup.
+    CgroupMkdir(CgroupMkdir<'a>),
     /// The agent lost events.
     Lost(Lost<'a>),
 }
@@ -184,6 +190,15 @@ pub struct Text<'a> {
     pub bytes: &'a [u8],
     /// Is a part missing? Of resolved paths the beginning is, of everything else the end.
     pub cut: bool,
+}
+
+/// A new cgroup of the v2 hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupMkdir<'a> {
+    /// Its id: the inode number of its folder.
+    pub id: u64,
+    /// Its path from the root of the hierarchy.
+    pub path: Text<'a>,
 }
 
 /// A started program, as it was the moment that its image was in place.

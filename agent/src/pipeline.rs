@@ -315,6 +315,10 @@ impl Pipeline {
         match event.body {
             Body::Exec(exec) => self.exec(event, &exec, actor),
             Body::Fork(_) => self.fork(event, actor),
+            Body::CgroupMkdir(made) => {
+                self.containers
+                    .made(made.id, made.path.bytes, made.path.cut);
+            }
             Body::Open(open) if open.res >= 0 => {
                 let thread = (event.tgid, event.start_ns, event.tid);
                 self.models.opened(thread, open.resolved.bytes);

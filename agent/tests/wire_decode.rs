@@ -112,6 +112,21 @@ fn exit(code: u32) -> Vec<u8> {
     )
 }
 
+fn cgroup_mkdir(path: &[u8], path_len: u32, flags: u32) -> Vec<u8> {
+    let mut room = [b'!'; wire::PATH_BYTES_MAX + 1];
+    room[..path.len()].copy_from_slice(path);
+    bytes(
+        &wire::CgroupMkdir {
+            header: header(Kind::CgroupMkdir, size_of::<wire::CgroupMkdir>()),
+            id: 77,
+            path_len,
+            flags,
+            path: room,
+        },
+        &[],
+    )
+}
+
 fn open(syscall: u32, path: &[u8]) -> Vec<u8> {
     bytes(
         &wire::Open {
@@ -240,6 +255,7 @@ fn good_records() -> Vec<Vec<u8>> {
         sendto(),
         packet(Kind::Dns, wire::connect::FAMILY_INET, b"an answer", 1024),
         packet(Kind::Tls, wire::connect::FAMILY_INET6, b"\x16\x03\x01", 3),
+        cgroup_mkdir(b"/a", 2, 0),
     ]
 }
 
@@ -385,6 +401,27 @@ fn exec_fields_and_flags() {
         (exec.session_leader, exec.ns_tgid, exec.pid_ns),
         (None, Some(1), None)
     );
+}
+
+#[test]
+fn new_cgroups_have_a_path_and_nothing_behind_it() {
+    use wire::cgroup::CGROUP_PATH_CUT;
+    for (length, flags, path, is_cut) in [
+        (14, 0, &b"/kubepods/pod1"[..], false),
+        (0, 0, b"", false),
+        (9, CGROUP_PATH_CUT, b"/kubepods", true),
+    ] {
+        let record = cgroup_mkdir(b"/kubepods/pod1", length, flags);
+        let Body::CgroupMkdir(made) = decode(&record).expect("a good record").body else {
+            panic!("not a cgroup");
+        };
+        assert_eq!(
+            (made.id, made.path.bytes, made.path.cut),
+            (77, path, is_cut)
+        );
+    }
+    let record = cgroup_mkdir(b"/a", wire::PATH_BYTES_MAX as u32 + 1, 0);
+    assert_eq!(decode(&record).expect_err("too long").cause(), "value");
 }
 
 #[test]

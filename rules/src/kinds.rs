@@ -94,6 +94,7 @@ pub const KINDS: &[KindInfo] = &[
     row("cachestat", Origin::Syscall, UNTRACED),
     row("capget", Origin::Syscall, UNTRACED),
     row("capset", Origin::Syscall, UNTRACED),
+    row("cgroup_mkdir", Origin::Saker, Supply::Traced),
     row("chdir", Origin::Syscall, UNTRACED),
     row("chmod", Origin::Syscall, UNTRACED),
     row("chown", Origin::Syscall, UNTRACED),

@@ -56,6 +56,32 @@ fn a_rule_sees_a_secret_and_its_alert_does_not_show_it() {
 }
 
 #[test]
+fn a_container_that_is_gone_before_anyone_looks_is_known() {
+    if !root_or_skip() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rules = rule(
+        folder.path(),
+        "Gone",
+        "evt.type = execve and proc.args contains gone-by-now",
+        "ran (line=%proc.cmdline container=%container.id)",
+    );
+    let mut agent = Agent::start(&["--rules", &rules]);
+    // While it does not run, a container comes, does something and goes, with its cgroup and all its processes.
+    agent.signal(libc::SIGSTOP);
+    let cgroup = Cgroup::like_a_container().expect("a cgroup");
+    let id = cgroup.short_id().to_owned();
+    let mut command = Command::new("/bin/true");
+    cgroup.enter(&mut command);
+    run(command.arg("gone-by-now")).expect("it runs");
+    drop(cgroup);
+    agent.signal(libc::SIGCONT);
+    let alert = agent.await_rule("Gone", "gone-by-now");
+    assert_eq!(alert["output_fields"]["container.id"], id.as_str());
+}
+
+#[test]
 fn a_fork_bomb_takes_nobodys_identity() {
     if !root_or_skip() {
         return;

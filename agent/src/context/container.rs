@@ -139,6 +139,14 @@ impl Containers {
         (self.root_id, self.has_v1)
     }
 
+    /// A cgroup was made, at this path from the root of the v2 hierarchy: what happens in it needs no look-up, ever. Of a path that
+    /// is cut the innermost folders are missing, and with them perhaps the container: then nothing is known.
+    pub fn made(&mut self, cgroup_id: u64, path: &[u8], is_cut: bool) {
+        if !is_cut {
+            self.cgroups.put(cgroup_id, owner_of_path(path));
+        }
+    }
+
     /// The owner of a cgroup, looked up at the first event from it.
     ///
     /// `process` is one that was in the cgroup when the event happened: where the kernel no longer knows the id, `/proc` may
@@ -578,6 +586,25 @@ mod tests {
             Owner::Container(ID.into())
         );
         assert_eq!(containers.len(), 1);
+    }
+
+    #[test]
+    fn a_cgroup_that_was_seen_coming_needs_no_look_up() {
+        let mut containers = Containers::with(None, false, Path::new("/nowhere"));
+        let process = ProcessKey {
+            tgid: 8,
+            start_ns: 1,
+        };
+        let mut check = |path: &str, is_cut, expected| {
+            containers.made(5, path.as_bytes(), is_cut);
+            let owner = containers.resolve(&Outside::machine(), 5, process, false);
+            assert_eq!(owner, expected, "{path}");
+        };
+        let path = format!("/kubepods.slice/cri-containerd-{ID}.scope");
+        check(&path, true, Owner::Unknown);
+        check(&path, false, Owner::Container(ID.into()));
+        // The number of a cgroup that is gone, used again.
+        check("/system.slice", false, Owner::Host);
     }
 
     #[test]

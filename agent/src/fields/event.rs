@@ -40,6 +40,7 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
             Body::Exec(_) | Body::Fork(_) | Body::Exit(_) | Body::Pickle(_) => b"process",
             Body::Open(_) | Body::DeviceOpen(_) => b"file",
             Body::Connect(_) | Body::Sendto(_) | Body::Dns(_) | Body::Tls(_) => b"net",
+            Body::CgroupMkdir(_) => b"other",
             Body::Lost(_) => b"internal",
         }),
         Field::EvtRawres => Value::Int(result(view)?),
@@ -84,6 +85,7 @@ fn result(view: &EventView<'_>) -> Option<i64> {
         | Body::Pickle(_)
         | Body::Dns(_)
         | Body::Tls(_)
+        | Body::CgroupMkdir(_)
         | Body::Lost(_) => None,
     }
 }
@@ -139,6 +141,7 @@ fn argument<'a>(view: &'a EventView<'_>, arg: FieldArgRef<'a>) -> Option<Value<'
         (Body::Connect(_) | Body::Sendto(_), "res") => {
             value(view, Field::EvtRes, FieldArgRef::None)
         }
+        (Body::CgroupMkdir(made), "path") => known(made.path.bytes),
         _ => None,
     }
 }

@@ -242,6 +242,21 @@ pub const PROBES: &[Probe] = &[
         lost_without: "ends of processes; the process table is pruned by age alone",
     },
     Probe {
+        kind: Kind::CgroupMkdir,
+        hooks: &[Hook {
+            name: "raw_tp/cgroup_mkdir",
+            programs: &[row(
+                "saker_cgroup_mkdir",
+                Attach::RawTracepoint(&["cgroup_mkdir"]),
+                REQUIRED,
+            )],
+            needs: "Linux 5.8, BTF",
+            fields: &[Group::Header, Group::Cgroup],
+            lost: "",
+        }],
+        lost_without: "the container of a cgroup that is removed before its first event is read",
+    },
+    Probe {
         kind: Kind::DeviceOpen,
         hooks: &[
             Hook {

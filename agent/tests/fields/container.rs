@@ -1,6 +1,18 @@
 //! What every field of containers and pods is for a device open in the test's container.
 
 use super::CONTAINER;
+use saker::event::{Body, CgroupMkdir, Text};
+
+/// A new cgroup.
+pub fn cgroup_mkdir() -> Body<'static> {
+    Body::CgroupMkdir(CgroupMkdir {
+        id: 9,
+        path: Text {
+            bytes: b"/kubepods/pod1",
+            cut: false,
+        },
+    })
+}
 
 /// Field and value, as outputs show it.
 pub const VALUES: &[(&str, &str)] = &[

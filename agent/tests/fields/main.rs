@@ -340,6 +340,7 @@ fn every_live_field_is_supplied_by_some_event() {
         network::sendto(),
         network::dns(),
         network::tls(),
+        container::cgroup_mkdir(),
         python::pickle(b"os", b"system"),
         Body::Lost(Lost {
             count: 3,

@@ -3,6 +3,7 @@
 //! One binary, a file a hook family; what they share is here.
 
 mod books;
+mod cgroup;
 mod connect;
 mod device;
 mod file;

@@ -1,0 +1,59 @@
+//! Hook: raw tracepoint cgroup_mkdir. Records out: [`CgroupMkdir`].
+//!
+//! A container's cgroup is made before its first process is in it. Whoever reads the record knows whose every later event from there
+//! is, also when the container and its cgroup are gone by then.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use saker_ebpf::wire::cgroup::CGROUP_PATH_CUT;
+use saker_ebpf::wire::{CgroupMkdir, Kind, PATH_BYTES_MAX};
+
+use crate::emit::{self, Outcome};
+use crate::kernel::{self, Address};
+use crate::settings::offset;
+
+/// The number of the v2 hierarchy; those of version 1 have others.
+const DEFAULT_HIERARCHY: u32 = 0;
+
+/// `TP_PROTO(struct cgroup *cgrp, const char *path)`
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+pub fn saker_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
+    let cgroup: Address = ctx.arg(0);
+    let path: Address = ctx.arg(1);
+    let root: Address = kernel::read(cgroup, offset!(cgroup_root));
+    let hierarchy: u32 = kernel::read(root, offset!(cgroup_root_hierarchy));
+    if hierarchy != DEFAULT_HIERARCHY {
+        emit::count(Kind::CgroupMkdir, Outcome::Filtered);
+        return 0;
+    }
+    let Some(mut entry) = emit::reserve::<CgroupMkdir>(&ctx, Kind::CgroupMkdir) else {
+        return 0;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the ring gave room for a `CgroupMkdir`.
+    unsafe {
+        kernel::fill_header(
+            &raw mut (*record).header,
+            Kind::CgroupMkdir,
+            size_of::<CgroupMkdir>() as u32,
+            kernel::current_task(),
+        );
+        let node: Address = kernel::read(cgroup, offset!(cgroup_kn));
+        (*record).id = kernel::read(node, offset!(kernfs_node_id));
+        let status = bpf_probe_read_kernel_str(
+            (&raw mut (*record).path).cast(),
+            PATH_BYTES_MAX as u32 + 1,
+            path as *const _,
+        );
+        let length = if status > 0 { status as u32 - 1 } else { 0 };
+        (*record).path_len = length;
+        (*record).flags = if length == PATH_BYTES_MAX as u32 {
+            CGROUP_PATH_CUT
+        } else {
+            0
+        };
+    }
+    emit::submit(Kind::CgroupMkdir, entry);
+    0
+}
