@@ -12,6 +12,7 @@ pub mod decode;
 pub mod detect;
 pub mod event;
 pub mod fields;
+pub mod fuzz;
 pub mod log;
 pub mod metrics;
 pub mod pipeline;

@@ -50,7 +50,7 @@ const AGENT_FLOW: &[&[&str]] = &[
     &["api"],
     &["config"],
     &["pipeline"],
-    &["daemon", "reference"],
+    &["daemon", "fuzz", "reference"],
     &["cli"],
 ];
 

@@ -18,7 +18,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-pub use database::User;
+pub use database::{IdMap, User, group, parse, user};
 pub use reader::Accounts;
 use reader::{Question, Reader};
 

@@ -155,7 +155,7 @@ fn stamp(file: &File) -> io::Result<Stamp> {
 }
 
 /// Both files keep the numeric id in their third column; the first entry of an id wins, as for getpwuid(3).
-fn parse<T>(text: &[u8], entry: impl Fn(&[&[u8]]) -> Option<T>) -> FxHashMap<u32, T> {
+pub fn parse<T>(text: &[u8], entry: impl Fn(&[&[u8]]) -> Option<T>) -> FxHashMap<u32, T> {
     let mut entries = FxHashMap::default();
     for line in text.split(|byte| *byte == b'\n') {
         if entries.len() == ENTRIES_MAX {

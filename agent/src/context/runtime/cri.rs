@@ -138,54 +138,15 @@ impl Client {
         verbose: &std::collections::BTreeMap<String, String>,
         kind: &'static str,
     ) -> Result<Container, Failure> {
-        let mut cut = false;
-        let info = Info::parse(verbose).unwrap_or_else(|| {
-            cut = true;
-            Info::default()
-        });
-        let image = self.image(&status, info.user_image()).await?;
+        let info = Info::parse(verbose);
+        let user_image = info.as_ref().map_or("", Info::user_image);
+        let image = self.image(&status, user_image).await?;
         // The verbose part names it; where it does not, the label that every kubelet sets leads nowhere without a list.
         let sandbox = match sandbox_of(verbose) {
             Some(sandbox) => self.recent_sandbox(&sandbox, kind).await?,
             None => None,
         };
-        let mounts = bounded(&status.mounts, MOUNTS_MAX, &mut cut);
-        let user = status.user.and_then(|user| user.linux);
-        let mut container = Container {
-            id: text(&status.id),
-            kind,
-            name: text(
-                status
-                    .metadata
-                    .as_ref()
-                    .map_or("", |metadata| &metadata.name),
-            ),
-            image,
-            labels: pairs(&status.labels, &mut cut),
-            mounts: mounts.into_iter().map(mount).collect(),
-            privileged: info.privileged(),
-            user: user.map_or_else(
-                || info.user(),
-                |user| format!("{}:{}", user.uid, user.gid).into(),
-            ),
-            created_ns: u64::try_from(status.created_at).unwrap_or(0),
-            started_ns: u64::try_from(status.started_at).unwrap_or(0),
-            gpus: bounded(info.gpus(), metadata::GPUS_MAX, &mut cut),
-            ..Container::default()
-        };
-        if let Some((sandbox, namespaces)) = sandbox {
-            if let Some(namespaces) = namespaces {
-                container.host_network = Some(namespaces.network == m::NODE);
-                container.host_pid = Some(namespaces.pid == m::NODE);
-                container.host_ipc = Some(namespaces.ipc == m::NODE);
-            }
-            cut |= sandbox.cut;
-            container.ip = sandbox.ip;
-            container.cni = sandbox.cni;
-            container.pod = sandbox.pod;
-        }
-        container.cut = cut;
-        Ok(container)
+        Ok(described(&status, info, image, sandbox, kind))
     }
 
     /// The sandbox of a container: it is complete by then, and the same for all containers of its pod.
@@ -331,6 +292,67 @@ fn failure(status: &Status) -> Failure {
         // containerd answers so for a container whose task is not there yet; both come right by themselves.
         _ => Failure::Broken(super::one_line(status.message())),
     }
+}
+
+/// What a status and its verbose part say; that part is `None` where it makes no sense.
+fn described(
+    status: &m::ContainerStatus,
+    info: Option<Info>,
+    image: Image,
+    sandbox: Option<Sandbox>,
+    kind: &'static str,
+) -> Container {
+    let mut cut = info.is_none();
+    let info = info.unwrap_or_default();
+    let mounts = bounded(&status.mounts, MOUNTS_MAX, &mut cut);
+    let user = status.user.as_ref().and_then(|user| user.linux.as_ref());
+    let mut container = Container {
+        id: text(&status.id),
+        kind,
+        name: text(
+            status
+                .metadata
+                .as_ref()
+                .map_or("", |metadata| &metadata.name),
+        ),
+        image,
+        labels: pairs(&status.labels, &mut cut),
+        mounts: mounts.into_iter().map(mount).collect(),
+        privileged: info.privileged(),
+        user: user.map_or_else(
+            || info.user(),
+            |user| format!("{}:{}", user.uid, user.gid).into(),
+        ),
+        created_ns: u64::try_from(status.created_at).unwrap_or(0),
+        started_ns: u64::try_from(status.started_at).unwrap_or(0),
+        gpus: bounded(info.gpus(), metadata::GPUS_MAX, &mut cut),
+        ..Container::default()
+    };
+    if let Some((sandbox, namespaces)) = sandbox {
+        if let Some(namespaces) = namespaces {
+            container.host_network = Some(namespaces.network == m::NODE);
+            container.host_pid = Some(namespaces.pid == m::NODE);
+            container.host_ipc = Some(namespaces.ipc == m::NODE);
+        }
+        cut |= sandbox.cut;
+        container.ip = sandbox.ip;
+        container.cni = sandbox.cni;
+        container.pod = sandbox.pod;
+    }
+    container.cut = cut;
+    container
+}
+
+/// What a runtime's bytes say of a container, without its image and its sandbox; `None` where they are no such answer.
+pub fn read(answer: &[u8], kind: &'static str) -> Option<Container> {
+    let answer = m::ContainerStatusResponse::decode(answer).ok()?;
+    let info = Info::parse(&answer.info);
+    let status = answer.status?;
+    let reference = status.image_ref.as_str();
+    let named = status.image.as_ref().map_or("", |image| &image.image);
+    let user_image = info.as_ref().map_or("", Info::user_image);
+    let image = names(named, reference, [user_image; 2], &m::Image::default());
+    Some(described(&status, info, image, None, kind))
 }
 
 /// The sandbox's id: `sandboxID` in the info of both runtimes.

@@ -316,6 +316,13 @@ struct InspectedImage {
     repo_digests: Option<Vec<String>>,
 }
 
+/// What two answers of a runtime say of a container; `None` where one of them is no such answer.
+pub fn read(container_json: &[u8], image_json: &[u8], kind: &'static str) -> Option<Container> {
+    let found = serde_json::from_slice(container_json).ok()?;
+    let stored = serde_json::from_slice(image_json).ok()?;
+    Some(container(&found, &stored, kind))
+}
+
 fn container(found: &Inspected, stored: &InspectedImage, kind: &'static str) -> Container {
     let mut cut = false;
     let config = &found.config;
@@ -472,12 +479,7 @@ mod tests {
     const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn read(json: &str, image: &str) -> Container {
-        let found = serde_json::from_str(json).expect("a container");
-        container(
-            &found,
-            &serde_json::from_str(image).expect("an image"),
-            "docker",
-        )
+        super::read(json.as_bytes(), image.as_bytes(), "docker").expect("a container and its image")
     }
 
     #[test]
