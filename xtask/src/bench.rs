@@ -1,9 +1,14 @@
 //! `cargo xtask bench`: each benchmark runs Saker and its peers in one run, interleaved, and reports ratios.
 
-use anyhow::Result;
+mod agent;
+mod kernel;
+mod pipeline;
+mod stress;
+
+use anyhow::{Result, bail};
 use clap::Subcommand;
 
-use crate::process::{cargo, run};
+use crate::process::{cargo, is_root, run};
 
 /// The benchmarks.
 #[derive(Subcommand)]
@@ -16,6 +21,12 @@ pub enum Bench {
     },
     /// Memory and look-up times of 100,000 processes and 2,000 containers.
     Context,
+    /// Events a second on one core, memory, and time to the alert, with Falco's rules and all packs.
+    Pipeline(pipeline::Args),
+    /// What the kernel programs add to system calls, beside empty programs, bpftrace and auditd.
+    Kernel(kernel::Args),
+    /// Everything flat out for some minutes: every event is accounted for, and memory does not grow.
+    Stress(stress::Args),
 }
 
 /// Runs one.
@@ -32,5 +43,22 @@ pub fn bench(which: &Bench) -> Result<()> {
                 "--",
             ])
             .args(args)),
+        Bench::Pipeline(args) => pipeline::bench(args),
+        Bench::Kernel(args) => kernel::bench(args),
+        Bench::Stress(args) => stress::bench(args),
     }
+}
+
+/// For benchmarks that load kernel programs.
+fn need_root() -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    bail!("this benchmark loads kernel programs and needs root");
+}
+
+/// The middle one.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

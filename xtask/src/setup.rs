@@ -52,6 +52,25 @@ const TEST_PACKAGES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Debian packages that only benchmarks need.
+const BENCH_PACKAGES: &[(&str, &str, &str)] = &[
+    (
+        "bpftrace",
+        "/usr/bin/bpftrace",
+        "bpftrace as a peer in `cargo xtask bench kernel`",
+    ),
+    (
+        "auditd",
+        "/sbin/auditctl",
+        "auditd as a peer in `cargo xtask bench kernel`",
+    ),
+    (
+        "stress-ng",
+        "/usr/bin/stress-ng",
+        "stress-ng's part in `cargo xtask bench stress`",
+    ),
+];
+
 /// How much to install.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -118,8 +137,26 @@ fn bpf_linker() -> Result<()> {
     .context("bpf-linker is needed to link the kernel programs")
 }
 
+/// Installs a package that a benchmark needs; `false`, after a line that says why, where it is not to be had.
+pub fn bench_package(name: &str) -> bool {
+    let rows: Vec<_> = BENCH_PACKAGES
+        .iter()
+        .filter(|(package, ..)| *package == name)
+        .copied()
+        .collect();
+    if let Err(why) = install(&rows) {
+        println!("bench: {name} cannot be installed: {why:#}");
+    }
+    rows.iter()
+        .any(|(_, program, _)| Path::new(program).exists())
+}
+
 fn debian_packages() -> Result<()> {
-    let missing: Vec<_> = TEST_PACKAGES
+    install(TEST_PACKAGES)
+}
+
+fn install(packages: &[(&str, &str, &str)]) -> Result<()> {
+    let missing: Vec<_> = packages
         .iter()
         .filter(|(_, program, _)| !Path::new(program).exists())
         .collect();

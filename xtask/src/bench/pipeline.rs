@@ -1,0 +1,234 @@
+//! `cargo xtask bench pipeline`: a real capture through decode, context and all rules on one core; the agent's memory with all
+//! rules loaded; and the time from a system call to its alert on stdout.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    agent::{Agent, Programs, machine, number, pin},
+    median, need_root,
+};
+
+/// Options.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A capture to replay instead of one that is made for the purpose; then root is not needed, and only the replay is measured.
+    #[arg(long)]
+    capture: Option<PathBuf>,
+    /// Seconds of flat-out opening, connecting and starting of programs to record.
+    #[arg(long, default_value_t = 8)]
+    seconds: u64,
+    /// Replays; the median counts.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Alerts whose time is measured.
+    #[arg(long, default_value_t = 500)]
+    alerts: usize,
+}
+
+const CONFIG: &str = "http: {enabled: false}\nsensor: {ring_bytes: 67108864}\n";
+/// The default ring, as an agent in service has it.
+const SERVICE: &str = "http: {enabled: false}\n";
+
+/// Runs it.
+pub fn bench(args: &Args) -> Result<()> {
+    println!("{}", machine());
+    let programs = Programs::build()?;
+    let rules = programs.all_rules()?;
+    let rules = rules.to_str().context("a path of text")?;
+    if let Some(capture) = &args.capture {
+        return replay(&programs, rules, capture, args.rounds);
+    }
+    need_root()?;
+    let capture = record(&programs, rules, args.seconds)?;
+    replay(&programs, rules, &capture, args.rounds)?;
+    memory(&programs, rules)?;
+    latency(&programs, rules, args.alerts)
+}
+
+/// Everything at once, on both sides of the ring.
+fn record(programs: &Programs, rules: &str, seconds: u64) -> Result<PathBuf> {
+    let capture = programs.folder.join("pipeline.capture");
+    let path = capture.to_str().context("a path of text")?;
+    let recorder = Agent::start(programs, CONFIG, &["record", "-o", path, "--bundle", rules])?;
+    flat_out(programs, seconds)?;
+    let books = recorder.stop()?;
+    let length = fs::metadata(&capture)?.len();
+    println!(
+        "recorded: {} events, {:.1} MB; lost meanwhile {}",
+        number(&books, "delivered")?,
+        length as f64 / 1e6,
+        number(&books, "lost")?
+    );
+    Ok(capture)
+}
+
+/// The three kinds of load, side by side.
+fn flat_out(programs: &Programs, seconds: u64) -> Result<()> {
+    let seconds = seconds.to_string();
+    let nothing = programs.actors.join("nothing");
+    let mut running = Vec::new();
+    for kind in ["open", "connect", "exec"] {
+        let mut actor = programs.actor("flat_out");
+        actor.args([kind, &seconds]).stdout(Stdio::null());
+        if kind == "exec" {
+            actor.arg(&nothing);
+        }
+        running.push(actor.spawn()?);
+    }
+    for mut actor in running {
+        let status = actor.wait()?;
+        if !status.success() {
+            bail!("flat_out ended with {status}");
+        }
+    }
+    Ok(())
+}
+
+fn replay(programs: &Programs, rules: &str, capture: &Path, rounds: usize) -> Result<()> {
+    let (mut rates, mut costs, mut peak) = (Vec::new(), Vec::new(), 0.0_f64);
+    let mut summary = String::new();
+    for _ in 0..rounds.max(1) {
+        let mut command = Command::new(&programs.saker);
+        command
+            .arg("replay")
+            .arg(capture)
+            .args(["--bundle", rules])
+            .stdout(Stdio::null());
+        pin(&mut command, 0);
+        let (text, usage) = run_measured(&mut command)?;
+        let delivered = number(&text, "delivered")? as f64;
+        let rate = text
+            .split(" s, ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok())
+            .with_context(|| format!("no rate in {text:?}"))?;
+        rates.push(rate);
+        costs.push(usage.cpu_s * 1e6 / delivered);
+        peak = peak.max(usage.peak_bytes as f64 / 1e6);
+        summary = text;
+    }
+    print!("{summary}");
+    println!(
+        "replay on one core, median of {rounds}: {:.0} events a second, {:.2} s of processor time a million events (start included), {peak:.1} MB at the most",
+        median(&mut rates),
+        median(&mut costs),
+    );
+    Ok(())
+}
+
+struct Usage {
+    cpu_s: f64,
+    peak_bytes: u64,
+}
+
+/// Runs it to its end; returns what it wrote on stderr, and what it alone has used.
+fn run_measured(command: &mut Command) -> Result<(String, Usage)> {
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    let mut text = String::new();
+    let mut stderr = child.stderr.take().context("stderr is piped")?;
+    stderr.read_to_string(&mut text)?;
+    let pid = i32::try_from(child.id())?;
+    let mut status = 0;
+    // SAFETY: all zeros is a valid `rusage`; both pointers are to values of ours that outlive the call, and the child has not
+    // been waited for, so the pid is its own.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        if libc::wait4(pid, &raw mut status, 0, &raw mut usage) < 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        usage
+    };
+    let status = ExitStatus::from_raw(status);
+    if !status.success() {
+        bail!(
+            "{} ended with {status}: {text}",
+            command.get_program().display()
+        );
+    }
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    let usage = Usage {
+        cpu_s: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+        peak_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+    };
+    Ok((text, usage))
+}
+
+/// Resident memory of an agent in service: at rest, and after it has had much to do.
+fn memory(programs: &Programs, rules: &str) -> Result<()> {
+    let agent = Agent::start(programs, SERVICE, &["run", "--bundle", rules])?;
+    let before = agent.memory()?;
+    flat_out(programs, 5)?;
+    let after = agent.memory()?;
+    let books = agent.stop()?;
+    println!(
+        "resident memory without the rings: {:.1} MB at the start, {:.1} MB after {} events (rings: {:.1} MB)",
+        before.own_mb(),
+        after.own_mb(),
+        number(&books, "delivered")?,
+        after.rings as f64 / 1e6
+    );
+    Ok(())
+}
+
+/// From the kernel's time of an event, and from before the system call, to the moment that its alert can be read.
+fn latency(programs: &Programs, rules: &str, count: usize) -> Result<()> {
+    let miner = programs.folder.join("xmrig");
+    fs::copy(programs.actors.join("nothing"), &miner)?;
+    let agent = Agent::start(programs, SERVICE, &["run", "--bundle", rules])?;
+    let (mut from_event, mut from_before) = (Vec::new(), Vec::new());
+    for round in 0..count {
+        let marker = format!("--round={round}.");
+        let before = wall_ns()?;
+        let mut child = Command::new(&miner).arg(&marker).spawn()?;
+        let (alert, arrived) = await_alert(&agent, &marker)?;
+        child.wait()?;
+        let at = alert["output_fields"]["evt.time"]
+            .as_i64()
+            .context("the alert has a time")?;
+        from_event.push((arrived - at) as f64 / 1e6);
+        from_before.push((arrived - before) as f64 / 1e6);
+    }
+    agent.stop()?;
+    fs::remove_file(miner)?;
+    for (what, times) in [
+        ("the kernel's time of the event", &mut from_event),
+        ("before fork and exec", &mut from_before),
+    ] {
+        times.sort_by(f64::total_cmp);
+        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+        println!(
+            "to the alert on stdout from {what}, {count} times: p50 {:.2} ms, p99 {:.2} ms, at most {:.2} ms",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+    }
+    Ok(())
+}
+
+fn await_alert(agent: &Agent, marker: &str) -> Result<(serde_json::Value, i64)> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(line) = agent.alerts.recv_timeout(left) else {
+            bail!("no alert with {marker}");
+        };
+        if line.contains(marker) {
+            return Ok((serde_json::from_str(&line)?, wall_ns()?));
+        }
+    }
+}
+
+fn wall_ns() -> Result<i64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(i64::try_from(since.as_nanos())?)
+}
