@@ -310,8 +310,8 @@ pub fn attributes(dentry: Address) -> Attributes {
             uid: wire::process::UNSET,
             gid: wire::process::UNSET,
             mode: 0,
-            ctime_ns: 0,
-            mtime_ns: 0,
+            ctime_ns: wire::process::TIME_UNKNOWN,
+            mtime_ns: wire::process::TIME_UNKNOWN,
         };
     }
     let inode: Address = read(dentry, offset!(dentry_inode));
@@ -325,17 +325,17 @@ pub fn attributes(dentry: Address) -> Attributes {
     }
 }
 
-/// Seconds and nanoseconds as one number; 0 for a moment before 1970, or one that the kernel does not show.
+/// Seconds and nanoseconds as one number; unknown for a moment before 1970, and one that the kernel does not show.
 #[inline(always)]
 fn moment(inode: Address, seconds: u32, nanoseconds: u32) -> u64 {
     if !present(seconds) || !present(nanoseconds) {
-        return 0;
+        return wire::process::TIME_UNKNOWN;
     }
     let seconds: u64 = read(inode, seconds);
     // Since 6.13 the uppermost bit says that somebody has asked for the time, and is no part of it.
     let nanoseconds = read::<u32>(inode, nanoseconds) & 0x7fff_ffff;
     if seconds > u64::MAX / 2_000_000_000 {
-        return 0;
+        return wire::process::TIME_UNKNOWN;
     }
     seconds * 1_000_000_000 + u64::from(nanoseconds)
 }

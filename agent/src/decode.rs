@@ -168,7 +168,7 @@ fn exec(record: &[u8]) -> Result<Exec<'_>, DecodeError> {
     let has = |bit: u32| exec.flags & bit != 0;
     let set = |id: u32| (id != process::UNSET).then_some(id);
     let known = |id: u32| (id != 0).then_some(id);
-    let moment = |ns: u64| (ns != 0).then_some(ns);
+    let moment = |ns: u64| (ns != process::TIME_UNKNOWN).then_some(ns);
     Ok(Exec {
         exe: Text {
             bytes: exe_path,

@@ -16,7 +16,8 @@ pub struct Exec {
     pub parent_start_ns: u64,
     /// Inode number of the executable.
     pub inode: u64,
-    /// Last change of the executable's inode, nanoseconds since the Unix epoch; 0 when unknown.
+    /// Last change of the executable's inode, nanoseconds since the Unix epoch; [`TIME_UNKNOWN`]. 0 is a time: images
+    /// that are built reproducibly are full of it.
     pub ctime_ns: u64,
     /// Last change of the executable's contents, likewise.
     pub mtime_ns: u64,
@@ -78,6 +79,9 @@ pub struct Exec {
 
 /// A moment that the kernel did not tell.
 pub const START_UNKNOWN: u64 = u64::MAX;
+
+/// For a file's time that cannot be told.
+pub const TIME_UNKNOWN: u64 = u64::MAX;
 
 /// A number that is not set: audit's own value for "no login".
 pub const UNSET: u32 = u32::MAX;
