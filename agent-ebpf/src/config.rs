@@ -68,6 +68,12 @@ pub struct Settings {
     /// A bit for the number of each kind that is wanted, and not left to another hook. Read only by programs that serve several
     /// kinds.
     pub kinds: u32,
+    /// Nanoseconds of a cgroup's share that an event of a sheddable kind takes; 0: there are no shares.
+    pub share_interval_ns: u64,
+    /// Nanoseconds that a cgroup that was quiet may be ahead of its share.
+    pub share_burst_ns: u64,
+    /// The root cgroup, which has no share: where containers have cgroups of version 1 alone, all processes are in it.
+    pub root_cgroup_id: u64,
     /// Drawn at random by the loader: no process can know which names the programs take for the same.
     pub seeds: [u64; 2],
     /// Paths to report.
@@ -171,6 +177,9 @@ impl Settings {
         open_filter: 0,
         env_len: 0,
         kinds: 0,
+        share_interval_ns: 0,
+        share_burst_ns: 0,
+        root_cgroup_id: 0,
         seeds: [0; 2],
         prefixes: [OpenPrefix {
             mask: [0; PREFIX_WORDS],

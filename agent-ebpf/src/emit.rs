@@ -1,16 +1,19 @@
-//! Getting records out: the ring, and the counters that say what became of every event.
+//! Getting records out: the rings, and the counters that say what became of every event.
 //!
+//! A record goes into the ring of its kind, one that can be shed only where its cgroup has room in its share.
 //! The order matters to the counts: `passed` before the attempt to write, `submitted` or a loss after it.
 
 use core::arch::asm;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::maps::RingBuf;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_log_ebpf::warn;
 use saker_ebpf::wire::{Counters, Kind};
 
-use crate::maps::{COUNTERS, EVENTS};
+use crate::maps::{COUNTERS, EVENTS, SHEDDABLE};
+use crate::share;
 
 /// What became of an event.
 #[derive(Clone, Copy)]
@@ -21,6 +24,7 @@ pub enum Outcome {
     RingFull,
     TooBig,
     MapFull,
+    OverShare,
 }
 
 /// Counts an event of this kind.
@@ -39,6 +43,7 @@ pub fn count(kind: Kind, outcome: Outcome) {
             lost_too_big,
             lost_map_full,
             lost_read_fault: _,
+            lost_over_share,
         } = &mut *counters;
         core::ptr::from_mut(match outcome {
             Outcome::Passed => passed,
@@ -47,16 +52,27 @@ pub fn count(kind: Kind, outcome: Outcome) {
             Outcome::RingFull => lost_ring_full,
             Outcome::TooBig => lost_too_big,
             Outcome::MapFull => lost_map_full,
+            Outcome::OverShare => lost_over_share,
         })
     };
-    // Atomic although per CPU: a program can be preempted on its CPU by another task that counts the same. By hand,
-    // because the target has no atomics in `core`; this form has been in every kernel with BPF.
+    // Atomic although per CPU: a program can be preempted on its CPU by another task that counts the same.
     // SAFETY: `counter` points to an aligned u64 of the map.
+    unsafe { add(counter, 1) };
+}
+
+/// Adds at once, whoever else does the same. By hand, because the target has no atomics in `core`; this form has been in
+/// every kernel with BPF.
+///
+/// # Safety
+/// `to` points to an aligned u64 of a map's value, and the verifier knows.
+#[inline(always)]
+pub unsafe fn add(to: *mut u64, more: u64) {
+    // SAFETY: the caller vouches for `to`.
     unsafe {
         asm!(
-            "lock *(u64 *)({counter} + 0) += {one}",
-            counter = in(reg) counter,
-            one = in(reg) 1u64,
+            "lock *(u64 *)({to} + 0) += {more}",
+            to = in(reg) to,
+            more = in(reg) more,
             options(nostack),
         );
     }
@@ -69,11 +85,30 @@ pub fn lose(ctx: &impl EbpfContext, kind: Kind, outcome: Outcome) {
     warn!(ctx, "lost an event of kind {}", kind as u32);
 }
 
-/// Room in the ring for a record of fixed size, to be built in place. `None` is counted as lost.
+/// Room in the ring for a record of fixed size that must not be lost, to be built in place. `None` is counted as lost.
 #[inline(always)]
 pub fn reserve<T: 'static>(ctx: &impl EbpfContext, kind: Kind) -> Option<RingBufEntry<T>> {
     count(kind, Outcome::Passed);
-    let entry = EVENTS.reserve::<T>(0);
+    room(ctx, kind, &EVENTS)
+}
+
+/// Likewise for a record that can be shed, where the cgroup has room in its share.
+#[inline(always)]
+pub fn reserve_share<T: 'static>(
+    ctx: &impl EbpfContext,
+    kind: Kind,
+    cgroup_id: u64,
+) -> Option<RingBufEntry<T>> {
+    count(kind, Outcome::Passed);
+    if !share::admits(kind, cgroup_id) {
+        return None;
+    }
+    room(ctx, kind, &SHEDDABLE)
+}
+
+#[inline(always)]
+fn room<T: 'static>(ctx: &impl EbpfContext, kind: Kind, ring: &RingBuf) -> Option<RingBufEntry<T>> {
+    let entry = ring.reserve::<T>(0);
     if entry.is_none() {
         lose(ctx, kind, Outcome::RingFull);
     }
@@ -87,21 +122,21 @@ pub fn submit<T>(kind: Kind, entry: RingBufEntry<T>) {
     count(kind, Outcome::Submitted);
 }
 
-/// Copies a record of any size to the ring. `passed` was counted when its building started.
+/// Copies a record of any size to its ring. `passed` was counted when its building started, and one of a kind that can be shed
+/// was admitted then.
 ///
 /// # Safety
 /// `record` points to at least `size` readable bytes, and the verifier knows.
 #[inline(always)]
 pub unsafe fn output(ctx: &impl EbpfContext, kind: Kind, record: *const u8, size: u64) {
-    // SAFETY: the map is a ring buffer; the caller vouches for the record.
-    let status = unsafe {
-        bpf_ringbuf_output(
-            (&raw const EVENTS).cast_mut().cast(),
-            record.cast_mut().cast(),
-            size,
-            0,
-        )
+    let ring = if kind.is_sheddable() {
+        &raw const SHEDDABLE
+    } else {
+        &raw const EVENTS
     };
+    // SAFETY: the map is a ring buffer; the caller vouches for the record.
+    let status =
+        unsafe { bpf_ringbuf_output(ring.cast_mut().cast(), record.cast_mut().cast(), size, 0) };
     if status == 0 {
         count(kind, Outcome::Submitted);
     } else {

@@ -15,6 +15,7 @@ mod kernel;
 mod maps;
 mod probes;
 mod settings;
+mod share;
 
 use saker_ebpf::wire;
 

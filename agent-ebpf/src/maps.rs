@@ -8,9 +8,13 @@ use saker_ebpf::wire::{
     ARGV_BYTES_MAX, COUNTER_SLOTS, Counters, ENV_BYTES_MAX, Exec, Open, PATH_BYTES_MAX,
 };
 
-/// Records on their way to the agent. The loader sets the size; this one only has to be valid.
+/// Records on their way to the agent, of kinds that must not be lost. The loader sets the size; this one only has to be valid.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+
+/// Likewise, of kinds that can be shed: a flood of those leaves the room of the others alone.
+#[map]
+pub static SHEDDABLE: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 
 /// [`Counters`] by kind.
 #[map]

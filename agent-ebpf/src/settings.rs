@@ -62,6 +62,25 @@ pub fn wants(kind: Kind) -> bool {
     kinds & 1 << kind as u32 != 0
 }
 
+/// What an event takes of a cgroup's share, 0 where there are no shares, and how much can be saved; nanoseconds.
+#[inline(always)]
+pub fn share() -> (u64, u64) {
+    // SAFETY: as above.
+    unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*settings()).share_interval_ns),
+            core::ptr::read_volatile(&raw const (*settings()).share_burst_ns),
+        )
+    }
+}
+
+/// The root cgroup.
+#[inline(always)]
+pub fn root_cgroup_id() -> u64 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*settings()).root_cgroup_id) }
+}
+
 /// The loader's random numbers.
 #[inline(always)]
 pub fn seeds() -> [u64; 2] {

@@ -13,6 +13,7 @@ pub mod file;
 pub mod packet;
 pub mod process;
 pub mod python;
+pub mod share;
 
 use core::mem::{offset_of, size_of};
 
@@ -24,6 +25,7 @@ pub use file::Open;
 pub use packet::Packet;
 pub use process::{Exec, Exit, Fork};
 pub use python::Pickle;
+use share::{Share, ShareKey};
 
 /// Raised with every change to a record's layout or meaning.
 pub const VERSION: u16 = 3;
@@ -119,6 +121,20 @@ impl Kind {
             Self::Dns => "dns",
             Self::Tls => "tls",
             Self::CgroupMkdir => "cgroup_mkdir",
+        }
+    }
+
+    /// Does it go into the ring of what can be shed, where a cgroup has no more than its share? What the agent's picture of the
+    /// machine is made of, and what is an attack by itself, never does.
+    pub const fn is_sheddable(self) -> bool {
+        match self {
+            Self::Exec
+            | Self::Fork
+            | Self::Exit
+            | Self::DeviceOpen
+            | Self::Pickle
+            | Self::CgroupMkdir => false,
+            Self::Open | Self::Connect | Self::Sendto | Self::Dns | Self::Tls => true,
         }
     }
 
@@ -295,10 +311,12 @@ layout! {
         remote_port @ 126, offset @ 128, data_len @ 132, flags @ 136, reserved @ 140,
     }
     CgroupMkdir: 1120 { header @ 0, id @ 80, path_len @ 88, flags @ 92, path @ 96 }
-    Counters: 56 {
+    Counters: 64 {
         passed @ 0, filtered @ 8, submitted @ 16, lost_ring_full @ 24, lost_too_big @ 32, lost_map_full @ 40,
-        lost_read_fault @ 48,
+        lost_read_fault @ 48, lost_over_share @ 56,
     }
+    ShareKey: 16 { cgroup_id @ 0, part @ 8 }
+    Share: 16 { used_until_ns @ 0, left_out @ 8 }
     Table: 80 {
         magic @ 0, version @ 8, header_bytes @ 12, kind_bytes @ 16, counters_bytes @ 60, settings_bytes @ 64,
         offsets_bytes @ 68, offsets_digest @ 72, reserved @ 76,

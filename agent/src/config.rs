@@ -18,6 +18,7 @@ use crate::{
     context::runtime::{CRI_SOCKETS, DOCKER_SOCKETS, RuntimeConfig},
     redact::Redactor,
     sink::Format,
+    source::ShareLimit,
 };
 
 /// A configuration file above this size is refused.
@@ -76,9 +77,17 @@ pub enum Matching {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sensor {
-    /// Size of the ring buffer between kernel and agent, in bytes: a power of two from 16 KiB to 1 GiB. When it is full, events
-    /// are lost and counted.
+    /// Size of the ring buffer between kernel and agent for what must not be lost (starts and ends of processes, devices, pickles),
+    /// in bytes: a power of two from 16 KiB to 1 GiB. When it is full, events are lost and counted.
     pub ring_bytes: u32,
+    /// Likewise for opens, connections, datagrams, DNS answers and beginnings of TLS connections.
+    pub sheddable_ring_bytes: u32,
+    /// How many of those a second one cgroup gets through; what DNS tells it counts apart from what it does. Further ones are dropped
+    /// in the kernel and counted, so that a noisy container loses its own events and nobody else's. Without effect where containers have cgroups of version 1
+    /// alone. 0: no limit.
+    pub cgroup_events_per_s: u32,
+    /// How many of them at once a cgroup gets through that had fewer before.
+    pub cgroup_burst: u32,
     /// BTF file that describes the running kernel. Default: the kernel's own, `/sys/kernel/btf/vmlinux`.
     pub btf: Option<PathBuf>,
     /// Level of the kernel programs' own diagnostics: `off`, `error`, `warn`, `info`, `debug` or `trace`. Above `off` they cost time
@@ -91,8 +100,12 @@ pub struct Sensor {
 
 impl Default for Sensor {
     fn default() -> Self {
+        let share = ShareLimit::default();
         Self {
             ring_bytes: 8 << 20,
+            sheddable_ring_bytes: 4 << 20,
+            cgroup_events_per_s: share.events_per_s,
+            cgroup_burst: share.burst,
             btf: None,
             kernel_log: KernelLog::Off,
             environment: ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"]
@@ -377,11 +390,22 @@ impl Config {
                 problem,
             })
         };
-        let ring = self.sensor.ring_bytes;
-        if !ring.is_power_of_two() || !(16384..=1 << 30).contains(&ring) {
+        for (key, ring) in [
+            ("sensor.ring_bytes", self.sensor.ring_bytes),
+            (
+                "sensor.sheddable_ring_bytes",
+                self.sensor.sheddable_ring_bytes,
+            ),
+        ] {
+            if !ring.is_power_of_two() || !(16384..=1 << 30).contains(&ring) {
+                let problem = format!("{ring} is not a power of two from 16384 to 1073741824");
+                return wrong(key, problem);
+            }
+        }
+        if self.sensor.cgroup_events_per_s > 0 && self.sensor.cgroup_burst == 0 {
             return wrong(
-                "sensor.ring_bytes",
-                format!("{ring} is not a power of two from 16384 to 1073741824"),
+                "sensor.cgroup_burst",
+                "0 would let nothing through; at least 1, or cgroup_events_per_s: 0".into(),
             );
         }
         if self.sensor.environment.len() > ENV_NAMES_MAX {
@@ -489,6 +513,15 @@ mod tests {
         check(
             "sensor: {ring_bytes: 5000}",
             &["sensor.ring_bytes", "5000", "power of two"],
+        );
+        check(
+            "sensor: {sheddable_ring_bytes: 5000}",
+            &["sensor.sheddable_ring_bytes", "5000", "power of two"],
+        );
+        check("sensor: {cgroup_events_per_s: -1}", &["line 1"]);
+        check(
+            "sensor: {cgroup_burst: 0}",
+            &["sensor.cgroup_burst", "at least 1"],
         );
         check("http: {listen: nowhere}", &["line 1"]);
         check("processes: {max: 1}", &["processes.max"]);

@@ -4,6 +4,7 @@
 //! Stopping goes with the flow: the probes are detached, the ring is drained, the channel is closed, the sinks read the log
 //! to its end, and only then does the process end.
 
+mod losses;
 mod sensor_thread;
 
 use std::{future::pending, io, path::PathBuf, sync::Arc, thread, time::Duration};
@@ -27,7 +28,7 @@ use crate::{
     pipeline::Pipeline,
     sink,
     source::{
-        Sensor, SensorConfig, SensorError,
+        Sensor, SensorConfig, SensorError, ShareLimit,
         capture::{CaptureError, Header, Writer, Written},
         privileges::is_in_host_pid_namespace,
     },
@@ -324,6 +325,11 @@ fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
     let wanted = detect.wanted();
     SensorConfig {
         ring_bytes: config.sensor.ring_bytes,
+        sheddable_ring_bytes: config.sensor.sheddable_ring_bytes,
+        share: ShareLimit {
+            events_per_s: config.sensor.cgroup_events_per_s,
+            burst: config.sensor.cgroup_burst,
+        },
         kinds: wanted.kinds,
         opens: wanted.opens,
         environment: detect.variables(&config.sensor.environment),

@@ -42,7 +42,7 @@ pub static METRICS: &[MetricInfo] = &[
         name: "saker_kernel_events_total",
         kind: "counter",
         labels: &["kind", "outcome"],
-        help: "Events as the kernel programs counted them: seen = filtered + submitted + lost. From per-CPU counters, read once a second.",
+        help: "Events as the kernel programs counted them: seen = filtered + submitted + those lost, which have the cause for an outcome. From per-CPU counters, read once a second.",
     },
     MetricInfo {
         name: "saker_events_total",
@@ -55,6 +55,18 @@ pub static METRICS: &[MetricInfo] = &[
         kind: "counter",
         labels: &["cause"],
         help: "Events that were seen and not evaluated, by cause: those that the kernel programs dropped, and records that did not decode.",
+    },
+    MetricInfo {
+        name: "saker_ring_waiting_bytes",
+        kind: "gauge",
+        labels: &["ring"],
+        help: "Most bytes that waited when a ring was looked at, during the last second: of what must not be lost, or of what can be shed.",
+    },
+    MetricInfo {
+        name: "saker_ring_overtaken_total",
+        kind: "counter",
+        labels: &[],
+        help: "Events that must not be lost and were read before older ones of the other ring, because their own was half full.",
     },
     MetricInfo {
         name: "saker_event_latency_seconds",
@@ -267,7 +279,7 @@ pub struct Kind {
 pub struct KindOutcome {
     /// An event kind.
     pub kind: String,
-    /// `seen`, `filtered`, `submitted` or `lost`.
+    /// `seen`, `filtered`, `submitted`, or one of [`LOSS_CAUSES`].
     pub outcome: &'static str,
 }
 
@@ -300,6 +312,29 @@ pub struct RuleName {
     /// A loaded rule.
     pub rule: String,
 }
+
+/// Names of the causes for which the kernel side loses events.
+pub const LOSS_CAUSES: [&str; 6] = [
+    "ring_full",
+    "too_big",
+    "map_full",
+    "read_fault",
+    OVER_SHARE,
+    "missed_run",
+];
+
+/// The cause of what a cgroup lost by itself.
+pub const OVER_SHARE: &str = "over_share";
+
+/// The `ring` label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RingName {
+    /// One of [`RINGS`].
+    pub ring: &'static str,
+}
+
+/// The rings: of what must not be lost, and of what can be shed.
+pub const RINGS: [&str; 2] = ["kept", "sheddable"];
 
 /// The `priority` label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -357,6 +392,8 @@ pub struct Metrics {
     pub kernel_events: Count<KindOutcome>,
     pub events: Count<Kind>,
     pub events_lost: Count<Cause>,
+    pub ring_waiting_bytes: Level<RingName>,
+    pub ring_overtaken: Counter,
     pub event_latency: Histogram,
     pub rules: Level<State>,
     pub rule_matches: Count<RuleName>,
@@ -396,6 +433,8 @@ impl Metrics {
             kernel_events: Family::default(),
             events: Family::default(),
             events_lost: Family::default(),
+            ring_waiting_bytes: Family::default(),
+            ring_overtaken: Counter::default(),
             // 10 µs to 10 s: below is the clock's noise, above the node is in trouble anyway.
             event_latency: Histogram::new([
                 1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.5, 1.0, 10.0,
@@ -450,6 +489,12 @@ impl Metrics {
                 "saker_events_total" => registry.register(stem, help, metrics.events.clone()),
                 "saker_events_lost_total" => {
                     registry.register(stem, help, metrics.events_lost.clone());
+                }
+                "saker_ring_waiting_bytes" => {
+                    registry.register(stem, help, metrics.ring_waiting_bytes.clone());
+                }
+                "saker_ring_overtaken_total" => {
+                    registry.register(stem, help, metrics.ring_overtaken.clone());
                 }
                 "saker_event_latency_seconds" => registry.register_with_unit(
                     stem.trim_end_matches("_seconds"),
@@ -549,13 +594,10 @@ impl Metrics {
                 cause: cause.into(),
             }));
         }
-        for cause in [
-            "ring_full",
-            "too_big",
-            "map_full",
-            "read_fault",
-            "missed_run",
-        ] {
+        for ring in RINGS {
+            drop(self.ring_waiting_bytes.get_or_create(&RingName { ring }));
+        }
+        for cause in LOSS_CAUSES {
             drop(self.events_lost.get_or_create(&Cause {
                 cause: cause.into(),
             }));
@@ -612,70 +654,4 @@ pub fn raise_to(counter: &Counter<u64, AtomicU64>, total: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_row_is_registered_under_its_name() {
-        let metrics = Metrics::new();
-        // A family without a label value is not shown; these get theirs from hooks and rules.
-        let kind = String::from("execve");
-        let hook = String::from("none");
-        metrics
-            .probe_attached
-            .get_or_create(&KindHook {
-                kind: kind.clone(),
-                hook,
-            })
-            .set(0);
-        metrics
-            .kernel_events
-            .get_or_create(&KindOutcome {
-                kind: kind.clone(),
-                outcome: "seen",
-            })
-            .inc();
-        metrics.events.get_or_create(&Kind { kind }).inc();
-        let runtime = String::from("/run/x.sock");
-        let state = RuntimeState {
-            runtime: runtime.clone(),
-            state: "present",
-        };
-        metrics.runtime_state.get_or_create(&state).set(1);
-        let lookup = RuntimeOutcome {
-            runtime,
-            outcome: "found",
-        };
-        metrics.runtime_lookups.get_or_create(&lookup).inc();
-        let outcome = HELLO_OUTCOMES[0];
-        metrics.tls_hellos.get_or_create(&Outcome { outcome }).inc();
-        metrics
-            .rule_matches
-            .get_or_create(&RuleName {
-                rule: "A rule".into(),
-            })
-            .inc();
-        let text = metrics.render();
-        for row in METRICS {
-            let stem = row.name.trim_end_matches("_total");
-            let line = format!("# TYPE {stem} {}", row.kind);
-            assert!(
-                text.contains(&line),
-                "{} is missing from:\n{text}",
-                row.name
-            );
-        }
-        assert!(
-            text.contains("saker_alerts_dropped_total{cause=\"log_full\"} 0"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn an_absolute_value_never_lowers_a_counter() {
-        let counter = Counter::default();
-        raise_to(&counter, 5);
-        raise_to(&counter, 3);
-        assert_eq!(counter.get(), 5);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 
 mod clock;
 mod hold;
+mod lost;
 mod network;
 mod publish;
 mod replay;
@@ -28,7 +29,7 @@ use crate::{
     },
     decode::decode,
     detect::Detect,
-    event::{Body, Event, Exec, Lost},
+    event::{Body, Event, Exec},
     fields::{Carried, EventView, Python},
     metrics::{Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Metrics},
     redact::Redactor,
@@ -217,26 +218,6 @@ impl Pipeline {
             }
         }
         self.outside.record(bytes);
-    }
-
-    /// Raises an event about events that were lost.
-    pub fn lost(&mut self, count: u64, cause: &str, alerts: &mut dyn FnMut(Alert)) {
-        let now_ns = self.clock.boot_ns();
-        let event = Event::internal(now_ns, self.own_tgid, Body::Lost(Lost { count, cause }));
-        self.number += 1;
-        let scene = Scene {
-            number: self.number,
-            actor: None,
-            process: None,
-            folder: None,
-            python: None,
-            owner: &Owner::Host,
-            container: None,
-            incomplete: false,
-        };
-        self.evaluate(&event, &scene, alerts);
-        self.outside
-            .note(|| Note::Lost(now_ns, count, cause.to_owned()));
     }
 
     /// Takes in what container runtimes have answered, and evaluates the events that waited for it or have waited long enough.

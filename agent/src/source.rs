@@ -19,9 +19,11 @@ pub mod program_types;
 pub mod python;
 pub mod ring;
 pub mod sensor;
+pub mod shares;
 pub mod status;
 
 pub use errors::SensorError;
 pub use saker_ebpf::wire::{Counters, Kind};
 pub use sensor::{KernelCounters, OpenFilter, Sensor, SensorConfig, Waker};
+pub use shares::ShareLimit;
 pub use status::{HookStatus, Refusal};

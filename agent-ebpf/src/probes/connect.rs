@@ -65,7 +65,7 @@ pub fn report(ctx: &SockAddrContext, kind: Kind, task: Address, family: u16, add
             core::ptr::read_volatile(&raw const (*sock_addr).protocol),
         )
     };
-    let Some(mut entry) = emit::reserve::<Connect>(ctx, kind) else {
+    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, kind, kernel::cgroup_id(task)) else {
         return;
     };
     let connect = entry.as_mut_ptr();
@@ -183,7 +183,9 @@ pub fn saker_exit_connect(ctx: TracePointContext) -> u32 {
     let Some(pending) = CONNECT_PENDING.get_ptr(thread) else {
         return 0;
     };
-    if let Some(mut entry) = emit::reserve::<Connect>(&ctx, Kind::Connect) {
+    let task = kernel::current_task();
+    let cgroup_id = kernel::cgroup_id(task);
+    if let Some(mut entry) = emit::reserve_share::<Connect>(&ctx, Kind::Connect, cgroup_id) {
         let connect = entry.as_mut_ptr();
         // SAFETY: the ring gave room for a `Connect`; the map's value is valid while the program runs.
         unsafe {
@@ -191,7 +193,7 @@ pub fn saker_exit_connect(ctx: TracePointContext) -> u32 {
                 &raw mut (*connect).header,
                 Kind::Connect,
                 size_of::<Connect>() as u32,
-                kernel::current_task(),
+                task,
             );
             (*connect).address = (*pending).address;
             (*connect).family = (*pending).family;

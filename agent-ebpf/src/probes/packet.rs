@@ -121,7 +121,15 @@ fn write<const N: usize>(ctx: &SkBuffContext, kind: Kind, owned: *const Owned, a
     if about.bytes == 0 {
         return;
     }
-    let Some(mut entry) = emit::reserve::<Room<N>>(ctx, kind) else {
+    // SAFETY: the helper takes the context; `owned` is the kernel's where it is not null.
+    let cgroup_id = unsafe {
+        if owned.is_null() {
+            bpf_skb_cgroup_id(ctx.skb.skb)
+        } else {
+            (*owned).header.cgroup_id
+        }
+    };
+    let Some(mut entry) = emit::reserve_share::<Room<N>>(ctx, kind, cgroup_id) else {
         return;
     };
     let room = entry.as_mut_ptr();
@@ -133,7 +141,7 @@ fn write<const N: usize>(ctx: &SkBuffContext, kind: Kind, owned: *const Owned, a
         let packet = &raw mut (*room).packet;
         if owned.is_null() {
             (*packet).header = core::mem::zeroed::<Header>();
-            (*packet).header.cgroup_id = bpf_skb_cgroup_id(ctx.skb.skb);
+            (*packet).header.cgroup_id = cgroup_id;
         } else {
             (*packet).header = (*owned).header;
         }

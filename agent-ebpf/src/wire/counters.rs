@@ -23,6 +23,8 @@ pub struct Counters {
     pub lost_map_full: u64,
     /// Lost: the memory that says what happened could not be read.
     pub lost_read_fault: u64,
+    /// Lost: its cgroup had more than its share of the ring of what can be shed.
+    pub lost_over_share: u64,
 }
 
 /// Slots of the counters map: a kind counts in the slot of its number, slot 0 is unused.

@@ -19,7 +19,10 @@ use crate::{
     api::Health,
     context::outside::Totals,
     decode,
-    metrics::{Cause, KindOutcome, Metrics, PYTHON_FAILURES, PYTHON_STATES, State, raise_to},
+    metrics::{
+        Cause, KindOutcome, Metrics, OVER_SHARE, PYTHON_FAILURES, PYTHON_STATES, RINGS, RingName,
+        State, raise_to,
+    },
     pipeline::Pipeline,
     source::{
         KernelCounters, Sensor, Waker,
@@ -27,6 +30,8 @@ use crate::{
         python::watch::{Looker, Watch},
     },
 };
+
+use super::losses::Losses;
 
 /// Records per wake: under a flood the housekeeping below must still come round.
 const DRAIN_MAX: usize = 8192;
@@ -50,8 +55,8 @@ pub struct SensorThread {
     looker: Option<Looker>,
     /// Dropped when the thread ends, however it ends.
     _ended: oneshot::Sender<()>,
-    /// Losses that were already reported, by cause.
-    reported: BTreeMap<&'static str, u64>,
+    /// Losses that were already reported.
+    losses: Losses,
 }
 
 /// Asks the thread to stop.
@@ -139,7 +144,7 @@ impl SensorThread {
             looker: pythons.as_ref().map(Watch::looker),
             pythons,
             _ended: ended,
-            reported: BTreeMap::new(),
+            losses: Losses::default(),
         };
         (thread, Stop(stop), has_ended)
     }
@@ -223,6 +228,7 @@ impl SensorThread {
             }
             Err(error) => warn!("cannot read the kernel's counters: {error}"),
         }
+        self.publish_rings();
         self.publish_pythons();
         self.pipeline.tick();
     }
@@ -259,16 +265,42 @@ impl SensorThread {
 
     /// Lost events are an event: rules alert on them, and the next loss is measured from here.
     fn report_losses(&mut self, counters: &KernelCounters) {
+        let last = self.stop.load(Ordering::Acquire);
         for (cause, total) in by_cause(counters) {
-            let reported = self.reported.entry(cause).or_default();
-            let new = total.saturating_sub(*reported);
-            if new > 0 {
-                *reported = total;
-                warn!("{new} events were lost: {cause}");
-                let (alerts, metrics) = (&self.alerts, &self.metrics);
-                self.pipeline
-                    .lost(new, cause, &mut |alert| offer(alerts, metrics, alert));
+            let Some(count) = self.losses.due(cause, total, Instant::now(), last) else {
+                continue;
+            };
+            let cgroup_id = if cause == OVER_SHARE {
+                self.most_over_share()
+            } else {
+                None
+            };
+            warn!("{count} events were lost: {cause}");
+            let (alerts, metrics) = (&self.alerts, &self.metrics);
+            self.pipeline.lost(count, cause, cgroup_id, &mut |alert| {
+                offer(alerts, metrics, alert);
+            });
+        }
+    }
+
+    fn most_over_share(&mut self) -> Option<u64> {
+        match self.sensor.shares().left_out() {
+            Ok(left_out) => self.losses.most_over_share(&left_out),
+            Err(error) => {
+                warn!("cannot tell whose events were left out: {error}");
+                None
             }
+        }
+    }
+
+    fn publish_rings(&mut self) {
+        let rings = self.sensor.rings();
+        raise_to(&self.metrics.ring_overtaken, rings.overtaken());
+        for (ring, bytes) in RINGS.into_iter().zip(rings.take_waited_bytes()) {
+            self.metrics
+                .ring_waiting_bytes
+                .get_or_create(&RingName { ring })
+                .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 
@@ -369,9 +401,8 @@ fn publish(counters: &KernelCounters, metrics: &Metrics) {
             ("seen", counts.seen),
             ("filtered", counts.filtered),
             ("submitted", counts.submitted),
-            ("lost", counts.lost()),
         ];
-        for (outcome, total) in outcomes {
+        for (outcome, total) in outcomes.into_iter().chain(counts.by_cause()) {
             let labels = KindOutcome {
                 kind: kind.name().into(),
                 outcome,

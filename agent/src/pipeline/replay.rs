@@ -117,10 +117,10 @@ impl Replay {
             Note::HoldOver(container) => {
                 pipeline.end_hold(&container, Ending::Timeout, alerts);
             }
-            Note::Lost(now_ns, count, cause) => {
+            Note::Lost(now_ns, count, cause, cgroup_id) => {
                 pipeline.clock.tell(now_ns);
                 self.recorded_lost = self.recorded_lost.saturating_add(count);
-                pipeline.lost(count, &cause, alerts);
+                pipeline.lost(count, &cause, cgroup_id, alerts);
             }
             Note::End(totals) => {
                 pipeline.release_all(alerts);

@@ -39,7 +39,7 @@ pub use writer::{Writer, Written};
 pub const MAGIC: [u8; 8] = *b"SAKERCAP";
 
 /// Raised with every change to this format, or to what notes mean.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 
 /// The longest header.
 const HEADER_BYTES_MAX: u32 = 256 << 10;

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use super::errors::SensorError;
@@ -15,6 +16,14 @@ pub struct RootCgroup {
     pub folder: OwnedFd,
     /// Where it is mounted; `None` when it is mounted nowhere and was opened privately.
     pub path: Option<PathBuf>,
+}
+
+impl RootCgroup {
+    /// Its id in records.
+    pub fn id(&self) -> io::Result<u64> {
+        let folder = File::from(self.folder.try_clone()?);
+        Ok(folder.metadata()?.ino())
+    }
 }
 
 /// Finds the mounted hierarchy, also beside v1 (`/sys/fs/cgroup/unified`), or mounts one privately.

@@ -22,7 +22,13 @@ use super::errors::SensorError;
 use super::offsets::FoundOffsets;
 use super::probes::{CONNECT_HOOK, OPEN_END_HOOK, PROBES};
 use super::sensor::SensorConfig;
+use super::shares::Shares;
 use super::status::HookStatus;
+
+/// Names of the rings in the object: of what must not be lost, and of what can be shed.
+pub const KEPT_MAP: &str = "EVENTS";
+/// See [`KEPT_MAP`].
+pub const SHEDDABLE_MAP: &str = "SHEDDABLE";
 
 /// The outcome of loading.
 pub struct Loaded {
@@ -108,6 +114,7 @@ fn settings(config: &SensorConfig) -> Settings {
         seeds = [here, here.rotate_left(29) ^ u64::from(std::process::id())];
     }
     settings.seeds = seeds;
+    config.share.apply(&mut settings);
     if config.opens.resolved {
         settings.open_filter |= OPEN_BY_RESOLVED;
     }
@@ -169,7 +176,9 @@ pub fn load(
     cgroup: &RootCgroup,
     ranges: &[DeviceRange],
 ) -> Result<Loaded, SensorError> {
-    let settings = settings(config);
+    let mut settings = settings(config);
+    // Without an id nothing is exempt, which costs events only on a node that shares one cgroup.
+    settings.root_cgroup_id = cgroup.id().unwrap_or(0);
     let settings = Global(settings);
     let found = Global(offsets.offsets);
     // AYA_LOG_LEVEL is aya-log's own global: 0 turns every line into dead code, which the verifier removes.
@@ -180,7 +189,11 @@ pub fn load(
         .override_global(SETTINGS_GLOBAL, &settings, true)
         .override_global(OFFSETS_GLOBAL, &found, true)
         .override_global(aya_log::LEVEL, &level, true)
-        .map_max_entries("EVENTS", config.ring_bytes);
+        .map_max_entries(KEPT_MAP, config.ring_bytes)
+        .map_max_entries(SHEDDABLE_MAP, config.sheddable_ring_bytes);
+    if config.share.events_per_s == 0 {
+        loader.map_max_entries(Shares::MAP, 1);
+    }
     let opens_possible =
         config.kinds.contains(&Kind::Open) || config.kinds.contains(&Kind::DeviceOpen);
     if !opens_possible {
@@ -202,7 +215,7 @@ pub fn load(
     }
     let mut ebpf = loader
         .load(object)
-        .map_err(|error| load_error(error, config.ring_bytes))?;
+        .map_err(|error| load_error(error, config))?;
     let mut devices = DeviceMap::new(take_map(&mut ebpf, DEVICES_MAP)?)?;
     devices.set(ranges)?;
     set_extensions(&mut ebpf, config)?;
@@ -295,10 +308,10 @@ pub fn one_line(error: &dyn std::error::Error) -> String {
     line.replace('\n', " ")
 }
 
-fn load_error(error: EbpfError, ring_bytes: u32) -> SensorError {
+fn load_error(error: EbpfError, config: &SensorConfig) -> SensorError {
     match error {
         EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-            create_error(&name, io_error, ring_bytes)
+            create_error(&name, io_error, config)
         }
         EbpfError::ParseError(error) => SensorError::ObjectDamaged {
             found: error.to_string(),
@@ -313,15 +326,19 @@ fn load_error(error: EbpfError, ring_bytes: u32) -> SensorError {
     }
 }
 
-fn create_error(map: &str, source: io::Error, ring_bytes: u32) -> SensorError {
+fn create_error(map: &str, source: io::Error, config: &SensorConfig) -> SensorError {
+    let bytes = match map {
+        SHEDDABLE_MAP => config.sheddable_ring_bytes,
+        _ => config.ring_bytes,
+    };
     match (source.raw_os_error(), map) {
-        (Some(libc::ENOMEM), "EVENTS") => SensorError::RingRefused {
-            bytes: ring_bytes,
+        (Some(libc::ENOMEM), KEPT_MAP | SHEDDABLE_MAP) => SensorError::RingRefused {
+            bytes,
             advice: "the machine or the container's memory limit has no room for it, make it smaller",
             source,
         },
-        (Some(libc::EINVAL | libc::E2BIG), "EVENTS") => SensorError::RingRefused {
-            bytes: ring_bytes,
+        (Some(libc::EINVAL | libc::E2BIG), KEPT_MAP | SHEDDABLE_MAP) => SensorError::RingRefused {
+            bytes,
             advice: "it must be a power of two of at least one page, on Linux 5.8 or newer",
             source,
         },

@@ -18,14 +18,21 @@ use super::attach::{Attachment, LoadedProgram};
 use super::devices::Accelerators;
 use super::errors::SensorError;
 use super::loader::{self, DeviceMap, map_error};
+use super::ring::{Ring, Rings};
+use super::shares::{ShareLimit, Shares};
 use super::status::HookStatus;
 use super::{cgroup, object, offsets, privileges};
+use crate::metrics::LOSS_CAUSES;
 
 /// What the sensor is to report.
 #[derive(Clone, Debug)]
 pub struct SensorConfig {
-    /// Size of the ring, bytes: a power of two of at least 16384.
+    /// Size of the ring of what must not be lost, bytes: a power of two of at least 16384.
     pub ring_bytes: u32,
+    /// Size of the ring of what can be shed, likewise.
+    pub sheddable_ring_bytes: u32,
+    /// How much of that one cgroup may write.
+    pub share: ShareLimit,
     /// The event kinds to report. Opens make every system call a little slower; the others cost only what they see.
     pub kinds: BTreeSet<Kind>,
     /// The opens to report, with [`Kind::Open`].
@@ -87,6 +94,8 @@ impl Default for SensorConfig {
     fn default() -> Self {
         Self {
             ring_bytes: 4 << 20,
+            sheddable_ring_bytes: 4 << 20,
+            share: ShareLimit::default(),
             kinds: Kind::ALL
                 .into_iter()
                 .filter(|kind| *kind != Kind::Open)
@@ -107,7 +116,8 @@ impl Default for SensorConfig {
 
 /// The running kernel programs and what they write.
 pub struct Sensor {
-    rings: super::ring::Rings,
+    rings: Rings,
+    shares: Shares,
     counters: PerCpuArray<MapData, CounterSlot>,
     attachments: Vec<Attachment>,
     programs: Vec<LoadedProgram>,
@@ -131,6 +141,7 @@ impl Sensor {
     /// As [`Sensor::load`], with another object file.
     pub fn load_object(object: &[u8], config: &SensorConfig) -> Result<Self, SensorError> {
         loader::check_ring_bytes(config.ring_bytes)?;
+        loader::check_ring_bytes(config.sheddable_ring_bytes)?;
         object::check(object)?;
         privileges::check()?;
         let offsets = offsets::read(config.btf_path.as_deref())?;
@@ -146,7 +157,17 @@ impl Sensor {
             status,
         } = loader::load(object, config, &offsets, &cgroup, &accelerators.ranges())?;
 
-        let ring = RingBuf::try_from(loader::take_map(&mut ebpf, "EVENTS")?).map_err(map_error)?;
+        let mut ring = |map: &str, bytes: u32| {
+            let records =
+                RingBuf::try_from(loader::take_map(&mut ebpf, map)?).map_err(map_error)?;
+            Ring::new(records, bytes).map_err(|error| SensorError::Kernel {
+                attempt: "looking at a ring's positions",
+                reason: error.to_string(),
+            })
+        };
+        let kept = ring(loader::KEPT_MAP, config.ring_bytes)?;
+        let sheddable = ring(loader::SHEDDABLE_MAP, config.sheddable_ring_bytes)?;
+        let shares = Shares::new(loader::take_map(&mut ebpf, Shares::MAP)?)?;
         let counters =
             PerCpuArray::try_from(loader::take_map(&mut ebpf, "COUNTERS")?).map_err(map_error)?;
         let logger = match config.kernel_log {
@@ -162,7 +183,8 @@ impl Sensor {
         drop(offsets);
         return_memory();
         Ok(Self {
-            rings: super::ring::Rings::new(vec![ring]),
+            rings: Rings::new(kept, sheddable),
+            shares,
             counters,
             attachments,
             programs,
@@ -217,7 +239,7 @@ impl Sensor {
     /// Waits until a record can be drained, at most `timeout`. `false` when there is none: the time is up, a signal
     /// came, or a [`Waker`] was used.
     pub fn poll(&mut self, timeout: Duration) -> io::Result<bool> {
-        let mut descriptors: Vec<RawFd> = self.rings.descriptors().collect();
+        let mut descriptors: Vec<RawFd> = self.rings.descriptors().to_vec();
         let rings = descriptors.len();
         descriptors.push(self.waker.event.as_raw_fd());
         descriptors.extend(self.logger.as_ref().map(AsRawFd::as_raw_fd));
@@ -231,9 +253,19 @@ impl Sensor {
         Ok(ready[..rings].contains(&true))
     }
 
-    /// Hands at most `max` records to `f` and returns how many there were. Does not wait.
+    /// Hands at most `max` records to `f`, in the order in which they happened, and returns how many there were. Does not wait.
     pub fn drain(&mut self, max: usize, f: &mut dyn FnMut(&[u8])) -> usize {
         self.rings.drain(max, f)
+    }
+
+    /// Of records that waited to be drained.
+    pub fn rings(&mut self) -> &mut Rings {
+        &mut self.rings
+    }
+
+    /// Cgroups that had more than their share of the ring of what can be shed.
+    pub fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     /// Ends a wait in [`Sensor::poll`] from any thread.
@@ -374,6 +406,8 @@ pub struct KindCounters {
     pub lost_map_full: u64,
     /// Lost because memory could not be read.
     pub lost_read_fault: u64,
+    /// Lost because the cgroup had more than its share.
+    pub lost_over_share: u64,
     /// Runs that the kernel left out because the same program was running on that CPU. Whether they would have been
     /// filtered nobody knows; they count as seen and lost.
     pub missed_runs: u64,
@@ -386,14 +420,16 @@ impl KindCounters {
     }
 
     /// Events lost, by cause.
-    pub fn by_cause(&self) -> [(&'static str, u64); 5] {
-        [
-            ("ring_full", self.lost_ring_full),
-            ("too_big", self.lost_too_big),
-            ("map_full", self.lost_map_full),
-            ("read_fault", self.lost_read_fault),
-            ("missed_run", self.missed_runs),
-        ]
+    pub fn by_cause(&self) -> [(&'static str, u64); LOSS_CAUSES.len()] {
+        let counts = [
+            self.lost_ring_full,
+            self.lost_too_big,
+            self.lost_map_full,
+            self.lost_read_fault,
+            self.lost_over_share,
+            self.missed_runs,
+        ];
+        std::array::from_fn(|at| (LOSS_CAUSES[at], counts[at]))
     }
 
     fn sum<'a>(per_cpu: impl Iterator<Item = &'a Counters>) -> Self {
@@ -406,6 +442,7 @@ impl KindCounters {
             sum.lost_too_big += counters.lost_too_big;
             sum.lost_map_full += counters.lost_map_full;
             sum.lost_read_fault += counters.lost_read_fault;
+            sum.lost_over_share += counters.lost_over_share;
         }
         sum
     }

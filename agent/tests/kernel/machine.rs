@@ -193,6 +193,14 @@ fn machines_that_cannot_are_told_apart() {
             matches!(error, Some(SensorError::RingRefused { .. })),
             "{error:?}"
         );
+        let error = load(SensorConfig {
+            sheddable_ring_bytes: ring_bytes,
+            ..SensorConfig::default()
+        });
+        assert!(
+            matches!(error, Some(SensorError::RingRefused { .. })),
+            "{error:?}"
+        );
     }
     let unprivileged = std::thread::spawn(|| {
         drop_capabilities();

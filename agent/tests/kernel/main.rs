@@ -12,6 +12,7 @@ mod machine;
 mod network;
 mod process;
 mod python;
+mod rings;
 mod uring;
 
 use std::collections::VecDeque;
@@ -101,6 +102,7 @@ fn kinds(kinds: &[Kind]) -> SensorConfig {
     SensorConfig {
         kinds: kinds.iter().copied().collect(),
         ring_bytes: 1 << 20,
+        sheddable_ring_bytes: 1 << 20,
         ..SensorConfig::default()
     }
 }

@@ -89,9 +89,10 @@ fn files_opened_through_a_ring_are_seen_or_said_not_to_be() {
         return;
     };
     let Some(mut ring) = ring() else { return };
+    // Newer ones keep no path that could be read when the request completes.
     assert_eq!(
         sees_opens(&watch),
-        kernel_is_at_least(6, 0),
+        kernel_is_at_least(6, 0) && !kernel_is_at_least(7, 0),
         "{:?}",
         watch.sensor.status()
     );

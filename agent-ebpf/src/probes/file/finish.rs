@@ -15,7 +15,7 @@ use saker_ebpf::wire::{Kind, Open, PATH_BYTES_MAX};
 use crate::emit::{self, Outcome};
 use crate::kernel::{self, Address, Place};
 use crate::maps::{OPEN_EXTENSIONS, OPEN_SCRATCH, OPEN_TEXT_BYTES, OpenCall, OpenScratch};
-use crate::settings;
+use crate::{settings, share};
 
 const EFAULT: i32 = -14;
 
@@ -78,6 +78,9 @@ pub fn finish(ctx: &impl EbpfContext, call: &OpenCall, res: i32) {
             flags |= OPEN_PATH_FAULT;
         }
         emit::count(Kind::Open, Outcome::Passed);
+        if !share::admits(Kind::Open, kernel::cgroup_id(task)) {
+            return;
+        }
         let open = &raw mut (*scratch).open;
         let path_len = (*scratch).path_len() & PATH_BYTES_MAX as u32;
         if path_len == PATH_BYTES_MAX as u32 {

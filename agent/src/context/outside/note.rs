@@ -23,8 +23,8 @@ pub enum Note {
     Runtime(u64, String, Option<Box<Container>>),
     /// The events of this container had waited long enough.
     HoldOver(String),
-    /// Events were lost: when, how many, why.
-    Lost(u64, u64, String),
+    /// Events were lost: when, how many, why, and in which cgroup most.
+    Lost(u64, u64, String, Option<u64>),
     /// The recording ended here.
     End(Totals),
 }
