@@ -46,9 +46,15 @@ impl Cgroup {
         &self.id[..12]
     }
 
-    /// Makes a program start inside the cgroup: it is there before it execs.
+    /// The file to which a process writes 0 to be inside from then on.
+    pub fn procs(&self) -> PathBuf {
+        self.path.join("cgroup.procs")
+    }
+
+    /// Makes a program start inside the cgroup: it is there before it execs. Until then it holds a copy of whatever this process
+    /// has open, which a test beside it may notice.
     pub fn enter(&self, command: &mut Command) {
-        let procs = self.path.join("cgroup.procs");
+        let procs = self.procs();
         // SAFETY: between fork and exec the closure only opens, writes and closes a file; the path was allocated before.
         unsafe {
             command.pre_exec(move || fs::write(&procs, "0"));

@@ -265,10 +265,10 @@ fn what_is_no_capture_of_this_version_is_refused() {
         bytes
     };
     check(
-        Some(&with(1, 1)),
+        Some(&with(2, 1)),
         &["wire version 1", "the version of Saker that recorded it"],
     );
-    check(Some(&with(1, 999)), &["wire version 999"]);
+    check(Some(&with(2, 999)), &["wire version 999"]);
     check(
         Some(&with(7, 2)),
         &["format 7", "the version of Saker that recorded it"],

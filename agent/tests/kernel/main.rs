@@ -102,7 +102,7 @@ fn kinds(kinds: &[Kind]) -> SensorConfig {
     SensorConfig {
         kinds: kinds.iter().copied().collect(),
         ring_bytes: 1 << 20,
-        sheddable_ring_bytes: 1 << 20,
+        sheddable_ring_bytes: 8 << 20,
         ..SensorConfig::default()
     }
 }

@@ -13,9 +13,12 @@ use saker_tests::Cgroup;
 
 use crate::{Watch, kinds, owned, run, watch};
 
-/// Opens `$1` `$2` times without starting anything, then starts as many programs as `$3` says.
-const OPENS: &str = "i=0; while [ $i -lt $2 ]; do : < $1; i=$((i+1)); done
+/// Goes to the cgroup `$4`, opens `$1` `$2` times without starting anything, then starts as many programs as `$3` says.
+const OPENS: &str = "echo 0 > $4; i=0; while [ $i -lt $2 ]; do : < $1; i=$((i+1)); done
     i=0; while [ $i -lt $3 ]; do /bin/true; i=$((i+1)); done";
+
+/// With it programs look for their libraries in many folders, and every one of those opens fails: noise for other tests.
+const LIBRARIES: &str = "LD_LIBRARY_PATH";
 
 fn act(cgroup: &Cgroup, file: &Path, opens: u32, starts: u32) -> Child {
     let mut command = Command::new("/bin/sh");
@@ -23,8 +26,9 @@ fn act(cgroup: &Cgroup, file: &Path, opens: u32, starts: u32) -> Child {
         .args(["-c", OPENS, "sh"])
         .arg(file)
         .args([opens.to_string(), starts.to_string()])
+        .arg(cgroup.procs())
+        .env_remove(LIBRARIES)
         .stdin(Stdio::null());
-    cgroup.enter(&mut command);
     command.spawn().expect("spawn")
 }
 
@@ -165,6 +169,7 @@ fn what_a_process_did_comes_in_the_order_in_which_it_did_it() {
                 .args(["-c", script, "sh"])
                 .arg(&file)
                 .arg(EACH.to_string())
+                .env_remove(LIBRARIES)
                 .stdin(Stdio::null())
                 .spawn()
                 .expect("spawn")
