@@ -159,7 +159,7 @@ fn whole_capture() -> Vec<u8> {
     };
     outside.note(|| Note::Runtime(5, id.clone(), Some(Box::new(container))));
     outside.note(|| Note::HoldOver(id.clone()));
-    outside.note(|| Note::Lost(6, 7, "ring_full".into()));
+    outside.note(|| Note::Lost(6, 7, "ring_full".into(), Some(8)));
     outside.finish(Totals::default()).expect("it was recorded");
     fs::read(path).expect("it is there")
 }

@@ -34,7 +34,9 @@ pub struct Args {
     alerts: usize,
 }
 
-const CONFIG: &str = "http: {enabled: false}\nsensor: {ring_bytes: 67108864}\n";
+const CONFIG: &str = "http: {enabled: false}
+sensor: {ring_bytes: 67108864, sheddable_ring_bytes: 67108864, cgroup_events_per_s: 0}
+";
 /// The default ring, as an agent in service has it.
 const SERVICE: &str = "http: {enabled: false}\n";
 
