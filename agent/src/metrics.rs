@@ -192,7 +192,7 @@ pub static METRICS: &[MetricInfo] = &[
         name: "saker_python_failures_total",
         kind: "counter",
         labels: &["cause"],
-        help: "Why pickles of an interpreter are not seen: no_site (nothing to attach to was found in it), attach (the kernel refused), queue_full (too many processes started at once), evicted (too many files).",
+        help: "Why pickles of an interpreter are not seen: no_site (nothing to attach to was found in it), attach (the kernel refused), queue_full (too many processes started at once), evicted (too many files), unreadable (a file that is no sound ELF file, or could not be read), cut (a bound on what is looked at in one process or file was reached), not_looked_again (too many processes wait for a second look).",
     },
     MetricInfo {
         name: "saker_dns_names",
@@ -245,7 +245,15 @@ pub const DROP_CAUSES: [&str; 4] = ["queue_full", "log_full", "sink_closed", "un
 pub const PYTHON_STATES: [&str; 2] = ["at_call", "at_entry"];
 
 /// Why pickles of an interpreter are not seen: values of the label `cause`.
-pub const PYTHON_FAILURES: [&str; 4] = ["no_site", "attach", "queue_full", "evicted"];
+pub const PYTHON_FAILURES: [&str; 7] = [
+    "no_site",
+    "attach",
+    "queue_full",
+    "evicted",
+    "unreadable",
+    "cut",
+    "not_looked_again",
+];
 
 /// How beginnings of TLS connections come: values of the label `outcome`.
 pub const HELLO_OUTCOMES: [&str; 6] = ["whole", "joined", "unreadable", "late", "evicted", "gap"];

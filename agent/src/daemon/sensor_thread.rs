@@ -254,6 +254,9 @@ impl SensorThread {
             &counts.failed,
             &counts.queue_full,
             &counts.evicted,
+            &counts.unreadable,
+            &counts.cut,
+            &counts.unseconded,
         ];
         for (cause, count) in PYTHON_FAILURES.into_iter().zip(failures) {
             let failures = self.metrics.python_failures.get_or_create(&Cause {

@@ -5,5 +5,6 @@
 
 pub mod code;
 pub mod elf;
+mod key;
 pub mod locate;
 pub mod watch;

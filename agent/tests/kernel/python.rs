@@ -1,7 +1,7 @@
 //! What unpicklers resolve, in every interpreter on this machine.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ fn minor(python: &PathBuf) -> u8 {
         .expect("a number")
 }
 
-fn start(python: &PathBuf) -> Child {
+fn start(python: &Path) -> Child {
     Command::new(python)
         .args(["-c", SCRIPT])
         .stdin(Stdio::piped())
@@ -189,6 +189,78 @@ fn every_interpreter_shows_what_it_unpickles() {
         .kind(Kind::Pickle);
     assert_eq!(counts.lost(), 0, "{counts:?}");
     assert!(counts.filtered >= interpreters.len() as u64, "{counts:?}");
+    drop(pythons);
+    sensor.finish(&mut |_| {});
+}
+
+/// A file system that shows the files of another under a device number of its own, as a container's does.
+struct Overlay {
+    folder: tempfile::TempDir,
+}
+
+impl Overlay {
+    fn of(lower: &Path) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for name in ["upper", "work", "merged"] {
+            std::fs::create_dir(at(name)).expect("a folder");
+        }
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            at("upper").display(),
+            at("work").display()
+        );
+        let mounted = Command::new("mount")
+            .args(["-t", "overlay", "overlay", "-o", &options])
+            .arg(at("merged"))
+            .output();
+        mounted
+            .is_ok_and(|mounted| mounted.status.success())
+            .then_some(Self { folder })
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("merged")
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.root()).status();
+    }
+}
+
+#[test]
+fn a_file_that_containers_share_is_attached_once() {
+    let Some(mut sensor) = watch(kinds(&[Kind::Pickle])) else {
+        return;
+    };
+    let Some(of) = saker_tests::python::pyenv().pop() else {
+        return;
+    };
+    let lower = tempfile::tempdir().expect("a folder");
+    let program = saker_tests::python::fresh_copy(&of, lower.path());
+    let inside = program
+        .strip_prefix(lower.path())
+        .expect("it is in the folder");
+    let (Some(one), Some(other)) = (Overlay::of(lower.path()), Overlay::of(lower.path())) else {
+        saker_tests::skip("overlay file systems cannot be mounted here");
+        return;
+    };
+    let pythons = watch::Watch::start(sensor.sensor.take_uprobes()).expect("a thread");
+    pythons.wait(DEADLINE);
+    let interpreters = pythons.interpreters();
+    let attached = || interpreters.counts().at_call.load(Ordering::Relaxed);
+    let before = attached();
+    for overlay in [&one, &other] {
+        let mut child = start(&overlay.root().join(inside));
+        look(&pythons, child.id());
+        assert_eq!(attached(), before + 1);
+        let mut seen = resolved(&mut sensor, &mut child, &[("os", "system")]);
+        seen.retain(|(module, ..)| module != "collections");
+        assert_eq!(seen, [("os".to_owned(), "system".to_owned(), false, false)]);
+    }
     drop(pythons);
     sensor.finish(&mut |_| {});
 }

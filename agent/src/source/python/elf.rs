@@ -4,6 +4,7 @@
 //! which a file can do without, are not looked at. Files are hostile input: whatever they say is checked against what
 //! was read, and every count and length has a bound here.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -133,6 +134,8 @@ pub struct Sites {
     pub build_id: Option<Vec<u8>>,
     /// It defines `PySys_Audit` or needs a libpython.
     pub is_python: bool,
+    /// A bound of the search was reached, and something may have been overlooked.
+    pub is_cut: bool,
     /// Names of the libraries it needs.
     pub needs: Vec<String>,
     /// Folders where those are looked for first, `$ORIGIN` unexpanded.
@@ -153,6 +156,7 @@ pub fn analyze(file: &File) -> Result<Sites, ElfError> {
             .any(|tag| tag.free_threaded && tag.minor == version.minor);
     }
     let calls = image.find_calls(&places)?;
+    sites.is_cut = image.is_cut.get();
     for name in AuditName::ALL {
         let mut of_name: Vec<Site> = calls
             .iter()
@@ -219,6 +223,7 @@ struct Image<'a> {
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
     notes: Vec<(u64, u64)>,
+    is_cut: Cell<bool>,
 }
 
 impl<'a> Image<'a> {
@@ -263,6 +268,7 @@ impl<'a> Image<'a> {
             segments: Vec::new(),
             dynamic: None,
             notes: Vec::new(),
+            is_cut: Cell::new(false),
         };
         let table = header.e_phoff.get(Le);
         for index in 0..count {
@@ -547,7 +553,11 @@ impl<'a> Image<'a> {
         };
         for segment in self.segments.iter().filter(wanted) {
             let mut done = 0;
-            while done < segment.bytes && budget > 0 {
+            while done < segment.bytes {
+                if budget == 0 {
+                    self.is_cut.set(true);
+                    return Ok(());
+                }
                 let want = (segment.bytes - done).min(buffer.len() as u64) as usize;
                 let read = read_at(self.file, &mut buffer[..want], segment.offset + done)?;
                 if read == 0 {

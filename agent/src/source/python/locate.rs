@@ -7,9 +7,8 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::elf::{self, Version};
 
@@ -36,51 +35,48 @@ const MINORS: std::ops::RangeInclusive<u8> = 8..=14;
 /// A file that may hold call sites.
 #[derive(Debug)]
 pub struct Found {
-    /// Openable from the agent: below `/proc/PID/root`, or `/proc/PID/exe`.
-    pub path: PathBuf,
     /// Open for reading.
     pub file: File,
-    /// Device number of the file.
-    pub dev: u64,
-    /// Inode number of the file.
-    pub ino: u64,
+    /// Device and inode as this process sees them.
+    id: (u64, u64),
     /// As the process sees it.
     pub inside: String,
     /// From the names around it, for files that do not say it themselves.
     pub version: Option<Version>,
 }
 
+/// What a process was found to run.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Files that may hold call sites; none where it runs no Python.
+    pub found: Vec<Found>,
+    /// One of the bounds above was reached, and something may have been overlooked.
+    pub is_cut: bool,
+}
+
 /// The files of a process that may hold call sites: its program, the libpython that this needs, and the extension
-/// modules `_pickle` and `_ctypes` where Python would import them from. Empty where it runs no Python.
-pub fn of_process(proc: &Path, pid: u32) -> Vec<Found> {
+/// modules `_pickle` and `_ctypes` where Python would import them from. `None` where the process could not be looked at,
+/// because it is gone for instance, which says nothing about its program.
+pub fn of_process(proc: &Path, pid: u32) -> Option<Look> {
     let process = proc.join(pid.to_string());
-    let mut found = Vec::new();
-    let Ok(exe) = open_regular(&process.join("exe")) else {
-        return found;
-    };
-    let Ok(exe_path) = fs::read_link(process.join("exe")) else {
-        return found;
-    };
+    let mut look = Look::default();
+    let exe = open_regular(&process.join("exe")).ok()?;
+    let exe_path = fs::read_link(process.join("exe")).ok()?;
     let exe_path = exe_path.to_string_lossy().into_owned();
-    let Ok(summary) = elf::summarize(&exe) else {
-        return found;
+    let summary = match elf::summarize(&exe) {
+        Ok(summary) => summary,
+        Err(elf::ElfError::Io(_)) => return None,
+        // A script's interpreter is what runs; anything else that runs and is no ELF file is no Python.
+        Err(_) => return Some(look),
     };
     if !summary.is_python {
-        return found;
+        return Some(look);
     }
     let version = summary.version.or_else(|| Version::of_program(&exe_path));
-    let Ok(root) = Root::open(&process.join("root")) else {
-        return found;
-    };
-    add(
-        &mut found,
-        process.join("exe"),
-        exe,
-        exe_path.clone(),
-        version,
-    );
+    let root = Root::open(&process.join("root")).ok()?;
+    look.add(exe, exe_path.clone(), version);
 
-    let environ = read_bounded(&process.join("environ"), ENVIRON_BYTES_MAX);
+    let environ = look.read(&process.join("environ"), ENVIRON_BYTES_MAX);
     let prefixes = prefixes(&root, &exe_path, &environ);
     let origin = parent(&exe_path);
     let mut libraries: Vec<String> = summary
@@ -92,12 +88,12 @@ pub fn of_process(proc: &Path, pid: u32) -> Vec<Found> {
     libraries.extend(prefixes.iter().map(|prefix| format!("{prefix}/lib")));
     libraries.extend(LIBRARY_FOLDERS.map(str::to_owned));
     for name in summary.needs.iter().filter(|name| elf::is_libpython(name)) {
-        let candidates = libraries.iter().map(|folder| format!("{folder}/{name}"));
-        for path in candidates.take(FOLDERS_MAX) {
-            if root.add(&mut found, &path, version) {
-                break;
-            }
-        }
+        let mut candidates = libraries.iter().map(|folder| format!("{folder}/{name}"));
+        let is_found = candidates
+            .by_ref()
+            .take(FOLDERS_MAX)
+            .any(|path| root.add(&mut look, &path, version));
+        look.is_cut |= !is_found && candidates.next().is_some();
     }
     let versions: Vec<Version> = version.map_or_else(every_version, |version| vec![version]);
     for prefix in &prefixes {
@@ -108,26 +104,26 @@ pub fn of_process(proc: &Path, pid: u32) -> Vec<Found> {
                     "{prefix}/{lib}/python3.{}{threads}/lib-dynload",
                     version.minor
                 );
-                root.add_extensions(&mut found, &folder, *version);
+                root.add_extensions(&mut look, &folder, *version);
             }
         }
     }
-    for path in mapped(&process) {
-        root.add(&mut found, &path, version);
+    for path in mapped(&process, &mut look) {
+        root.add(&mut look, &path, version);
     }
-    found
+    Some(look)
 }
 
 /// Parts of Python that a process has loaded, whatever its program is: one that loads libpython by name shows so.
-pub fn loaded(proc: &Path, pid: u32) -> Vec<Found> {
+pub fn loaded(proc: &Path, pid: u32) -> Look {
     let process = proc.join(pid.to_string());
-    let mut found = Vec::new();
+    let mut look = Look::default();
     if let Ok(root) = Root::open(&process.join("root")) {
-        for path in mapped(&process) {
-            root.add(&mut found, &path, None);
+        for path in mapped(&process, &mut look) {
+            root.add(&mut look, &path, None);
         }
     }
-    found
+    look
 }
 
 /// Whether a program runs no Python, told from its headers alone: it is no ELF file, or neither defines `PySys_Audit`
@@ -199,8 +195,8 @@ fn parent(path: &str) -> &str {
 }
 
 /// Files already mapped by the process whose names say that they are Python's.
-fn mapped(process: &Path) -> Vec<String> {
-    let maps = read_bounded(&process.join("maps"), MAPS_BYTES_MAX);
+fn mapped(process: &Path, look: &mut Look) -> Vec<String> {
+    let maps = look.read(&process.join("maps"), MAPS_BYTES_MAX);
     let mut paths: Vec<String> = String::from_utf8_lossy(&maps)
         .lines()
         .filter_map(|line| Some(line[line.find('/')?..].to_owned()))
@@ -210,6 +206,7 @@ fn mapped(process: &Path) -> Vec<String> {
         })
         .collect();
     paths.dedup();
+    look.is_cut |= paths.len() > FOUND_MAX;
     paths.truncate(FOUND_MAX);
     paths
 }
@@ -221,7 +218,6 @@ fn is_extension(name: &str) -> bool {
 /// A process's root folder; nothing opened through it lies outside.
 struct Root {
     folder: OwnedFd,
-    path: PathBuf,
 }
 
 impl Root {
@@ -232,7 +228,6 @@ impl Root {
             .open(path)?;
         Ok(Root {
             folder: folder.into(),
-            path: path.to_owned(),
         })
     }
 
@@ -266,56 +261,62 @@ impl Root {
         open_regular(Path::new(&format!("/proc/self/fd/{}", place.as_raw_fd())))
     }
 
-    fn add(&self, found: &mut Vec<Found>, inside: &str, version: Option<Version>) -> bool {
+    fn add(&self, look: &mut Look, inside: &str, version: Option<Version>) -> bool {
         let Ok(file) = self.open_file(inside) else {
             return false;
         };
-        let path = self.path.join(inside.trim_start_matches('/'));
-        add(found, path, file, inside.to_owned(), version);
+        look.add(file, inside.to_owned(), version);
         true
     }
 
-    fn add_extensions(&self, found: &mut Vec<Found>, folder: &str, version: Version) {
+    fn add_extensions(&self, look: &mut Look, folder: &str, version: Version) {
         let Ok(opened) = self.open_at(folder, libc::O_PATH | libc::O_DIRECTORY) else {
             return;
         };
         let Ok(entries) = fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd())) else {
             return;
         };
-        for entry in entries.take(FOLDER_ENTRIES_MAX).flatten() {
+        for (number, entry) in entries.flatten().enumerate() {
+            if number >= FOLDER_ENTRIES_MAX {
+                look.is_cut = true;
+                return;
+            }
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|name| is_extension(name)) else {
                 continue;
             };
             let version = Version::of_extension(name).unwrap_or(version);
-            self.add(found, &format!("{folder}/{name}"), Some(version));
+            self.add(look, &format!("{folder}/{name}"), Some(version));
         }
     }
 }
 
-fn add(
-    found: &mut Vec<Found>,
-    path: PathBuf,
-    file: File,
-    inside: String,
-    version: Option<Version>,
-) {
-    let Ok(metadata) = file.metadata() else {
-        return;
-    };
-    let (dev, ino) = (metadata.dev(), metadata.ino());
-    let known = found
-        .iter()
-        .any(|other| (other.dev, other.ino) == (dev, ino));
-    if !known && found.len() < FOUND_MAX {
-        found.push(Found {
-            path,
+impl Look {
+    fn add(&mut self, file: File, inside: String, version: Option<Version>) {
+        let Ok(metadata) = file.metadata() else {
+            return;
+        };
+        let id = (metadata.dev(), metadata.ino());
+        if self.found.iter().any(|other| other.id == id) {
+            return;
+        }
+        if self.found.len() >= FOUND_MAX {
+            self.is_cut = true;
+            return;
+        }
+        self.found.push(Found {
             file,
-            dev,
-            ino,
+            id,
             inside,
             version,
         });
+    }
+
+    fn read(&mut self, path: &Path, bytes_max: u64) -> Vec<u8> {
+        let bytes =
+            File::open(path).map_or_else(|_| Vec::new(), |file| read_up_to(file, bytes_max));
+        self.is_cut |= bytes.len() as u64 == bytes_max;
+        bytes
     }
 }
 
@@ -335,11 +336,6 @@ fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
-fn read_bounded(path: &Path, bytes_max: u64) -> Vec<u8> {
-    debug_assert!(path.as_os_str().as_bytes().first() == Some(&b'/'));
-    File::open(path).map_or_else(|_| Vec::new(), |file| read_up_to(file, bytes_max))
-}
-
 /// As much as can be read: procfs ends early for a process that is gone.
 fn read_up_to(file: File, bytes_max: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -350,6 +346,7 @@ fn read_up_to(file: File, bytes_max: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
     use std::process::{Child, Command, Stdio};
 
     /// A Python that waits for its standard input to end.
@@ -378,6 +375,7 @@ mod tests {
             return;
         };
         let found = of_process(Path::new("/proc"), child.id());
+        let found = found.expect("it runs").found;
         drop(child.stdin.take());
         child.wait().unwrap();
         let with_site = found.iter().any(|found| {
@@ -411,8 +409,9 @@ mod tests {
 
     #[test]
     fn other_programs_lead_nowhere() {
-        assert!(of_process(Path::new("/proc"), std::process::id()).is_empty());
-        assert!(of_process(Path::new("/proc"), u32::MAX).is_empty());
+        let look = of_process(Path::new("/proc"), std::process::id()).expect("it runs");
+        assert!(look.found.is_empty() && !look.is_cut);
+        assert!(of_process(Path::new("/proc"), u32::MAX).is_none());
         assert!(is_cheap_no(&File::open("/bin/ls").unwrap()));
         assert!(!is_cheap_no(&File::open("/usr/bin/python3").unwrap()));
     }

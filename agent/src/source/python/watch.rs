@@ -10,7 +10,6 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -22,6 +21,7 @@ use aya::programs::ProgramFd;
 use tracing::{debug, info, warn};
 
 use super::elf::{self, Site, Sites, Version};
+use super::key::FileKey;
 use super::locate;
 use crate::source::perf;
 
@@ -50,25 +50,6 @@ const SECOND_LOOKS_MAX: usize = 4096;
 const SWEEP: Duration = Duration::from_secs(10);
 const KEEP_IDLE: Duration = Duration::from_secs(60);
 
-/// A file, for as long as it is not written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FileKey {
-    device: u64,
-    inode: u64,
-    /// A file that was replaced in place, or whose number was given out again.
-    changed: (i64, i64),
-}
-
-impl FileKey {
-    fn of(file: &fs::Metadata) -> Self {
-        Self {
-            device: file.dev(),
-            inode: file.ino(),
-            changed: (file.ctime(), file.ctime_nsec()),
-        }
-    }
-}
-
 /// What is known of the interpreters on this node; shared with who asks.
 #[derive(Debug, Default)]
 pub struct Interpreters {
@@ -79,8 +60,8 @@ pub struct Interpreters {
 #[derive(Debug, Default)]
 struct Versions {
     of_process: HashMap<u32, Version>,
-    /// By device and inode of the program's file.
-    of_program: HashMap<(u64, u64), Version>,
+    /// By the program's file.
+    of_program: HashMap<FileKey, Version>,
 }
 
 /// What the thread did so far.
@@ -98,6 +79,12 @@ pub struct Counts {
     pub queue_full: AtomicU64,
     /// Files let go because too many were attached.
     pub evicted: AtomicU64,
+    /// Processes of which not all was looked at, because a bound was reached.
+    pub cut: AtomicU64,
+    /// Python's files that could not be read.
+    pub unreadable: AtomicU64,
+    /// Processes that showed no Python and are not looked at again, because too many wait for that.
+    pub unseconded: AtomicU64,
     /// Processes looked at.
     pub looked_at: AtomicU64,
 }
@@ -114,9 +101,8 @@ impl Interpreters {
         if let Some(version) = self.versions().of_process.get(&pid) {
             return Some(*version);
         }
-        let exe = fs::metadata(proc.join(pid.to_string()).join("exe")).ok()?;
-        let file = (exe.dev(), exe.ino());
-        self.versions().of_program.get(&file).copied()
+        let exe = FileKey::at(&proc.join(pid.to_string()).join("exe")).ok()?;
+        self.versions().of_program.get(&exe).copied()
     }
 
     fn versions(&self) -> MutexGuard<'_, Versions> {
@@ -132,9 +118,7 @@ impl Interpreters {
             versions.of_program.clear();
         }
         versions.of_process.insert(pid, version);
-        versions
-            .of_program
-            .insert((program.device, program.inode), version);
+        versions.of_program.insert(*program, version);
     }
 
     /// The process has started another program.
@@ -264,6 +248,12 @@ struct Attached {
     used: Instant,
 }
 
+impl Attached {
+    fn is_idle(&self, now: Instant) -> bool {
+        self.users.is_empty() && now.saturating_duration_since(self.used) >= KEEP_IDLE
+    }
+}
+
 impl Worker {
     fn run(mut self, asked: &Receiver<u32>) {
         hurry();
@@ -289,7 +279,7 @@ impl Worker {
                 self.look(pid, false);
             }
             if now >= next_sweep {
-                self.sweep(now);
+                self.sweep(now, asked);
                 next_sweep = now + SWEEP;
             }
         }
@@ -327,44 +317,52 @@ impl Worker {
             self.interpreters.forget(pid);
         }
         let exe = self.proc.join(pid.to_string()).join("exe");
-        let Ok(metadata) = fs::metadata(&exe) else {
+        let Ok(key) = FileKey::at(&exe) else {
             return;
         };
-        let key = FileKey::of(&metadata);
         // Most programs are no Python, and known after one look at their file.
-        let mut is_python = false;
         if !is_start || !self.strangers.contains(&key) {
-            let mut found = locate::of_process(&self.proc, pid);
-            if !is_start && found.is_empty() {
-                found = locate::loaded(&self.proc, pid);
+            let Some(mut look) = locate::of_process(&self.proc, pid) else {
+                return;
+            };
+            if !is_start && look.found.is_empty() {
+                look = locate::loaded(&self.proc, pid);
             }
-            is_python = !found.is_empty();
+            let counts = &self.interpreters.counts;
+            counts
+                .cut
+                .fetch_add(u64::from(look.is_cut), Ordering::Relaxed);
             // The small file first: where it is, the unpickler is in it, and the others take longer to read.
-            found.sort_by_key(|part| !is_pickle(part));
-            for part in &found {
+            look.found.sort_by_key(|part| !is_pickle(part));
+            for part in &look.found {
                 self.consider(pid, &key, part);
             }
-        }
-        if is_python {
-            self.strangers.remove(&key);
-            return;
+            if !look.found.is_empty() {
+                self.strangers.remove(&key);
+                return;
+            }
         }
         if self.strangers.len() >= KNOWN_MAX {
             self.strangers.clear();
         }
         self.strangers.insert(key);
-        if is_start && self.second_looks.len() < SECOND_LOOKS_MAX {
+        if !is_start {
+            return;
+        }
+        if self.second_looks.len() < SECOND_LOOKS_MAX {
             self.second_looks
                 .push_back((Instant::now() + SECOND_LOOK, pid));
+        } else {
+            let counts = &self.interpreters.counts;
+            counts.unseconded.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Attaches to a file, if the unpickler is in it.
     fn consider(&mut self, pid: u32, exe: &FileKey, found: &locate::Found) {
-        let Ok(metadata) = found.file.metadata() else {
+        let Ok(key) = FileKey::of(&found.file) else {
             return;
         };
-        let key = FileKey::of(&metadata);
         let sites = match self.known.get(&key) {
             Some(sites) => sites.clone(),
             None => {
@@ -431,6 +429,10 @@ impl Worker {
     fn analyze(&self, found: &locate::Found) -> Option<Arc<Sites>> {
         match elf::analyze(&found.file) {
             Ok(sites) => {
+                let counts = &self.interpreters.counts;
+                counts
+                    .cut
+                    .fetch_add(u64::from(sites.is_cut), Ordering::Relaxed);
                 // A module of this name has nothing else to do.
                 if is_pickle(found) && sites.find_class.is_empty() {
                     self.without_site(&found.inside, "the call to watch was not found in it");
@@ -438,7 +440,11 @@ impl Worker {
                 Some(Arc::new(sites))
             }
             Err(error) => {
-                debug!("{}: {error}", found.inside);
+                self.interpreters
+                    .counts
+                    .unreadable
+                    .fetch_add(1, Ordering::Relaxed);
+                info!("pickles in {} are not seen: {error}", found.inside);
                 None
             }
         }
@@ -493,15 +499,21 @@ impl Worker {
         }
     }
 
-    /// Lets files go that nobody runs: a program at a file keeps its file system from being unmounted.
-    fn sweep(&mut self, now: Instant) {
+    /// Lets files go that nobody runs: a program at a file keeps its file system from being unmounted. Who ran a file is known
+    /// of those that started it, not of those that were forked since: before one is let go, all processes are looked at again.
+    fn sweep(&mut self, now: Instant, asked: &Receiver<u32>) {
         let proc = &self.proc;
-        self.attached.retain(|_, attached| {
+        let mut is_any_idle = false;
+        for attached in self.attached.values_mut() {
             attached
                 .users
                 .retain(|pid| proc.join(pid.to_string()).exists());
-            !attached.users.is_empty() || now.duration_since(attached.used) < KEEP_IDLE
-        });
+            is_any_idle |= attached.is_idle(now);
+        }
+        if is_any_idle {
+            self.look_at_all(asked);
+            self.attached.retain(|_, attached| !attached.is_idle(now));
+        }
         self.count();
     }
 
