@@ -186,7 +186,7 @@ pub static METRICS: &[MetricInfo] = &[
         name: "saker_python_files",
         kind: "gauge",
         labels: &["state"],
-        help: "Files of Python interpreters that are watched for pickles, by how: at_call, at_entry (dearer).",
+        help: "Files of Python interpreters that are watched for pickles, by how: at_call, at_entry (dearer), in_python (only for unpicklers that are written in Python; the other is in a file of its own).",
     },
     MetricInfo {
         name: "saker_python_failures_total",
@@ -242,7 +242,7 @@ pub static METRICS: &[MetricInfo] = &[
 pub const DROP_CAUSES: [&str; 4] = ["queue_full", "log_full", "sink_closed", "undelivered"];
 
 /// How files of interpreters are watched: values of the label `state`.
-pub const PYTHON_STATES: [&str; 2] = ["at_call", "at_entry"];
+pub const PYTHON_STATES: [&str; 3] = ["at_call", "at_entry", "in_python"];
 
 /// Why pickles of an interpreter are not seen: values of the label `cause`.
 pub const PYTHON_FAILURES: [&str; 7] = [

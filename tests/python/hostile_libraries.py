@@ -53,6 +53,13 @@ def with_subclass(way):
     return lambda: Loader(path.open("rb")).load()
 
 
+def with_python(way):
+    """The unpickler that is written in Python."""
+    path = FOLDER / "model-python.pkl"
+    path.write_bytes(pickle.dumps(Evil(way)))
+    return lambda: pickle._Unpickler(path.open("rb")).load()
+
+
 def with_shelve(way):
     with shelve.open(str(FOLDER / "shelf")) as shelf:
         shelf["model"] = Evil(way)
@@ -212,6 +219,7 @@ WAYS = {
     "pickle": with_pickle,
     "_pickle": with_c_pickle,
     "pickle-subclass": with_subclass,
+    "pickle-python": with_python,
     "pickle-gzip": with_gzip,
     "pickle-zip": with_zip,
     "shelve": with_shelve,

@@ -14,14 +14,8 @@ use serde_json::Value;
 const CERTAIN: &str = "Unpickler asked for a name that runs code";
 const SHELL: &str = "Shell after a model file was read";
 
-/// Ways that name no global to anybody: what they start shows. joblib's unpickler is Python itself.
-const UNSEEN: &[&str] = &[
-    "torch-jit",
-    "torch-weights-only",
-    "joblib",
-    "joblib-compressed",
-    "joblib-mmap",
-];
+/// Ways that name no global to anybody: what they start shows.
+const UNSEEN: &[&str] = &["torch-jit", "torch-weights-only"];
 
 /// What raised an alarm in a process: the alerts of its pid.
 fn alarms_of<'a>(stopped: &'a Stopped, pid: &str) -> Vec<&'a Value> {

@@ -8,7 +8,10 @@ mod stress;
 use anyhow::{Result, bail};
 use clap::Subcommand;
 
-use crate::process::{cargo, is_root, run};
+use crate::{
+    process::{build_agent, cargo, is_root, run},
+    setup,
+};
 
 /// The benchmarks.
 #[derive(Subcommand)]
@@ -27,12 +30,26 @@ pub enum Bench {
     Kernel(kernel::Args),
     /// Everything flat out for some minutes: every event is accounted for, and memory does not grow.
     Stress(stress::Args),
+    /// What one global, `import torch` and a `DataLoader` cost, with and without the agent. Needs root.
+    Pickle {
+        /// Arguments of the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// How many first loads of interpreters that were never seen before are caught. Needs root.
+    Race {
+        /// Arguments of the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 /// Runs one.
 pub fn bench(which: &Bench) -> Result<()> {
     match which {
         Bench::Context => run(cargo().args(["bench", "--package", "saker", "--bench", "context"])),
+        Bench::Pickle { args } => python("cost", args),
+        Bench::Race { args } => python("race", args),
         Bench::Rules { args } => run(cargo()
             .args([
                 "bench",
@@ -61,4 +78,17 @@ fn need_root() -> Result<()> {
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// A measurement with real interpreters and the release agent.
+fn python(which: &str, args: &[String]) -> Result<()> {
+    need_root()?;
+    setup::setup(setup::Need::Tests)?;
+    let agent = build_agent()?;
+    run(cargo()
+        .args(["run", "--quiet", "--package", "saker-tests", "--bin"])
+        .args(["bench_pickle", "--", "--agent"])
+        .arg(agent)
+        .arg(which)
+        .args(args))
 }

@@ -1,5 +1,6 @@
 //! Hooks: uprobes at the call of `PySys_Audit("pickle.find_class", "OO", module, name)` in every CPython, or at the
-//! function's entry where the call was not found. Records out: [`Pickle`].
+//! function's entry where the call was not found; and at the entry of the function behind `sys.audit`, by which unpicklers
+//! announce that are written in Python. Records out: [`Pickle`].
 //!
 //! Which program an interpreter gets is for the agent, which reads its version from its file: a program a layout of
 //! `str`. A process's memory says whatever the process likes, so nothing here trusts a length or a pointer, and what
@@ -120,12 +121,31 @@ pub fn saker_audit_free_wide(ctx: ProbeContext) -> u32 {
     audit(&ctx, &FREE_THREADED_WIDE_STATE)
 }
 
-/// `int PySys_Audit(const char *event, const char *format, ...)`, for all its callers: most are about something else.
+/// One of two functions, for all their callers: most are about something else. `int PySys_Audit(const char *event, const
+/// char *format, ...)`, by which C announces, or the function behind `sys.audit`, by which Python does: its second argument is an
+/// array of objects and its third their count.
 #[inline(always)]
 fn audit(ctx: &ProbeContext, layout: &Layout) -> u32 {
-    let event: u64 = ctx.arg(0).unwrap_or(0);
+    let mut objects: [Address; 2] = [ctx.arg(2).unwrap_or(0), ctx.arg(3).unwrap_or(0)];
+    if !is_find_class(ctx.arg(0).unwrap_or(0)) {
+        if objects[0] != 3 {
+            return 0;
+        }
+        let [event, module, name]: [Address; 3] = read_user(ctx.arg(1).unwrap_or(0));
+        // The text of a `str` ends with a zero too.
+        if !is_find_class(event.wrapping_add(u64::from(layout.ascii))) {
+            return 0;
+        }
+        objects = [module, name];
+    }
+    resolved(ctx, objects[0], objects[1], layout)
+}
+
+/// Whether the name of the event stands at an address.
+#[inline(always)]
+fn is_find_class(address: Address) -> bool {
     let wanted = *b"pickle.find_class\0\0\0\0\0\0\0";
-    let name: [u64; 3] = read_user(event);
+    let name: [u64; 3] = read_user(address);
     let mut at = 0;
     while at < 3 {
         let word = u64::from_le_bytes([
@@ -141,11 +161,11 @@ fn audit(ctx: &ProbeContext, layout: &Layout) -> u32 {
         // Of the last word the name's last letter and its end count; something else follows them.
         let mask = if at == 2 { 0xffff } else { u64::MAX };
         if u64::from_le(name[at]) & mask != word {
-            return 0;
+            return false;
         }
         at += 1;
     }
-    find_class(ctx, layout)
+    true
 }
 
 /// A `str` in the process's memory. Words, so that there is no padding between them.
@@ -232,11 +252,22 @@ fn text(object: Address, layout: &Layout) -> Text {
     }
 }
 
-/// Reports what an unpickler resolves, once for each process and program that it runs.
+/// At `PySys_Audit("pickle.find_class", "OO", module, name)`.
 #[inline(always)]
 fn find_class(ctx: &ProbeContext, layout: &Layout) -> u32 {
-    let module = text(ctx.arg(2).unwrap_or(0), layout);
-    let name = text(ctx.arg(3).unwrap_or(0), layout);
+    resolved(
+        ctx,
+        ctx.arg(2).unwrap_or(0),
+        ctx.arg(3).unwrap_or(0),
+        layout,
+    )
+}
+
+/// Reports what an unpickler resolves, once for each process and program that it runs.
+#[inline(always)]
+fn resolved(ctx: &ProbeContext, module: Address, name: Address, layout: &Layout) -> u32 {
+    let module = text(module, layout);
+    let name = text(name, layout);
     let task = kernel::current_task();
     let mut digest = settings::seeds();
     digest_text(&mut digest, &module);

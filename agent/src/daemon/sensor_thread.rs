@@ -240,9 +240,10 @@ impl SensorThread {
         let interpreters = pythons.interpreters();
         let counts = interpreters.counts();
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        for (state, count) in PYTHON_STATES
-            .into_iter()
-            .zip([&counts.at_call, &counts.at_entry])
+        for (state, count) in
+            PYTHON_STATES
+                .into_iter()
+                .zip([&counts.at_call, &counts.at_entry, &counts.in_python])
         {
             self.metrics
                 .python_files

@@ -16,6 +16,11 @@ use object::pod::{self, Pod};
 
 use super::code::{self, Machine};
 
+mod method;
+mod version;
+
+pub use version::{Version, is_libpython};
+
 /// A larger file is no interpreter.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 /// How much of the segments is searched; the largest build known has 40 MB of code and constants.
@@ -108,17 +113,6 @@ pub enum Site {
     },
 }
 
-/// A Python version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Version {
-    /// 3 since audit events exist.
-    pub major: u8,
-    /// 8 for Python 3.8.
-    pub minor: u8,
-    /// Built without the global lock: objects are laid out differently.
-    pub free_threaded: bool,
-}
-
 /// What one ELF file offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sites {
@@ -128,6 +122,8 @@ pub struct Sites {
     pub audit: Vec<(AuditName, Site)>,
     /// File offset of `PySys_Audit`, where this file defines it.
     pub audit_entry: Option<u64>,
+    /// File offset of the function behind `sys.audit`, by which unpicklers announce that are Python themselves.
+    pub python_audit: Option<u64>,
     /// From the binary itself; `None` where it does not say.
     pub version: Option<Version>,
     /// The linker's identification of this build.
@@ -142,14 +138,25 @@ pub struct Sites {
     pub library_paths: Vec<String>,
 }
 
+impl Sites {
+    /// Whether unpicklers show here.
+    pub fn is_worth_attaching(&self) -> bool {
+        !self.find_class.is_empty() || self.python_audit.is_some()
+    }
+}
+
 /// Finds the call sites in a file. Reads at most about 100 MB, whatever the file says.
 pub fn analyze(file: &File) -> Result<Sites, ElfError> {
     let image = Image::open(file)?;
     let mut sites = image.summary()?;
     let mut tags = Vec::new();
-    let places = image.find_strings(&mut tags)?;
+    let mut methods = Vec::new();
+    let places = image.find_strings(&mut tags, &mut methods)?;
+    if sites.audit_entry.is_some() {
+        sites.python_audit = method::fastcall(&image, &methods)?;
+    }
     if sites.version.is_none() {
-        sites.version = version_from_tags(&tags);
+        sites.version = version::from_tags(&tags);
     } else if let Some(version) = &mut sites.version {
         version.free_threaded |= tags
             .iter()
@@ -182,13 +189,6 @@ pub fn analyze(file: &File) -> Result<Sites, ElfError> {
         }
     }
     Ok(sites)
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let suffix = if self.free_threaded { "t" } else { "" };
-        write!(out, "{}.{}{suffix}", self.major, self.minor)
-    }
 }
 
 /// What the headers and the dynamic table say, without a search: no call sites, and a version only where a symbol or
@@ -481,13 +481,18 @@ impl<'a> Image<'a> {
         Ok((read == N * 4).then(|| bytes.map(u32::from_le_bytes)))
     }
 
-    /// Where the names of events stand, as addresses.
-    fn find_strings(&self, tags: &mut Vec<Version>) -> Result<Vec<(AuditName, u64)>, ElfError> {
+    /// Where the names of events stand, as addresses; and the name `audit` of a method.
+    fn find_strings(
+        &self,
+        tags: &mut Vec<Version>,
+        methods: &mut Vec<u64>,
+    ) -> Result<Vec<(AuditName, u64)>, ElfError> {
         let finders = AuditName::ALL.map(|name| {
             let with_end = [name.as_str().as_bytes(), b"\0"].concat();
             (name, memmem::Finder::new(&with_end).into_owned())
         });
         let tag = memmem::Finder::new(b"cpython-3");
+        let method = memmem::Finder::new(b"audit\0");
         let mut places = Vec::new();
         let mut search = |executable: bool| {
             self.pieces(executable, 64, |address, piece, fresh| {
@@ -499,6 +504,9 @@ impl<'a> Image<'a> {
                         .map(|at| (*name, address + at as u64));
                     places.extend(more.take(PLACES_MAX - of_name));
                 }
+                let of_method = method.find_iter(piece).filter(|at| *at < fresh);
+                let room = PLACES_MAX - methods.len();
+                methods.extend(of_method.map(|at| address + at as u64).take(room));
                 let found = tag.find_iter(piece).take(64);
                 for version in found.filter_map(|at| Version::of_tag(&piece[at..])) {
                     if tags.len() < PLACES_MAX && !tags.contains(&version) {
@@ -581,60 +589,6 @@ struct SymbolTable {
     strings: u64,
     symbols: u64,
     hash: u64,
-}
-
-impl Version {
-    /// From `libpython3.13t.so.1.0`.
-    pub fn of_library(name: &str) -> Option<Version> {
-        let rest = name.rsplit('/').next()?.strip_prefix("libpython3.")?;
-        Self::from_minor(rest.as_bytes())
-    }
-
-    /// From `python3.13t`, a program or a folder.
-    pub fn of_program(name: &str) -> Option<Version> {
-        let rest = name.rsplit('/').next()?.strip_prefix("python3.")?;
-        Self::from_minor(rest.as_bytes())
-    }
-
-    /// From `_pickle.cpython-313t-x86_64-linux-gnu.so`.
-    pub fn of_extension(name: &str) -> Option<Version> {
-        Self::of_tag(name.get(name.find("cpython-3")?..)?.as_bytes())
-    }
-
-    /// From `cpython-313t` and what follows.
-    fn of_tag(text: &[u8]) -> Option<Version> {
-        Self::from_minor(text.strip_prefix(b"cpython-3")?)
-    }
-
-    /// From `13t` and what follows.
-    fn from_minor(text: &[u8]) -> Option<Version> {
-        let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if !(1..=2).contains(&digits) {
-            return None;
-        }
-        let minor = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;
-        Some(Version {
-            major: 3,
-            minor,
-            free_threaded: text.get(digits) == Some(&b't'),
-        })
-    }
-}
-
-/// The tag that a binary carries of itself; `None` where it names several versions.
-fn version_from_tags(tags: &[Version]) -> Option<Version> {
-    let first = tags.first()?;
-    tags.iter()
-        .all(|tag| tag.minor == first.minor)
-        .then_some(Version {
-            free_threaded: tags.iter().any(|tag| tag.free_threaded),
-            ..*first
-        })
-}
-
-/// Whether this is the name of a shared interpreter; `libpython3.so`, the stable interface, is none.
-pub fn is_libpython(name: &str) -> bool {
-    Version::of_library(name).is_some()
 }
 
 fn build_id_in(mut notes: &[u8]) -> Option<Vec<u8>> {

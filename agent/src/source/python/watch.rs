@@ -71,6 +71,8 @@ pub struct Counts {
     pub at_call: AtomicU64,
     /// Files with a program at the function's entry, now.
     pub at_entry: AtomicU64,
+    /// Files with a program at `sys.audit` only, now.
+    pub in_python: AtomicU64,
     /// Interpreters in which neither was found.
     pub without_site: AtomicU64,
     /// Files that could not be attached to.
@@ -239,10 +241,19 @@ struct Worker {
     looked: Option<SyncSender<()>>,
 }
 
+/// Where a file is attached to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    AtCall,
+    AtEntry,
+    /// Only at `sys.audit`: the other unpickler is in another file.
+    InPython,
+}
+
 /// A file with programs attached, until it is dropped.
 struct Attached {
     _events: Vec<OwnedFd>,
-    at_entry: bool,
+    how: How,
     /// Processes that ran it; at most [`USERS_MAX`].
     users: HashSet<u32>,
     used: Instant,
@@ -378,7 +389,7 @@ impl Worker {
         if let Some(version) = version {
             self.interpreters.set_version(pid, exe, version);
         }
-        let Some(sites) = sites.filter(|sites| !sites.find_class.is_empty()) else {
+        let Some(sites) = sites.filter(|sites| sites.is_worth_attaching()) else {
             return;
         };
         let now = Instant::now();
@@ -393,22 +404,30 @@ impl Worker {
             self.without_site(&found.inside, "its version is not known");
             return;
         };
+        let in_python = sites
+            .python_audit
+            .map(|file_offset| Site::Entry { file_offset });
         let events: io::Result<Vec<OwnedFd>> = sites
             .find_class
             .iter()
             .take(SITES_MAX)
+            .chain(&in_python)
             .map(|site| self.attach(&found.file, site, version))
             .collect();
         match events {
             Ok(events) => {
                 debug!("watching {} ({version})", found.inside);
                 self.make_room();
-                let at_entry = matches!(sites.find_class[0], Site::Entry { .. });
+                let how = match sites.find_class.first() {
+                    Some(Site::Call { .. }) => How::AtCall,
+                    Some(Site::Entry { .. }) => How::AtEntry,
+                    None => How::InPython,
+                };
                 self.attached.insert(
                     key,
                     Attached {
                         _events: events,
-                        at_entry,
+                        how,
                         users: HashSet::from([pid]),
                         used: now,
                     },
@@ -518,16 +537,15 @@ impl Worker {
     }
 
     fn count(&self) {
-        let at_entry = self
-            .attached
-            .values()
-            .filter(|attached| attached.at_entry)
-            .count();
         let counts = &self.interpreters.counts;
-        counts.at_entry.store(at_entry as u64, Ordering::Relaxed);
-        counts
-            .at_call
-            .store((self.attached.len() - at_entry) as u64, Ordering::Relaxed);
+        for (how, count) in [
+            (How::AtCall, &counts.at_call),
+            (How::AtEntry, &counts.at_entry),
+            (How::InPython, &counts.in_python),
+        ] {
+            let of_it = self.attached.values().filter(|file| file.how == how);
+            count.store(of_it.count() as u64, Ordering::Relaxed);
+        }
     }
 }
 

@@ -67,6 +67,45 @@ fn debians_interpreter_has_its_calls() {
     }
 }
 
+/// Where a symbol stands, as another program reads it; `None` where the file has no such symbol any more.
+fn symbol(path: &std::path::Path, name: &str) -> Option<u64> {
+    let output = Command::new("nm").arg(path).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text
+        .lines()
+        .find(|line| line.split_whitespace().nth(2) == Some(name))?;
+    u64::from_str_radix(line.split_whitespace().next()?, 16).ok()
+}
+
+#[test]
+fn every_interpreter_shows_the_function_behind_sys_audit() {
+    let mut found = 0;
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let versions = fs::read_dir(home.join(".pyenv/versions"));
+    let libraries = versions.into_iter().flatten().flatten().flat_map(|entry| {
+        let inside = fs::read_dir(entry.path().join("lib"));
+        inside.into_iter().flatten().flatten().map(|e| e.path())
+    });
+    let libraries = libraries.filter(|path| {
+        Version::of_library(&path.display().to_string()).is_some_and(|it| it.minor >= 8)
+    });
+    for path in libraries.chain(debian()) {
+        let file = File::open(&path).unwrap();
+        let sites = analyze(&file).unwrap();
+        let at = sites
+            .python_audit
+            .unwrap_or_else(|| panic!("none in {}", path.display()));
+        if let Some(address) = symbol(&path, "sys_audit") {
+            let image = Image::open(&file).unwrap();
+            assert_eq!(image.file_offset(address), Some(at), "{}", path.display());
+        }
+        found += 1;
+    }
+    if found == 0 {
+        saker_tests::skip("no interpreters");
+    }
+}
+
 #[test]
 fn every_installed_extension_has_its_call() {
     let Some(home) = std::env::var_os("HOME") else {
