@@ -36,7 +36,7 @@ use crate::{
     source::{
         capture::{Header, Writer, Written},
         devices::Accelerators,
-        python::watch::Interpreters,
+        python::interpreters::Interpreters,
     },
 };
 pub use replay::{Gaps, Replay};

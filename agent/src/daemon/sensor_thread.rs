@@ -27,7 +27,7 @@ use crate::{
     source::{
         KernelCounters, Sensor, Waker,
         capture::Written,
-        python::watch::{Looker, Watch},
+        python::watch::{self, Looker, Watch},
     },
 };
 
@@ -151,10 +151,15 @@ impl SensorThread {
 
     /// Runs until it is stopped or the ring cannot be waited for.
     pub fn run(mut self) -> Summary {
+        watch::hurry();
         self.pipeline.scan(Path::new("/proc"));
         // Who is told that the agent watches may load a model the next moment, in a Python that runs already.
-        if let Some(pythons) = &self.pythons {
-            pythons.wait(FIRST_LOOK);
+        if let Some(pythons) = &self.pythons
+            && !pythons.wait(FIRST_LOOK)
+        {
+            warn!(
+                "looking at the Python of all processes that run already takes longer than {FIRST_LOOK:?}"
+            );
         }
         self.pipeline.tick();
         self.health.set_ready(true);

@@ -5,6 +5,7 @@
 
 pub mod code;
 pub mod elf;
+pub mod interpreters;
 mod key;
 pub mod locate;
 pub mod watch;

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use saker::event::Body;
 use saker::source::Kind;
@@ -69,17 +68,8 @@ fn start(python: &Path) -> Child {
 
 /// Has the process looked at, and waits until that is done.
 fn look(pythons: &watch::Watch, pid: u32) {
-    let interpreters = pythons.interpreters();
-    let counts = interpreters.counts();
-    let before = counts.looked_at.load(Ordering::Relaxed);
     pythons.looker().look(pid);
-    // A second process shows that the first is done: the thread takes one after the other.
-    pythons.looker().look(pid);
-    let end = Instant::now() + DEADLINE;
-    while counts.looked_at.load(Ordering::Relaxed) < before + 2 {
-        assert!(Instant::now() < end, "nobody looked at {pid}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    assert!(pythons.wait(DEADLINE), "nobody looked at {pid}");
 }
 
 /// What the process `pid` is seen to resolve when it is given `globals`: module and name, and whether each is cut.
@@ -127,7 +117,7 @@ fn every_interpreter_shows_what_it_unpickles() {
         return;
     };
     let pythons = watch::Watch::start(sensor.sensor.take_uprobes()).expect("a thread");
-    pythons.wait(DEADLINE);
+    assert!(pythons.wait(DEADLINE));
     let long = "n".repeat(300);
     let globals = [
         ("os", "system"),
@@ -249,7 +239,7 @@ fn a_file_that_containers_share_is_attached_once() {
         return;
     };
     let pythons = watch::Watch::start(sensor.sensor.take_uprobes()).expect("a thread");
-    pythons.wait(DEADLINE);
+    assert!(pythons.wait(DEADLINE));
     let interpreters = pythons.interpreters();
     let attached = || interpreters.counts().at_call.load(Ordering::Relaxed);
     let before = attached();

@@ -118,12 +118,8 @@ pub enum Site {
 pub struct Sites {
     /// Every call for `pickle.find_class`; compilers may make more than one of it.
     pub find_class: Vec<Site>,
-    /// Calls of the other events.
-    pub audit: Vec<(AuditName, Site)>,
     /// File offset of `PySys_Audit`, where this file defines it.
     pub audit_entry: Option<u64>,
-    /// File offset of the function behind `sys.audit`, by which unpicklers announce that are Python themselves.
-    pub python_audit: Option<u64>,
     /// From the binary itself; `None` where it does not say.
     pub version: Option<Version>,
     /// The linker's identification of this build.
@@ -138,57 +134,96 @@ pub struct Sites {
     pub library_paths: Vec<String>,
 }
 
-impl Sites {
-    /// Whether unpicklers show here.
-    pub fn is_worth_attaching(&self) -> bool {
-        !self.find_class.is_empty() || self.python_audit.is_some()
-    }
+/// What else an interpreter's file offers. It takes longer to find, and who is in a hurry attaches to [`Sites`] first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audits {
+    /// Calls of the events other than `pickle.find_class`.
+    pub calls: Vec<(AuditName, Site)>,
+    /// File offset of the function behind `sys.audit`, by which unpicklers announce that are Python themselves.
+    pub python: Option<u64>,
+    /// A bound of the search was reached, and something may have been overlooked.
+    pub is_cut: bool,
 }
 
-/// Finds the call sites in a file. Reads at most about 100 MB, whatever the file says.
+/// Finds the calls for `pickle.find_class` in a file. Reads at most about 100 MB twice, whatever the file says.
 pub fn analyze(file: &File) -> Result<Sites, ElfError> {
     let image = Image::open(file)?;
     let mut sites = image.summary()?;
-    let mut tags = Vec::new();
-    let mut methods = Vec::new();
-    let places = image.find_strings(&mut tags, &mut methods)?;
-    if sites.audit_entry.is_some() {
-        sites.python_audit = method::fastcall(&image, &methods)?;
-    }
+    let strings = image.find_strings(&[AuditName::PickleFindClass], &[b"cpython-3"])?;
+    let tags = &strings.versions;
     if sites.version.is_none() {
-        sites.version = version::from_tags(&tags);
+        sites.version = version::from_tags(tags);
     } else if let Some(version) = &mut sites.version {
         version.free_threaded |= tags
             .iter()
             .any(|tag| tag.free_threaded && tag.minor == version.minor);
     }
-    let calls = image.find_calls(&places)?;
+    let calls = image.find_calls(&strings.names)?;
+    sites.find_class = sites_of(
+        AuditName::PickleFindClass,
+        &strings,
+        &calls,
+        sites.audit_entry,
+    );
     sites.is_cut = image.is_cut.get();
-    for name in AuditName::ALL {
-        let mut of_name: Vec<Site> = calls
-            .iter()
-            .filter(|call| call.0 == name)
-            .map(|call| Site::Call {
-                file_offset: call.1,
-            })
-            .collect();
-        let mentioned = places.iter().any(|place| place.0 == name);
-        if of_name.is_empty() && mentioned {
-            of_name.extend(
-                sites
-                    .audit_entry
-                    .map(|file_offset| Site::Entry { file_offset }),
-            );
-        }
-        if name == AuditName::PickleFindClass {
-            sites.find_class = of_name;
-        } else {
-            sites
-                .audit
-                .extend(of_name.into_iter().map(|site| (name, site)));
-        }
-    }
     Ok(sites)
+}
+
+/// Finds what else a file offers that defines `PySys_Audit`. Reads at most about 100 MB twice, and its data.
+pub fn audits(file: &File) -> Result<Audits, ElfError> {
+    let image = Image::open(file)?;
+    let entry = image.summary()?.audit_entry;
+    let others = &AuditName::ALL[1..];
+    let strings = image.find_strings(others, &[b"audit\0"])?;
+    let calls = image.find_calls(&strings.names)?;
+    let calls = others
+        .iter()
+        .flat_map(|name| {
+            sites_of(*name, &strings, &calls, entry)
+                .into_iter()
+                .map(|site| (*name, site))
+        })
+        .collect();
+    let python = match entry {
+        Some(_) => method::fastcall(&image, &strings.methods)?,
+        None => None,
+    };
+    Ok(Audits {
+        calls,
+        python,
+        is_cut: image.is_cut.get(),
+    })
+}
+
+/// The calls for an event, or the function's entry where the name is in the file and no call was found.
+fn sites_of(
+    name: AuditName,
+    strings: &Strings,
+    calls: &[(AuditName, u64)],
+    entry: Option<u64>,
+) -> Vec<Site> {
+    let of_name: Vec<_> = calls.iter().filter(|call| call.0 == name).collect();
+    if of_name.is_empty() && strings.names.iter().any(|place| place.0 == name) {
+        return entry
+            .map(|file_offset| Site::Entry { file_offset })
+            .into_iter()
+            .collect();
+    }
+    let call = |call: &(AuditName, u64)| Site::Call {
+        file_offset: call.1,
+    };
+    of_name.into_iter().map(call).collect()
+}
+
+/// Texts that were found.
+#[derive(Debug, Default)]
+struct Strings {
+    /// Names of events, with their addresses.
+    names: Vec<(AuditName, u64)>,
+    /// What the tags `cpython-313` name.
+    versions: Vec<Version>,
+    /// Addresses of the name `audit` of a method.
+    methods: Vec<u64>,
 }
 
 /// What the headers and the dynamic table say, without a search: no call sites, and a version only where a symbol or
@@ -481,21 +516,25 @@ impl<'a> Image<'a> {
         Ok((read == N * 4).then(|| bytes.map(u32::from_le_bytes)))
     }
 
-    /// Where the names of events stand, as addresses; and the name `audit` of a method.
-    fn find_strings(
-        &self,
-        tags: &mut Vec<Version>,
-        methods: &mut Vec<u64>,
-    ) -> Result<Vec<(AuditName, u64)>, ElfError> {
-        let finders = AuditName::ALL.map(|name| {
-            let with_end = [name.as_str().as_bytes(), b"\0"].concat();
-            (name, memmem::Finder::new(&with_end).into_owned())
-        });
-        let tag = memmem::Finder::new(b"cpython-3");
-        let method = memmem::Finder::new(b"audit\0");
-        let mut places = Vec::new();
+    /// Where the names of events stand, and what else is asked for: `cpython-3` for versions, `audit` for methods.
+    fn find_strings(&self, names: &[AuditName], others: &[&[u8]]) -> Result<Strings, ElfError> {
+        let finders: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let with_end = [name.as_str().as_bytes(), b"\0"].concat();
+                (*name, memmem::Finder::new(&with_end).into_owned())
+            })
+            .collect();
+        let asked = |text: &[u8]| {
+            others
+                .contains(&text)
+                .then(|| memmem::Finder::new(text).into_owned())
+        };
+        let (tag, method) = (asked(b"cpython-3"), asked(b"audit\0"));
+        let mut strings = Strings::default();
         let mut search = |executable: bool| {
             self.pieces(executable, 64, |address, piece, fresh| {
+                let places = &mut strings.names;
                 for (name, finder) in &finders {
                     let of_name = places.iter().filter(|(of, _)| of == name).count();
                     let more = finder
@@ -504,23 +543,28 @@ impl<'a> Image<'a> {
                         .map(|at| (*name, address + at as u64));
                     places.extend(more.take(PLACES_MAX - of_name));
                 }
-                let of_method = method.find_iter(piece).filter(|at| *at < fresh);
-                let room = PLACES_MAX - methods.len();
-                methods.extend(of_method.map(|at| address + at as u64).take(room));
-                let found = tag.find_iter(piece).take(64);
+                if let Some(method) = &method {
+                    let found = method.find_iter(piece).filter(|at| *at < fresh);
+                    let room = PLACES_MAX - strings.methods.len();
+                    strings
+                        .methods
+                        .extend(found.map(|at| address + at as u64).take(room));
+                }
+                let found = tag.iter().flat_map(|tag| tag.find_iter(piece).take(64));
+                let versions = &mut strings.versions;
                 for version in found.filter_map(|at| Version::of_tag(&piece[at..])) {
-                    if tags.len() < PLACES_MAX && !tags.contains(&version) {
-                        tags.push(version);
+                    if versions.len() < PLACES_MAX && !versions.contains(&version) {
+                        versions.push(version);
                     }
                 }
             })?;
-            Ok::<bool, ElfError>(places.is_empty())
+            Ok::<bool, ElfError>(strings.names.is_empty())
         };
         // Linkers without separate-code put constants into the segment of the code.
         if search(false)? {
             search(true)?;
         }
-        Ok(places)
+        Ok(strings)
     }
 
     fn find_calls(&self, places: &[(AuditName, u64)]) -> Result<Vec<(AuditName, u64)>, ElfError> {

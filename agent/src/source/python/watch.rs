@@ -10,17 +10,18 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use aya::programs::ProgramFd;
 use tracing::{debug, info, warn};
 
-use super::elf::{self, Site, Sites, Version};
+use super::elf::{self, Audits, ElfError, Site, Sites, Version};
+use super::interpreters::Interpreters;
 use super::key::FileKey;
 use super::locate;
 use crate::source::perf;
@@ -46,112 +47,46 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Processes that wait for their second look.
 const SECOND_LOOKS_MAX: usize = 4096;
 
+/// Files whose reading can wait until nobody is in a hurry. Each is an open file; where there are more, nothing waits.
+const LATER_MAX: usize = 128;
+
 /// How often files that nobody runs any more are let go, and how long one is kept after its last use.
 const SWEEP: Duration = Duration::from_secs(10);
 const KEEP_IDLE: Duration = Duration::from_secs(60);
 
-/// What is known of the interpreters on this node; shared with who asks.
-#[derive(Debug, Default)]
-pub struct Interpreters {
-    versions: Mutex<Versions>,
-    counts: Counts,
-}
-
-#[derive(Debug, Default)]
-struct Versions {
-    of_process: HashMap<u32, Version>,
-    /// By the program's file.
-    of_program: HashMap<FileKey, Version>,
-}
-
-/// What the thread did so far.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Files with a program at the call, now.
-    pub at_call: AtomicU64,
-    /// Files with a program at the function's entry, now.
-    pub at_entry: AtomicU64,
-    /// Files with a program at `sys.audit` only, now.
-    pub in_python: AtomicU64,
-    /// Interpreters in which neither was found.
-    pub without_site: AtomicU64,
-    /// Files that could not be attached to.
-    pub failed: AtomicU64,
-    /// Processes that were not looked at because too many waited.
-    pub queue_full: AtomicU64,
-    /// Files let go because too many were attached.
-    pub evicted: AtomicU64,
-    /// Processes of which not all was looked at, because a bound was reached.
-    pub cut: AtomicU64,
-    /// Python's files that could not be read.
-    pub unreadable: AtomicU64,
-    /// Processes that showed no Python and are not looked at again, because too many wait for that.
-    pub unseconded: AtomicU64,
-    /// Processes looked at.
-    pub looked_at: AtomicU64,
-}
-
-impl Interpreters {
-    /// What was done so far.
-    pub fn counts(&self) -> &Counts {
-        &self.counts
-    }
-
-    /// The version of the Python that a process runs, where it was read from its file. A process that was forked runs what
-    /// its program's file says, which takes asking for.
-    pub fn version_of(&self, proc: &Path, pid: u32) -> Option<Version> {
-        if let Some(version) = self.versions().of_process.get(&pid) {
-            return Some(*version);
-        }
-        let exe = FileKey::at(&proc.join(pid.to_string()).join("exe")).ok()?;
-        self.versions().of_program.get(&exe).copied()
-    }
-
-    fn versions(&self) -> MutexGuard<'_, Versions> {
-        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_version(&self, pid: u32, program: &FileKey, version: Version) {
-        let mut versions = self.versions();
-        if versions.of_process.len() >= KNOWN_MAX {
-            versions.of_process.clear();
-        }
-        if versions.of_program.len() >= KNOWN_MAX {
-            versions.of_program.clear();
-        }
-        versions.of_process.insert(pid, version);
-        versions.of_program.insert(*program, version);
-    }
-
-    /// The process has started another program.
-    fn forget(&self, pid: u32) {
-        self.versions().of_process.remove(&pid);
-    }
-}
-
 /// The running thread.
 #[derive(Debug)]
 pub struct Watch {
-    queue: SyncSender<u32>,
+    queue: SyncSender<Ask>,
     stop: Arc<AtomicBool>,
     interpreters: Arc<Interpreters>,
-    has_looked: Mutex<Receiver<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread is asked for.
+#[derive(Debug)]
+enum Ask {
+    /// A look at a process that has just started its program.
+    Started(u32),
+    /// A word when everything before is done.
+    Tell(SyncSender<()>),
+    /// Nothing: to wake it.
+    Wake,
 }
 
 /// Hands processes over; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Looker {
-    queue: SyncSender<u32>,
+    queue: SyncSender<Ask>,
     interpreters: Arc<Interpreters>,
 }
 
 impl Looker {
     /// Has a process looked at, that has just started its program. Never waits.
     pub fn look(&self, pid: u32) {
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(pid) {
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(Ask::Started(pid)) {
             self.interpreters
-                .counts
+                .counts()
                 .queue_full
                 .fetch_add(1, Ordering::Relaxed);
         }
@@ -162,7 +97,6 @@ impl Watch {
     /// Starts the thread; it looks at all processes that run now, and then at those that are handed over.
     pub fn start(uprobes: Vec<(&'static str, ProgramFd)>) -> io::Result<Self> {
         let (queue, asked) = sync_channel(QUEUE_MAX);
-        let (looked, has_looked) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
         let interpreters = Arc::new(Interpreters::default());
         let worker = Worker {
@@ -175,7 +109,9 @@ impl Watch {
             interpreters: Arc::clone(&interpreters),
             stop: Arc::clone(&stop),
             proc: PathBuf::from("/proc"),
-            looked: Some(looked),
+            later: VecDeque::new(),
+            tells: Vec::new(),
+            detaching: None,
         };
         let thread = thread::Builder::new()
             .name("python".into())
@@ -184,7 +120,6 @@ impl Watch {
             queue,
             stop,
             interpreters,
-            has_looked: Mutex::new(has_looked),
             thread: Some(thread),
         })
     }
@@ -197,14 +132,11 @@ impl Watch {
         }
     }
 
-    /// Waits until all processes were looked at that ran when it started, at most this long.
-    pub fn wait(&self, at_most: Duration) {
-        let has_looked = self
-            .has_looked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        // The end of the first look closes the channel.
-        let _ = has_looked.recv_timeout(at_most);
+    /// Waits until all processes were looked at that ran when it started, and all that were handed over before, at most this
+    /// long. Whether it came to that.
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let (tell, told) = sync_channel(1);
+        self.queue.send(Ask::Tell(tell)).is_ok() && told.recv_timeout(at_most).is_ok()
     }
 
     /// What is known of the interpreters.
@@ -217,8 +149,8 @@ impl Drop for Watch {
     /// Detaches everything, and waits until that is done.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        // Any number wakes the thread; should the queue be full, it is awake.
-        let _ = self.queue.try_send(0);
+        // Should the queue be full, it is awake.
+        let _ = self.queue.try_send(Ask::Wake);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -230,19 +162,47 @@ struct Worker {
     perf_type: u32,
     attached: HashMap<FileKey, Attached>,
     /// What a file was found to be. `None`: it could not be read.
-    known: HashMap<FileKey, Option<Arc<Sites>>>,
+    known: HashMap<FileKey, Option<Known>>,
     /// Programs that were looked at and did not run Python.
     strangers: HashSet<FileKey>,
     second_looks: VecDeque<(Instant, u32)>,
     interpreters: Arc<Interpreters>,
     stop: Arc<AtomicBool>,
     proc: PathBuf,
-    /// Dropped after the first look at all processes.
-    looked: Option<SyncSender<()>>,
+    /// What is done when nobody is in a hurry.
+    later: VecDeque<Later>,
+    /// Who is told when everything is done.
+    tells: Vec<SyncSender<()>>,
+    /// Lets files go, which takes the kernel a while.
+    detaching: Option<JoinHandle<()>>,
+}
+
+/// What a file was found to be.
+#[derive(Clone)]
+struct Known {
+    sites: Arc<Sites>,
+    /// `None`: not looked for yet.
+    python_audit: Option<Option<u64>>,
+}
+
+/// A file whose reading takes long and is not urgent.
+enum Later {
+    /// A part of a process whose unpickler is in another file.
+    Part {
+        pid: u32,
+        exe: FileKey,
+        part: locate::Found,
+    },
+    /// An interpreter, whose `sys.audit` is to be watched.
+    Interpreter {
+        pid: u32,
+        version: Version,
+        part: locate::Found,
+    },
 }
 
 /// Where a file is attached to.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
     AtCall,
     AtEntry,
@@ -252,8 +212,10 @@ enum How {
 
 /// A file with programs attached, until it is dropped.
 struct Attached {
-    _events: Vec<OwnedFd>,
+    events: Vec<OwnedFd>,
     how: How,
+    /// Also at `sys.audit`.
+    in_python: bool,
     /// Processes that ran it; at most [`USERS_MAX`].
     users: HashSet<u32>,
     used: Instant,
@@ -266,47 +228,72 @@ impl Attached {
 }
 
 impl Worker {
-    fn run(mut self, asked: &Receiver<u32>) {
+    fn run(mut self, asked: &Receiver<Ask>) {
         hurry();
         self.look_at_all(asked);
-        drop(self.looked.take());
         let mut next_sweep = Instant::now() + SWEEP;
-        loop {
-            let now = Instant::now();
-            let due = self
-                .second_looks
-                .front()
-                .map_or(next_sweep, |(due, _)| next_sweep.min(*due));
-            match asked.recv_timeout(due.saturating_duration_since(now)) {
-                Ok(pid) if pid != 0 => self.look(pid, true),
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if self.stop.load(Ordering::Acquire) {
-                return;
+        while !self.stop.load(Ordering::Acquire) {
+            self.take_asked(asked);
+            if let Some(later) = self.later.pop_front() {
+                self.take_later(later);
             }
             let now = Instant::now();
-            while let Some((_, pid)) = self.second_looks.pop_front_if(|(due, _)| *due <= now) {
+            if let Some((_, pid)) = self.second_looks.pop_front_if(|(due, _)| *due <= now) {
                 self.look(pid, false);
             }
             if now >= next_sweep {
                 self.sweep(now, asked);
                 next_sweep = now + SWEEP;
             }
+            if !self.later.is_empty() {
+                continue;
+            }
+            for tell in self.tells.drain(..) {
+                // Who does not wait any more need not know.
+                let _ = tell.try_send(());
+            }
+            let due = self
+                .second_looks
+                .front()
+                .map_or(next_sweep, |(due, _)| next_sweep.min(*due));
+            match asked.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(ask) => self.take(ask),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if let Some(detaching) = self.detaching.take() {
+            let _ = detaching.join();
+        }
+    }
+
+    /// Does what was asked for meanwhile: who has just started goes before everything else.
+    fn take_asked(&mut self, asked: &Receiver<Ask>) {
+        for ask in asked.try_iter().take(QUEUE_MAX) {
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            self.take(ask);
+        }
+    }
+
+    fn take(&mut self, ask: Ask) {
+        match ask {
+            Ask::Started(pid) => self.look(pid, true),
+            Ask::Tell(tell) => self.tells.push(tell),
+            Ask::Wake => {}
         }
     }
 
     /// Looks at what runs already. What starts meanwhile goes first: it is in a hurry.
-    fn look_at_all(&mut self, asked: &Receiver<u32>) {
+    fn look_at_all(&mut self, asked: &Receiver<Ask>) {
         let Ok(entries) = fs::read_dir(&self.proc) else {
             return;
         };
         for entry in entries.flatten() {
+            self.take_asked(asked);
             if self.stop.load(Ordering::Acquire) {
                 return;
-            }
-            while let Ok(pid) = asked.try_recv() {
-                self.look(pid, true);
             }
             if let Some(pid) = entry
                 .file_name()
@@ -320,10 +307,6 @@ impl Worker {
 
     /// Looks at a process, and attaches to the Python that it runs.
     fn look(&mut self, pid: u32, is_start: bool) {
-        self.interpreters
-            .counts
-            .looked_at
-            .fetch_add(1, Ordering::Relaxed);
         if is_start {
             self.interpreters.forget(pid);
         }
@@ -339,16 +322,27 @@ impl Worker {
             if !is_start && look.found.is_empty() {
                 look = locate::loaded(&self.proc, pid);
             }
-            let counts = &self.interpreters.counts;
+            let counts = &self.interpreters.counts();
             counts
                 .cut
                 .fetch_add(u64::from(look.is_cut), Ordering::Relaxed);
-            // The small file first: where it is, the unpickler is in it, and the others take longer to read.
+            // The small file first: where it is, the unpickler is in it. The others take longer to read, and the next process is
+            // in a hurry too.
             look.found.sort_by_key(|part| !is_pickle(part));
-            for part in &look.found {
-                self.consider(pid, &key, part);
+            let is_python = !look.found.is_empty();
+            let is_urgent = !look.found.first().is_some_and(is_pickle);
+            for part in look.found {
+                if is_urgent || is_pickle(&part) {
+                    self.consider(pid, &key, part);
+                } else {
+                    self.postpone(Later::Part {
+                        pid,
+                        exe: key,
+                        part,
+                    });
+                }
             }
-            if !look.found.is_empty() {
+            if is_python {
                 self.strangers.remove(&key);
                 return;
             }
@@ -364,105 +358,193 @@ impl Worker {
             self.second_looks
                 .push_back((Instant::now() + SECOND_LOOK, pid));
         } else {
-            let counts = &self.interpreters.counts;
+            let counts = &self.interpreters.counts();
             counts.unseconded.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    fn postpone(&mut self, later: Later) {
+        if self.later.len() < LATER_MAX {
+            self.later.push_back(later);
+        } else {
+            self.take_later(later);
+        }
+    }
+
+    fn take_later(&mut self, later: Later) {
+        match later {
+            Later::Part { pid, exe, part } => self.consider(pid, &exe, part),
+            Later::Interpreter { pid, version, part } => self.watch_python(pid, version, &part),
+        }
+    }
+
     /// Attaches to a file, if the unpickler is in it.
-    fn consider(&mut self, pid: u32, exe: &FileKey, found: &locate::Found) {
+    fn consider(&mut self, pid: u32, exe: &FileKey, found: locate::Found) {
         let Ok(key) = FileKey::of(&found.file) else {
             return;
         };
-        let sites = match self.known.get(&key) {
-            Some(sites) => sites.clone(),
+        let known = match self.known.get(&key) {
+            Some(known) => known.clone(),
             None => {
-                let sites = self.analyze(found);
-                self.remember(key, sites.clone());
-                sites
+                let known = self.analyze(&found).map(|sites| Known {
+                    sites: Arc::new(sites),
+                    python_audit: None,
+                });
+                self.remember(key, known.clone());
+                known
             }
         };
-        let version = sites
+        let version = known
             .as_ref()
-            .and_then(|sites| sites.version)
+            .and_then(|known| known.sites.version)
             .or(found.version);
         if let Some(version) = version {
             self.interpreters.set_version(pid, exe, version);
         }
-        let Some(sites) = sites.filter(|sites| sites.is_worth_attaching()) else {
-            return;
-        };
-        let now = Instant::now();
-        if let Some(attached) = self.attached.get_mut(&key) {
-            attached.used = now;
-            if attached.users.len() < USERS_MAX {
-                attached.users.insert(pid);
-            }
+        let Some(known) = known else { return };
+        let sites = &known.sites;
+        let is_interpreter = sites.audit_entry.is_some();
+        if sites.find_class.is_empty() && !is_interpreter {
             return;
         }
         let Some(version) = version else {
             self.without_site(&found.inside, "its version is not known");
             return;
         };
-        let in_python = sites
-            .python_audit
-            .map(|file_offset| Site::Entry { file_offset });
-        let events: io::Result<Vec<OwnedFd>> = sites
-            .find_class
-            .iter()
-            .take(SITES_MAX)
-            .chain(&in_python)
-            .map(|site| self.attach(&found.file, site, version))
-            .collect();
-        match events {
-            Ok(events) => {
-                debug!("watching {} ({version})", found.inside);
-                self.make_room();
-                let how = match sites.find_class.first() {
-                    Some(Site::Call { .. }) => How::AtCall,
-                    Some(Site::Entry { .. }) => How::AtEntry,
-                    None => How::InPython,
-                };
-                self.attached.insert(
-                    key,
-                    Attached {
-                        _events: events,
-                        how,
-                        users: HashSet::from([pid]),
-                        used: now,
-                    },
-                );
-                self.count();
-            }
-            Err(error) => {
-                self.interpreters
-                    .counts
-                    .failed
-                    .fetch_add(1, Ordering::Relaxed);
-                warn!("pickles in {} are not seen: {error}", found.inside);
-            }
+        if let Some(first) = sites.find_class.first()
+            && !self.is_used(&key, pid)
+        {
+            let how = match first {
+                Site::Call { .. } => How::AtCall,
+                Site::Entry { .. } => How::AtEntry,
+            };
+            self.watch(key, pid, &found, &sites.find_class, version, how);
+        }
+        let is_done = self
+            .attached
+            .get(&key)
+            .is_some_and(|attached| attached.in_python);
+        if is_interpreter && !is_done && known.python_audit != Some(None) {
+            self.postpone(Later::Interpreter {
+                pid,
+                version,
+                part: found,
+            });
+        } else if is_interpreter {
+            self.is_used(&key, pid);
         }
     }
 
+    /// Attaches to the function behind `sys.audit`, by which unpicklers announce that are Python themselves.
+    fn watch_python(&mut self, pid: u32, version: Version, found: &locate::Found) {
+        let Ok(key) = FileKey::of(&found.file) else {
+            return;
+        };
+        let python_audit = match self.known.get(&key) {
+            Some(Some(known)) if known.python_audit.is_some() => known.python_audit.flatten(),
+            _ => {
+                let audits = self.read(found, elf::audits, |audits: &Audits| audits.is_cut);
+                let at = audits.and_then(|audits| audits.python);
+                if let Some(Some(known)) = self.known.get_mut(&key) {
+                    known.python_audit = Some(at);
+                }
+                at
+            }
+        };
+        let Some(file_offset) = python_audit else {
+            return;
+        };
+        let is_done = self
+            .attached
+            .get(&key)
+            .is_some_and(|attached| attached.in_python);
+        if is_done {
+            self.is_used(&key, pid);
+        } else {
+            let sites = [Site::Entry { file_offset }];
+            self.watch(key, pid, found, &sites, version, How::InPython);
+        }
+    }
+
+    /// Whether a file is attached, and if so, by whom it is used.
+    fn is_used(&mut self, key: &FileKey, pid: u32) -> bool {
+        let Some(attached) = self.attached.get_mut(key) else {
+            return false;
+        };
+        attached.used = Instant::now();
+        if attached.users.len() < USERS_MAX {
+            attached.users.insert(pid);
+        }
+        true
+    }
+
+    /// Attaches to a file at these places.
+    fn watch(
+        &mut self,
+        key: FileKey,
+        pid: u32,
+        found: &locate::Found,
+        sites: &[Site],
+        version: Version,
+        how: How,
+    ) {
+        let events: io::Result<Vec<OwnedFd>> = sites
+            .iter()
+            .take(SITES_MAX)
+            .map(|site| self.attach(&found.file, site, version))
+            .collect();
+        let events = match events {
+            Ok(events) => events,
+            Err(error) => {
+                let counts = &self.interpreters.counts();
+                counts.failed.fetch_add(1, Ordering::Relaxed);
+                warn!("pickles in {} are not seen: {error}", found.inside);
+                return;
+            }
+        };
+        debug!("watching {} ({version}) {how:?}", found.inside);
+        if !self.attached.contains_key(&key) {
+            self.make_room();
+        }
+        let attached = self.attached.entry(key).or_insert_with(|| Attached {
+            events: Vec::new(),
+            how,
+            in_python: false,
+            users: HashSet::new(),
+            used: Instant::now(),
+        });
+        attached.events.extend(events);
+        attached.in_python |= how == How::InPython;
+        self.is_used(&key, pid);
+        self.count();
+    }
+
     /// Reads a file; says once what stands in the way of watching it.
-    fn analyze(&self, found: &locate::Found) -> Option<Arc<Sites>> {
-        match elf::analyze(&found.file) {
-            Ok(sites) => {
-                let counts = &self.interpreters.counts;
+    fn analyze(&self, found: &locate::Found) -> Option<Sites> {
+        let sites = self.read(found, elf::analyze, |sites: &Sites| sites.is_cut)?;
+        // A module of this name has nothing else to do.
+        if is_pickle(found) && sites.find_class.is_empty() {
+            self.without_site(&found.inside, "the call to watch was not found in it");
+        }
+        Some(sites)
+    }
+
+    fn read<T>(
+        &self,
+        found: &locate::Found,
+        read: fn(&File) -> Result<T, ElfError>,
+        is_cut: fn(&T) -> bool,
+    ) -> Option<T> {
+        let counts = &self.interpreters.counts();
+        match read(&found.file) {
+            Ok(read) => {
                 counts
                     .cut
-                    .fetch_add(u64::from(sites.is_cut), Ordering::Relaxed);
-                // A module of this name has nothing else to do.
-                if is_pickle(found) && sites.find_class.is_empty() {
-                    self.without_site(&found.inside, "the call to watch was not found in it");
-                }
-                Some(Arc::new(sites))
+                    .fetch_add(u64::from(is_cut(&read)), Ordering::Relaxed);
+                Some(read)
             }
             Err(error) => {
-                self.interpreters
-                    .counts
-                    .unreadable
-                    .fetch_add(1, Ordering::Relaxed);
+                counts.unreadable.fetch_add(1, Ordering::Relaxed);
                 info!("pickles in {} are not seen: {error}", found.inside);
                 None
             }
@@ -471,7 +553,7 @@ impl Worker {
 
     fn without_site(&self, exe: &str, why: &str) {
         self.interpreters
-            .counts
+            .counts()
             .without_site
             .fetch_add(1, Ordering::Relaxed);
         info!("pickles in {exe} are not seen: {why}");
@@ -492,11 +574,11 @@ impl Worker {
         perf::attach_uprobe(self.perf_type, &path, offset, program.as_fd())
     }
 
-    fn remember(&mut self, key: FileKey, sites: Option<Arc<Sites>>) {
+    fn remember(&mut self, key: FileKey, known: Option<Known>) {
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
-        self.known.entry(key).or_insert(sites);
+        self.known.entry(key).or_insert(known);
     }
 
     /// Lets the file go that was used longest ago, where there are too many.
@@ -510,9 +592,10 @@ impl Worker {
             .min_by_key(|(_, attached)| attached.used)
             .map(|(key, _)| *key);
         if let Some(key) = oldest {
-            self.attached.remove(&key);
+            let evicted = self.attached.remove(&key);
+            self.detach(evicted.into_iter().collect());
             self.interpreters
-                .counts
+                .counts()
                 .evicted
                 .fetch_add(1, Ordering::Relaxed);
         }
@@ -520,7 +603,7 @@ impl Worker {
 
     /// Lets files go that nobody runs: a program at a file keeps its file system from being unmounted. Who ran a file is known
     /// of those that started it, not of those that were forked since: before one is let go, all processes are looked at again.
-    fn sweep(&mut self, now: Instant, asked: &Receiver<u32>) {
+    fn sweep(&mut self, now: Instant, asked: &Receiver<Ask>) {
         let proc = &self.proc;
         let mut is_any_idle = false;
         for attached in self.attached.values_mut() {
@@ -531,13 +614,34 @@ impl Worker {
         }
         if is_any_idle {
             self.look_at_all(asked);
-            self.attached.retain(|_, attached| !attached.is_idle(now));
+            let idle = self
+                .attached
+                .extract_if(|_, attached| attached.is_idle(now))
+                .map(|(_, attached)| attached)
+                .collect();
+            self.detach(idle);
         }
         self.count();
     }
 
+    /// Lets files go. For each the kernel waits until nobody is in the program any more: processes that start cannot wait so
+    /// long, and another thread does it.
+    fn detach(&mut self, files: Vec<Attached>) {
+        if files.is_empty() {
+            return;
+        }
+        if let Some(before) = self.detaching.take() {
+            let _ = before.join();
+        }
+        // Where there is no thread, the files are let go here.
+        self.detaching = thread::Builder::new()
+            .name("python-detach".into())
+            .spawn(move || drop(files))
+            .ok();
+    }
+
     fn count(&self) {
-        let counts = &self.interpreters.counts;
+        let counts = &self.interpreters.counts();
         for (how, count) in [
             (How::AtCall, &counts.at_call),
             (How::AtEntry, &counts.at_entry),
@@ -569,8 +673,9 @@ fn program(version: Version, at_entry: bool) -> &'static str {
     }
 }
 
-/// On a busy node this thread must not wait its turn behind the process that it is to overtake.
-fn hurry() {
+/// On a busy node the thread that hands processes over, and the one that looks at them, must not wait their turn behind the
+/// process that they are to overtake.
+pub fn hurry() {
     // SAFETY: takes integers; 0 is the calling thread. Where it is not allowed, nothing changes.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
 }

@@ -55,10 +55,12 @@ fn debians_interpreter_has_its_calls() {
     let version = Version::of_program(&path.display().to_string());
     assert_eq!(sites.version, version);
     assert!(!sites.find_class.is_empty());
+    let audits = audits(&File::open(&path).unwrap()).unwrap();
+    assert!(!audits.calls.is_empty() && !sites.is_cut && !audits.is_cut);
     for site in sites
         .find_class
         .iter()
-        .chain(sites.audit.iter().map(|s| &s.1))
+        .chain(audits.calls.iter().map(|s| &s.1))
     {
         let Site::Call { file_offset } = site else {
             panic!("{site:?} in {sites:?}");
@@ -91,9 +93,9 @@ fn every_interpreter_shows_the_function_behind_sys_audit() {
     });
     for path in libraries.chain(debian()) {
         let file = File::open(&path).unwrap();
-        let sites = analyze(&file).unwrap();
-        let at = sites
-            .python_audit
+        let at = audits(&file)
+            .unwrap()
+            .python
             .unwrap_or_else(|| panic!("none in {}", path.display()));
         if let Some(address) = symbol(&path, "sys_audit") {
             let image = Image::open(&file).unwrap();
@@ -181,7 +183,9 @@ fn damaged_files_end_in_an_answer() {
     let path = folder.path().join("damaged");
     let run = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        analyze(&File::open(&path).unwrap())
+        let file = File::open(&path).unwrap();
+        let _ = audits(&file);
+        analyze(&file)
     };
     assert!(run(&original).is_ok());
     for length in 0..1024 {
