@@ -37,11 +37,13 @@ pub fn elf(bytes: &[u8]) {
         return;
     };
     assert!(summary.is_ok_and(|summary| summary.needs == sites.needs));
-    let audit = sites.audit.iter().map(|(_, site)| site);
-    for site in sites.find_class.iter().chain(audit) {
+    let audits = reader::audits(&file).expect("it was read before");
+    let calls = audits.calls.iter().map(|(_, site)| site);
+    for site in sites.find_class.iter().chain(calls) {
         let (reader::Site::Call { file_offset } | reader::Site::Entry { file_offset }) = *site;
         assert!(file_offset < bytes.len() as u64);
     }
+    assert!(audits.python.is_none_or(|at| at < bytes.len() as u64));
 }
 
 fn in_memory(bytes: &[u8]) -> File {
