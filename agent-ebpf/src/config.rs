@@ -207,6 +207,10 @@ pub enum Group {
     Descriptor,
     /// The arguments of a system call that is ending.
     Registers,
+    /// The arguments of a 32-bit one.
+    Registers32,
+    /// Programs at functions: without it the kernel does not keep a program from interrupting itself.
+    Recursion,
     /// Pickle records.
     Pickle,
     /// Opens through io_uring.
@@ -333,6 +337,13 @@ offsets! {
         registers_second: "pt_regs" "si" 8,
         registers_third: "pt_regs" "dx" 8,
         registers_fourth: "pt_regs" "r10" 8,
+    }
+    Group::Registers32 => {
+        registers_first32: "pt_regs" "bx" 8,
+        registers_second32: "pt_regs" "cx" 8,
+    }
+    Group::Recursion => {
+        program_misses: "bpf_prog_info" "recursion_misses" 8,
     }
     Group::Uring => {
         uring_opcode: "io_kiocb" "opcode" 1,

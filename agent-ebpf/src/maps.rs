@@ -30,9 +30,13 @@ pub static DEVICES: Array<DeviceTable> = Array::with_max_entries(1, 0);
 #[map]
 pub static EXEC_SCRATCH: PerCpuArray<ExecScratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Where an open record is put together, at the end of the call.
+/// Where an open record is put together, at the end of the call: a place for each program that another can interrupt.
 #[map]
-pub static OPEN_SCRATCH: PerCpuArray<OpenScratch> = PerCpuArray::with_max_entries(1, 0);
+pub static OPEN_SCRATCH: PerCpuArray<OpenScratch> =
+    PerCpuArray::with_max_entries(OPEN_SCRATCHES, 0);
+
+/// Entries of [`OPEN_SCRATCH`].
+pub const OPEN_SCRATCHES: u32 = 11;
 
 /// Opens between entry and end, by thread, on kernels where the end cannot ask for the call's arguments; the loader
 /// shrinks the map elsewhere. A program with many threads that wait in an open (of a pipe, say) must not take the room

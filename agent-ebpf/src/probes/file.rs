@@ -1,14 +1,15 @@
-//! Hooks: the tracepoints sys_exit_* of open, openat, openat2 and creat, alone or with their sys_enter_*.
+//! Hooks: fexit of the functions behind open, openat, openat2 and creat (`functions`); or the tracepoints sys_exit_* of open, openat, openat2 and creat, alone or with their sys_enter_*.
 //! Records out: [`saker_ebpf::wire::Open`].
 //!
 //! What io_uring opens is for `uring`.
 //!
 //! Any syscall tracepoint makes every system call a little slower, so the loader attaches these only when a rule asks
-//! for opens. Since 5.15 a program can ask for the registers that the task entered the kernel with, and the end of the
+//! for opens, and only where fexit is refused. Since 5.15 a program can ask for the registers that the task entered the kernel with, and the end of the
 //! call is all that is needed: its arguments are still there, and so is the file that it opened. On older kernels the
 //! entry keeps the arguments in a map. What is reported, and how it is named, is for `finish`.
 
 mod finish;
+mod functions;
 mod uring;
 
 use aya_ebpf::EbpfContext as _;
@@ -27,6 +28,8 @@ use crate::emit::{self, Outcome};
 use crate::kernel;
 use crate::maps::{OPEN_PENDING, OpenCall};
 use crate::settings::{self, offset};
+
+use finish::Scratch;
 
 const AT_FDCWD: i32 = -100;
 /// `O_CREAT | O_WRONLY | O_TRUNC`, which is what creat is.
@@ -154,17 +157,22 @@ fn end(ctx: &TracePointContext, syscall: u32) -> u32 {
     }
     // SAFETY: takes the running task, which is what the first helper gives.
     let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as kernel::Address;
-    let call = call(syscall, |at| {
-        let offset = match at {
-            0 => offset!(registers_first),
-            1 => offset!(registers_second),
-            2 => offset!(registers_third),
-            _ => offset!(registers_fourth),
-        };
-        kernel::read(registers, offset)
-    });
-    finish::finish(ctx, &call, syscall_argument(ctx, 0) as i32);
+    let call = call(syscall, |at| argument(registers, at));
+    let result = syscall_argument(ctx, 0) as i32;
+    finish::finish(ctx, &call, result, Scratch::Tracepoint);
     0
+}
+
+/// Argument `at` of a 64-bit call, in the registers that it came with.
+#[inline(always)]
+fn argument(registers: kernel::Address, at: usize) -> u64 {
+    let offset = match at {
+        0 => offset!(registers_first),
+        1 => offset!(registers_second),
+        2 => offset!(registers_third),
+        _ => offset!(registers_fourth),
+    };
+    kernel::read(registers, offset)
 }
 
 #[tracepoint(category = "syscalls", name = "sys_enter_open")]
@@ -233,7 +241,8 @@ fn exit(ctx: &TracePointContext) -> u32 {
         return 0;
     };
     let _ = OPEN_PENDING.remove(thread);
-    finish::finish(ctx, &call, syscall_argument(ctx, 0) as i32);
+    let result = syscall_argument(ctx, 0) as i32;
+    finish::finish(ctx, &call, result, Scratch::Tracepoint);
     0
 }
 

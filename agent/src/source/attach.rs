@@ -1,20 +1,23 @@
 //! Attaching hooks, each by itself: all programs of one or none, and the reason in one line.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use aya::Ebpf;
 use aya::programs::cgroup_device::CgroupDeviceLink;
 use aya::programs::cgroup_skb::CgroupSkbLink;
 use aya::programs::cgroup_sock_addr::CgroupSockAddrLink;
+use aya::programs::fexit::FExitLink;
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd};
+use aya::{Btf, Ebpf, Endianness};
 use saker_ebpf::wire::Kind;
 
 use super::cgroup::RootCgroup;
 use super::loader::one_line;
-use super::offsets::FoundOffsets;
+use super::offsets::{FoundOffsets, KERNEL_BTF};
 use super::perf::{self, Tracefs};
 use super::probes::{Attach, Hook, Probe, ProgramRow};
+use super::sensor::SensorConfig;
 use super::status::{HookStatus, Refusal};
 
 /// Programs attached to the kernel, until this is dropped.
@@ -27,6 +30,8 @@ pub enum Attachment {
     CgroupAddress(CgroupSockAddrLink),
     /// At a cgroup's packets.
     CgroupPackets(CgroupSkbLink),
+    /// At a kernel function's end.
+    FunctionEnd(FExitLink),
     /// At a tracepoint, through a perf event.
     Perf(OwnedFd),
     /// Nowhere yet: where it goes is found while the agent runs.
@@ -47,6 +52,9 @@ pub struct Attacher<'a> {
     cgroup: &'a RootCgroup,
     /// Opened by the first hook that needs it.
     tracefs: Option<Result<Tracefs, String>>,
+    /// The kernel's types as aya reads them, for the first hook that names a function; all of them.
+    types: Option<Result<Btf, String>>,
+    btf_path: Option<&'a Path>,
     offsets: &'a FoundOffsets,
     disabled: &'a [String],
     /// What is attached so far.
@@ -60,19 +68,21 @@ pub struct Attacher<'a> {
 }
 
 impl<'a> Attacher<'a> {
-    /// Nothing is attached yet. Hooks named in `disabled` never will be.
+    /// Nothing is attached yet. Hooks that `config` disables never will be.
     pub fn new(
         ebpf: &'a mut Ebpf,
         cgroup: &'a RootCgroup,
         offsets: &'a FoundOffsets,
-        disabled: &'a [String],
+        config: &'a SensorConfig,
     ) -> Self {
         Self {
             ebpf,
             cgroup,
             tracefs: None,
+            types: None,
+            btf_path: config.btf_path.as_deref(),
             offsets,
-            disabled,
+            disabled: &config.disabled_hooks,
             attachments: Vec::new(),
             programs: Vec::new(),
             uprobes: Vec::new(),
@@ -218,6 +228,19 @@ impl<'a> Attacher<'a> {
                 let link = program.attach(cgroup, way, CgroupAttachMode::Single)?;
                 Attachment::CgroupPackets(program.take_link(link)?)
             }
+            Attach::FunctionEnd(function) => {
+                let Program::FExit(program) = program else {
+                    return Err(wrong_type());
+                };
+                let types = self
+                    .types
+                    .get_or_insert_with(|| read_types(self.btf_path))
+                    .as_ref()
+                    .map_err(Failure::new)?;
+                ensure_loaded(|| program.load(function, types))?;
+                let link = program.attach()?;
+                Attachment::FunctionEnd(program.take_link(link)?)
+            }
             Attach::Uprobe => {
                 let Program::UProbe(program) = program else {
                     return Err(wrong_type());
@@ -252,6 +275,12 @@ impl<'a> Attacher<'a> {
         let fd = program.fd()?.try_clone().map_err(ProgramError::from)?;
         Ok((attachment, fd))
     }
+}
+
+fn read_types(path: Option<&Path>) -> Result<Btf, String> {
+    let path = path.unwrap_or(Path::new(KERNEL_BTF));
+    Btf::parse_file(path, Endianness::default())
+        .map_err(|error| format!("the kernel's types cannot be read: {}", one_line(&error)))
 }
 
 /// Loads a program. It stays loaded when a hook that it shares could not be attached.

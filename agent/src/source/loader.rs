@@ -220,7 +220,7 @@ pub fn load(
     devices.set(ranges)?;
     set_extensions(&mut ebpf, config)?;
 
-    let mut attacher = Attacher::new(&mut ebpf, cgroup, offsets, &config.disabled_hooks);
+    let mut attacher = Attacher::new(&mut ebpf, cgroup, offsets, config);
     let status: Vec<HookStatus> = PROBES
         .iter()
         .map(|probe| attacher.attach_probe(probe, config.kinds.contains(&probe.kind)))

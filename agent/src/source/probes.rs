@@ -59,6 +59,8 @@ pub enum Attach {
     CgroupIngress,
     /// Packets that sockets of the root cgroup send.
     CgroupEgress,
+    /// The end of a kernel function.
+    FunctionEnd(&'static str),
     /// Instructions of files that are found while the agent runs: the program is loaded, and attached by `python`.
     Uprobe,
 }
@@ -91,6 +93,46 @@ const URING_SUBMIT: ProgramRow = ProgramRow {
     optional: URING_OPENS,
     fields: &[Group::Uring],
 };
+
+/// What only programs at functions see of opens.
+const OPENS_32: &str = "files opened by 32-bit calls, on kernels that have them";
+const fn row32(name: &'static str, function: &'static str) -> ProgramRow {
+    ProgramRow {
+        name,
+        attach: Attach::FunctionEnd(function),
+        optional: OPENS_32,
+        fields: &[Group::Registers32],
+    }
+}
+
+const OPEN_FUNCTION_PROGRAMS: &[ProgramRow] = &[
+    URING_COMPLETE,
+    URING_SUBMIT,
+    row(
+        "saker_function_openat",
+        Attach::FunctionEnd("__x64_sys_openat"),
+        REQUIRED,
+    ),
+    row(
+        "saker_function_open",
+        Attach::FunctionEnd("__x64_sys_open"),
+        REQUIRED,
+    ),
+    row(
+        "saker_function_creat",
+        Attach::FunctionEnd("__x64_sys_creat"),
+        REQUIRED,
+    ),
+    row(
+        "saker_function_openat2",
+        Attach::FunctionEnd("__x64_sys_openat2"),
+        REQUIRED,
+    ),
+    row32("saker_function_open32", "__ia32_compat_sys_open"),
+    row32("saker_function_creat32", "__ia32_sys_creat"),
+    row32("saker_function_openat32", "__ia32_compat_sys_openat"),
+    row32("saker_function_openat2_32", "__ia32_sys_openat2"),
+];
 
 const OPEN_END_PROGRAMS: &[ProgramRow] = &[
     URING_COMPLETE,
@@ -173,6 +215,9 @@ const PICKLE_PROGRAMS: &[ProgramRow] = &[
     row("saker_audit_free", Attach::Uprobe, REQUIRED),
     row("saker_audit_free_wide", Attach::Uprobe, REQUIRED),
 ];
+
+/// The hook of opens that costs other calls nothing.
+pub const OPEN_FUNCTION_HOOK: &str = "fexit/open*";
 
 /// The hook of opens that needs no program at their entry.
 pub const OPEN_END_HOOK: &str = "syscalls/open* (end)";
@@ -363,6 +408,19 @@ pub const PROBES: &[Probe] = &[
         kind: Kind::Open,
         hooks: &[
             Hook {
+                name: OPEN_FUNCTION_HOOK,
+                programs: OPEN_FUNCTION_PROGRAMS,
+                needs: "Linux 5.12, x86-64, BPF trampolines (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS), BTF",
+                fields: &[
+                    Group::Header,
+                    Group::Exec,
+                    Group::Descriptor,
+                    Group::Registers,
+                    Group::Recursion,
+                ],
+                lost: "",
+            },
+            Hook {
                 name: OPEN_END_HOOK,
                 programs: OPEN_END_PROGRAMS,
                 needs: "Linux 5.15, x86-64, tracefs, BTF",
@@ -372,14 +430,15 @@ pub const PROBES: &[Probe] = &[
                     Group::Descriptor,
                     Group::Registers,
                 ],
-                lost: "",
+                lost: "a little of every system call's speed; files opened by 32-bit calls",
             },
             Hook {
                 name: "syscalls/open*",
                 programs: OPEN_PROGRAMS,
                 needs: "tracefs, BTF",
                 fields: &[Group::Header, Group::Exec, Group::Descriptor],
-                lost: "a little of every open's speed; opens that started before the agent did",
+                lost: "a little of every system call's and more of every open's speed; files opened by 32-bit calls; \
+                       opens that started before the agent did",
             },
         ],
         lost_without: "opened files",

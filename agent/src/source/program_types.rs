@@ -6,14 +6,11 @@ use aya::sys::is_program_supported;
 use super::status::HookStatus;
 
 /// Each: its name, its type, what it needs.
-const TYPES: &[(&str, ProgramType, &str)] = &[
-    ("fentry", ProgramType::Tracing, "Linux 5.5, BTF"),
-    (
-        "lsm",
-        ProgramType::Lsm(LsmAttachType::Mac),
-        "Linux 5.7, BTF; to be attached, `bpf` in the kernel's list of security modules",
-    ),
-];
+const TYPES: &[(&str, ProgramType, &str)] = &[(
+    "lsm",
+    ProgramType::Lsm(LsmAttachType::Mac),
+    "Linux 5.7, BTF; to be attached, `bpf` in the kernel's list of security modules",
+)];
 
 /// A row for each type of which this kernel has just loaded a program that does nothing. A kernel that refuses, for
 /// whatever reason, has no row: nothing is lost where no hook uses the type.

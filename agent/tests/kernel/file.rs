@@ -32,8 +32,27 @@ fn path_call(syscall: libc::c_long, path: &Path, second: u64, third: u64) -> i32
         .expect("an errno")
 }
 
-/// The two ways to see an open: with the arguments that its end still has, and with those that its entry kept.
-const HOOKS: [&[&str]; 2] = [&[], &["syscalls/open* (end)"]];
+/// The ways to see an open: at the end of the functions, or of the calls, with the arguments that are still there, and with those that
+/// the entry of the call kept. Each by what is not to be used for it.
+const HOOKS: [&[&str]; 3] = [&[], &[FUNCTIONS], &[FUNCTIONS, END]];
+pub const FUNCTIONS: &str = "fexit/open*";
+const END: &str = "syscalls/open* (end)";
+
+/// The hook that this machine must use.
+pub fn hook(disabled: &[&str]) -> &'static str {
+    let are_functions_open = kernel_is_at_least(5, 12)
+        && matches!(
+            aya::sys::is_program_supported(aya::programs::ProgramType::Tracing),
+            Ok(true)
+        );
+    if are_functions_open && !disabled.contains(&FUNCTIONS) {
+        FUNCTIONS
+    } else if kernel_is_at_least(5, 15) && !disabled.contains(&END) {
+        END
+    } else {
+        "syscalls/open*"
+    }
+}
 
 fn opens(filter: OpenFilter, disabled: &[&str]) -> SensorConfig {
     SensorConfig {
@@ -65,13 +84,7 @@ fn every_call(disabled: &[&str]) {
         return;
     };
     let row = watch.sensor.status().iter().find(|row| row.kind == "open");
-    // The first is refused by kernels without its helper, and those have the second.
-    let hook = if disabled.is_empty() && kernel_is_at_least(5, 15) {
-        "syscalls/open* (end)"
-    } else {
-        "syscalls/open*"
-    };
-    assert_eq!(row.expect("a row").hook, Some(hook), "{row:?}");
+    assert_eq!(row.expect("a row").hook, Some(hook(disabled)), "{row:?}");
     let mut check = |syscall, call, path: &Path, second, third, flags, mode| {
         // What nobody asked for comes first: it must not be what is found.
         let _ = File::open("/etc/hostname");

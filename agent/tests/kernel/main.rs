@@ -7,6 +7,8 @@ mod cgroup;
 mod connect;
 mod device;
 mod file;
+#[cfg(target_arch = "x86_64")]
+mod file32;
 mod identity;
 mod machine;
 mod network;

@@ -14,7 +14,9 @@ use saker_ebpf::wire::{Kind, Open, PATH_BYTES_MAX};
 
 use crate::emit::{self, Outcome};
 use crate::kernel::{self, Address, Place};
-use crate::maps::{OPEN_EXTENSIONS, OPEN_SCRATCH, OPEN_TEXT_BYTES, OpenCall, OpenScratch};
+use crate::maps::{
+    OPEN_EXTENSIONS, OPEN_SCRATCH, OPEN_SCRATCHES, OPEN_TEXT_BYTES, OpenCall, OpenScratch,
+};
 use crate::{settings, share};
 
 const EFAULT: i32 = -14;
@@ -22,19 +24,39 @@ const EFAULT: i32 = -14;
 /// Beside the `OPEN_*` bits of a call: what it opens gets no descriptor, so that its result is none. Not part of the record.
 pub const NO_DESCRIPTOR: u32 = 1 << 31;
 
+/// Who puts records together where: programs that can interrupt each other on a CPU have different places. Those at tracepoints of
+/// system calls cannot.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Scratch {
+    Tracepoint,
+    Submit,
+    Complete,
+    Open,
+    Creat,
+    Openat,
+    Openat2,
+    Open32,
+    Creat32,
+    Openat32,
+    Openat2_32,
+}
+
+const _: () = assert!(Scratch::Openat2_32 as u32 + 1 == OPEN_SCRATCHES);
+
 /// Reports a call, if it is wanted.
 #[inline(always)]
-pub fn finish(ctx: &impl EbpfContext, call: &OpenCall, res: i32) {
+pub fn finish(ctx: &impl EbpfContext, call: &OpenCall, res: i32, scratch: Scratch) {
     let task = kernel::current_task();
     let place = if res >= 0 && call.flags & NO_DESCRIPTOR == 0 {
         kernel::opened(task, res as u32)
     } else {
         Place::NONE
     };
-    let Some(scratch) = OPEN_SCRATCH.get_ptr_mut(0) else {
+    let Some(scratch) = OPEN_SCRATCH.get_ptr_mut(scratch as u32) else {
         return;
     };
-    // SAFETY: the map's value is an `OpenScratch`; tracepoint programs do not interrupt each other on a CPU.
+    // SAFETY: the map's value is an `OpenScratch`, nobody else's on this CPU while the program runs.
     unsafe {
         let by_extension = settings::opens_by_extension();
         let mut is_read = false;

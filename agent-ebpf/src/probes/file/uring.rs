@@ -12,7 +12,7 @@ use saker_ebpf::wire::Kind;
 use saker_ebpf::wire::connect::RES_ATTEMPT;
 use saker_ebpf::wire::file::{SYSCALL_OPENAT, SYSCALL_OPENAT2};
 
-use super::finish;
+use super::finish::{self, Scratch};
 use crate::emit::{self, Outcome};
 use crate::kernel::{self, Address};
 use crate::maps::{OPEN_PENDING, OpenCall};
@@ -56,7 +56,7 @@ pub fn saker_uring_submit(ctx: RawTracePointContext) -> i32 {
     };
     let request_flags: u32 = kernel::read(request, offset!(uring_flags));
     if request_flags & NO_COMPLETION != 0 {
-        finish::finish(&ctx, &call, RES_ATTEMPT);
+        finish::finish(&ctx, &call, RES_ATTEMPT, Scratch::Submit);
         return 0;
     }
     if OPEN_PENDING.insert(request, call, 0).is_err() {
@@ -77,6 +77,6 @@ pub fn saker_uring_complete(ctx: RawTracePointContext) -> i32 {
     };
     let _ = OPEN_PENDING.remove(request);
     let result: i32 = kernel::read(request, offset!(uring_result));
-    finish::finish(&ctx, &call, result);
+    finish::finish(&ctx, &call, result, Scratch::Complete);
     0
 }
