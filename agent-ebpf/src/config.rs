@@ -420,6 +420,9 @@ offsets! {
         nsproxy_mnt: "nsproxy" "mnt_ns" 8,
         mnt_ns_inum: "mnt_namespace" "ns.inum" 4,
     }
+    Group::Extra("what tells a mount namespace from a later one of the same number") => {
+        mnt_ns_sequence: "mnt_namespace" "seq|ns.ns_id" 8,
+    }
 }
 
 /// Size of `struct upid` as the programs assume it: an id, padding, and a pointer.

@@ -254,14 +254,20 @@ pub fn ids(task: Address) -> Ids {
     }
 }
 
-/// Inode number of a task's mount namespace, 0 when unknown.
+/// Inode number of a task's mount namespace, and its number among all that ever were; 0 when unknown.
 #[inline(always)]
-pub fn mount_ns(task: Address) -> u32 {
+pub fn mount_ns(task: Address) -> (u32, u64) {
     if !present(offset!(task_nsproxy)) || !present(offset!(mnt_ns_inum)) {
-        return 0;
+        return (0, 0);
     }
     let proxy: Address = read(task, offset!(task_nsproxy));
-    read(read(proxy, offset!(nsproxy_mnt)), offset!(mnt_ns_inum))
+    let namespace: Address = read(proxy, offset!(nsproxy_mnt));
+    let sequence = if present(offset!(mnt_ns_sequence)) {
+        read(namespace, offset!(mnt_ns_sequence))
+    } else {
+        0
+    };
+    (read(namespace, offset!(mnt_ns_inum)), sequence)
 }
 
 /// What the kernel knows of a file apart from its name.

@@ -282,12 +282,13 @@ layout! {
         version @ 0, kind @ 2, size @ 4, ktime_ns @ 8, start_ns @ 16, cgroup_id @ 24, tgid @ 32, tid @ 36, ppid @ 40,
         cpu @ 44, uid @ 48, gid @ 52, euid @ 56, egid @ 60, comm @ 64,
     }
-    Exec: 232 {
+    Exec: 256 {
         header @ 0, parent_start_ns @ 80, inode @ 88, ctime_ns @ 96, mtime_ns @ 104, cap_permitted @ 112,
-        cap_effective @ 120, cap_inheritable @ 128, pid_ns_start_ns @ 136, device @ 144, flags @ 148, argc @ 152,
-        argv_bytes @ 156, loginuid @ 160, audit_session @ 164, session_leader @ 168, tty @ 172, ns_tgid @ 176,
-        mount_ns @ 180, pid_ns @ 184, old_tid @ 188, filename_len @ 192, exe_len @ 196, cwd_len @ 200, argv_len @ 204,
-        env_len @ 208, exe_uid @ 212, exe_gid @ 216, exe_mode @ 220, pgid @ 224, ns_pgid @ 228,
+        cap_effective @ 120, cap_inheritable @ 128, pid_ns_start_ns @ 136, mount_ns_sequence @ 144, root_inode @ 152,
+        device @ 160, flags @ 164, argc @ 168, argv_bytes @ 172, loginuid @ 176, audit_session @ 180,
+        session_leader @ 184, tty @ 188, ns_tgid @ 192, mount_ns @ 196, pid_ns @ 200, old_tid @ 204, filename_len @ 208,
+        exe_len @ 212, cwd_len @ 216, argv_len @ 220, env_len @ 224, exe_uid @ 228, exe_gid @ 232, exe_mode @ 236,
+        pgid @ 240, ns_pgid @ 244, root_device @ 248, reserved @ 252,
     }
     Fork: 144 {
         header @ 0, child_start_ns @ 80, child_cgroup_id @ 88, child_tgid @ 96, child_tid @ 100, child_ppid @ 104,

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::event::{
     Argv, Body, CgroupMkdir, Connect, DeviceOpen, DeviceType, Env, Event, ExeFile, Exec, Exit,
-    Fork, Open, OpenSyscall, Packet, Pickle, PyForm, PyText, Text,
+    Fork, MountNs, Open, OpenSyscall, Packet, Pickle, PyForm, PyText, Text,
 };
 
 /// Why a record is none.
@@ -201,7 +201,11 @@ fn exec(record: &[u8]) -> Result<Exec<'_>, DecodeError> {
         session_leader: known(exec.session_leader),
         tty: exec.tty,
         ns_tgid: known(exec.ns_tgid),
-        mount_ns: known(exec.mount_ns),
+        mount_ns: known(exec.mount_ns).map(|number| MountNs {
+            number,
+            sequence: exec.mount_ns_sequence,
+            root: (exec.root_device, exec.root_inode),
+        }),
         pid_ns: known(exec.pid_ns),
         pid_ns_start_ns: (exec.pid_ns_start_ns != process::START_UNKNOWN)
             .then_some(exec.pid_ns_start_ns),

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 pub use saker_ebpf::wire::Kind;
+use serde::{Deserialize, Serialize};
 
 /// Something that happened, and the thread that did it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,8 +236,8 @@ pub struct Exec<'a> {
     pub tty: u32,
     /// The process's id in its own pid namespace; `None` when unknown.
     pub ns_tgid: Option<u32>,
-    /// Inode number of the mount namespace; `None` when unknown.
-    pub mount_ns: Option<u32>,
+    /// The mount namespace, and the root in it; `None` when unknown.
+    pub mount_ns: Option<MountNs>,
     /// Inode number of the pid namespace; `None` when unknown.
     pub pid_ns: Option<u32>,
     /// Start of the pid namespace's first process, nanoseconds of `CLOCK_BOOTTIME`; `None` when unknown.
@@ -258,6 +259,17 @@ pub struct Exec<'a> {
     pub capabilities: Option<[u64; 3]>,
     /// The environment variables that were asked for; `None` when none were, or the kernel does not show them.
     pub env: Option<Env<'a>>,
+}
+
+/// A mount namespace and a root folder in it: what tells the files that a process sees from those that others see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MountNs {
+    /// Inode number, as `/proc/PID/ns/mnt` shows it. It is used again when the namespace is gone.
+    pub number: u32,
+    /// The kernel's own number, which never is; 0 when unknown.
+    pub sequence: u64,
+    /// Device and inode number of the root folder; zeros when unknown.
+    pub root: (u32, u64),
 }
 
 /// What the kernel knows of an executable besides its place.

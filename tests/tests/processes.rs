@@ -81,6 +81,47 @@ fn a_container_that_is_gone_before_anyone_looks_is_known() {
     assert_eq!(alert["output_fields"]["container.id"], id.as_str());
 }
 
+/// Makes a root folder with the machine's programs and an account file of its own, and runs a program there.
+const INSIDE: &str = r#"
+set -e
+mount -t tmpfs none "$1"
+mkdir "$1/usr" "$1/etc"
+mount --bind /usr "$1/usr"
+ln -s usr/bin usr/lib usr/lib64 "$1"
+echo "$2:x:0:0::/:/bin/sh" > "$1/etc/passwd"
+exec chroot "$1" /bin/sh -c ": $3; exec /bin/true $3"
+"#;
+
+#[test]
+fn users_have_the_names_of_their_own_container_and_not_of_the_one_before() {
+    if !root_or_skip() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rules = rule(
+        folder.path(),
+        "Who",
+        "evt.type = execve and proc.name = true and proc.args startswith who-is-",
+        "ran (line=%proc.cmdline user=%user.name)",
+    );
+    let root = folder.path().join("root");
+    fs::create_dir(&root).expect("a folder");
+    let mut agent = Agent::start(&["--rules", &rules]);
+    // One after another: the kernel gives the next namespace the number of the last, and the programs that prepare it run in it
+    // with the host's files before them.
+    for name in ["ann", "bob", "eve", "dan"] {
+        let marker = format!("who-is-{name}");
+        let mut command = Command::new("unshare");
+        run(command
+            .args(["--mount", "sh", "-c", INSIDE, "sh"])
+            .arg(&root)
+            .args([name, &marker]))
+        .expect("it runs");
+        let alert = agent.await_rule("Who", &marker);
+        assert_eq!(alert["output_fields"]["user.name"], name);
+    }
+}
+
 #[test]
 fn a_fork_bomb_takes_nobodys_identity() {
     if !root_or_skip() {

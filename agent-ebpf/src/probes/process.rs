@@ -147,7 +147,13 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
         (*exec).pgid = ids.pgid;
         (*exec).ns_pgid = ids.ns_pgid;
         (*exec).pid_ns_start_ns = ids.pid_ns_start_ns;
-        (*exec).mount_ns = kernel::mount_ns(task);
+        let (mount_ns, sequence) = kernel::mount_ns(task);
+        (*exec).mount_ns = mount_ns;
+        (*exec).mount_ns_sequence = sequence;
+        let folder = kernel::inode(root.dentry);
+        (*exec).root_inode = folder.number;
+        (*exec).root_device = folder.device;
+        (*exec).reserved = 0;
         (*exec).flags = core::ptr::read_volatile(&raw const (*scratch).flags);
 
         let size =

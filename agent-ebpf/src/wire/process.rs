@@ -30,6 +30,10 @@ pub struct Exec {
     /// Start of the first process of the pid namespace, nanoseconds of `CLOCK_BOOTTIME`; 0 for the machine's own, whose first
     /// process starts before the clock does; [`START_UNKNOWN`].
     pub pid_ns_start_ns: u64,
+    /// Number of the mount namespace among all that ever were, 0 when unknown: inode numbers are used again.
+    pub mount_ns_sequence: u64,
+    /// Inode number of the process's root folder, 0 when unknown.
+    pub root_inode: u64,
     /// Device of the executable's file system, as the kernel numbers it inside (major << 20 | minor).
     pub device: u32,
     /// `EXEC_*` bits.
@@ -75,9 +79,13 @@ pub struct Exec {
     /// Id of the process group in the process's own pid namespace, 0 when unknown or when the group is none of that
     /// namespace's.
     pub ns_pgid: u32,
+    /// Device of the root folder's file system.
+    pub root_device: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-/// A moment that the kernel did not tell.
+/// A start that the kernel did not tell.
 pub const START_UNKNOWN: u64 = u64::MAX;
 
 /// For a file's time that cannot be told.

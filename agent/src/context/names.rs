@@ -1,7 +1,8 @@
 //! Names of users and groups: the host's from its own `/etc/passwd` and `/etc/group`, a container's from the files that its
 //! processes see there.
 //!
-//! A container is told by its mount namespace; what a number is called is asked of the container's file with the number that
+//! A container is told by its mount namespace and the root folder in it, as they were when the process last executed: a runtime's own
+//! programs run in the namespace before the container's files are its root, and the namespace's number is soon another's; what a number is called is asked of the container's file with the number that
 //! the user has inside, which a user namespace may make another. The files are read again when they change, looked at no
 //! more often than once a second for the host and every ten seconds for a container. Directory services (LDAP, SSSD) are not
 //! asked: a look-up there may take seconds, and the sensor thread waits for nobody.
@@ -17,6 +18,8 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
+
+use crate::event::MountNs;
 
 pub use database::{IdMap, User, group, parse, user};
 pub use reader::Accounts;
@@ -41,12 +44,12 @@ pub struct Names {
     host: Accounts,
     checked: Option<Instant>,
     host_ns: Option<u32>,
-    containers: FxHashMap<u32, Container>,
+    containers: FxHashMap<MountNs, Container>,
     entries: usize,
     /// `None` in a replay, which is told.
     reader: Option<Reader>,
     /// Whose names have changed since somebody asked, while somebody wants to know.
-    changed: Option<Vec<Option<u32>>>,
+    changed: Option<Vec<Option<MountNs>>>,
     waited: Duration,
     clock: u64,
     evicted: u64,
@@ -107,7 +110,7 @@ impl Names {
     }
 
     /// Hands out the names that have changed; `None` is the host.
-    pub fn take_changes(&mut self) -> impl Iterator<Item = (Option<u32>, Accounts)> {
+    pub fn take_changes(&mut self) -> impl Iterator<Item = (Option<MountNs>, Accounts)> {
         let changed = self.changed.as_mut().map(std::mem::take);
         changed.unwrap_or_default().into_iter().map(|mount_ns| {
             let accounts = match mount_ns {
@@ -119,7 +122,7 @@ impl Names {
     }
 
     /// Takes in recorded names; `None` is the host.
-    pub fn tell(&mut self, mount_ns: Option<u32>, accounts: Accounts) {
+    pub fn tell(&mut self, mount_ns: Option<MountNs>, accounts: Accounts) {
         let Some(mount_ns) = mount_ns else {
             self.host = accounts;
             return;
@@ -132,7 +135,7 @@ impl Names {
         container.used = self.clock;
     }
 
-    fn has_changed(&mut self, mount_ns: Option<u32>) {
+    fn has_changed(&mut self, mount_ns: Option<MountNs>) {
         if let Some(changed) = &mut self.changed {
             changed.push(mount_ns);
         }
@@ -167,13 +170,13 @@ impl Names {
     }
 
     /// Is it the host's own mount namespace?
-    pub fn is_hosts(&self, mount_ns: u32) -> bool {
-        self.host_ns == Some(mount_ns)
+    pub fn is_hosts(&self, mount_ns: MountNs) -> bool {
+        self.host_ns == Some(mount_ns.number)
     }
 
     /// Has the names of a mount namespace read, by one of its processes that has just done something. The first time this
     /// waits for them, for a moment.
-    pub fn prepare(&mut self, mount_ns: u32, pid: u32, now: Instant) {
+    pub fn prepare(&mut self, mount_ns: MountNs, pid: u32, now: Instant) {
         if self.is_hosts(mount_ns) {
             return;
         }
@@ -222,7 +225,7 @@ impl Names {
     }
 
     /// The user with this id of the host, as the namespace's own files call him.
-    pub fn user(&self, mount_ns: Option<u32>, uid: u32) -> Option<&User> {
+    pub fn user(&self, mount_ns: Option<MountNs>, uid: u32) -> Option<&User> {
         match self.accounts(mount_ns) {
             Some(accounts) => accounts.users.get(accounts.uids.inside(uid)?),
             None => self.host.users.get(uid),
@@ -230,7 +233,7 @@ impl Names {
     }
 
     /// The name of the group with this id of the host, as the namespace's own files have it.
-    pub fn group(&self, mount_ns: Option<u32>, gid: u32) -> Option<&[u8]> {
+    pub fn group(&self, mount_ns: Option<MountNs>, gid: u32) -> Option<&[u8]> {
         let name = match self.accounts(mount_ns) {
             Some(accounts) => accounts.groups.get(accounts.gids.inside(gid)?),
             None => self.host.groups.get(gid),
@@ -245,15 +248,15 @@ impl Names {
     }
 
     /// `None` for the host. A container that is not known yet has no names rather than the host's.
-    fn accounts(&self, mount_ns: Option<u32>) -> Option<&Accounts> {
+    fn accounts(&self, mount_ns: Option<MountNs>) -> Option<&Accounts> {
         static UNKNOWN: std::sync::LazyLock<Accounts> = std::sync::LazyLock::new(Accounts::default);
-        let mount_ns = mount_ns.filter(|_| mount_ns != self.host_ns)?;
+        let mount_ns = mount_ns.filter(|mount_ns| !self.is_hosts(*mount_ns))?;
         let container = self.containers.get(&mount_ns);
         Some(container.map_or(&UNKNOWN, |container| &container.accounts))
     }
 
     /// Takes what the reader has; with `awaited`, until that namespace's answer is there or the time is over.
-    fn take_answers(&mut self, wait: Duration, awaited: Option<u32>) {
+    fn take_answers(&mut self, wait: Duration, awaited: Option<MountNs>) {
         let start = Instant::now();
         loop {
             let left = if awaited.is_some() {

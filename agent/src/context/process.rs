@@ -12,16 +12,22 @@ use std::{collections::VecDeque, sync::Arc};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::event::MountNs;
+
 pub use image::{File, Image, Layer, Start};
 
 /// The kernel reports start times in nanoseconds, `/proc` in clock ticks of 10 ms (USER_HZ is 100 everywhere).
 pub(super) const TICK_NS: u64 = 10_000_000;
 
-/// How far up ancestry is followed; real trees are under 30 deep, a hostile one may be thousands.
-pub const ANCESTORS_MAX: usize = 64;
+/// How far up ancestry is followed. Real trees are under 30 deep; a hostile one may be as deep as processes are allowed, and must
+/// not cost every event of it that many steps.
+pub const ANCESTORS_MAX: usize = 1024;
 
 /// Programs remembered that a process ran before its current one.
 pub const HISTORY_MAX: usize = 4;
+
+/// Ended parents that are passed over in one search for room.
+const SPARED_MAX: usize = 64;
 
 /// How long an exited process is kept when there is room, in nanoseconds of the event clock.
 const KEEP_EXITED_NS: u64 = 60_000_000_000;
@@ -69,8 +75,8 @@ pub struct Process {
     pub pid_ns_start_ns: Option<u64>,
     /// Permitted, effective and inheritable capabilities at the last exec.
     pub capabilities: Option<[u64; 3]>,
-    /// Mount namespace, by its inode number; `None` where it is not known.
-    pub mount_ns: Option<u32>,
+    /// Mount namespace, and root in it, at the last exec; `None` where it is not known.
+    pub mount_ns: Option<MountNs>,
     /// Cgroup v2 id.
     pub cgroup_id: u64,
     /// When it ended, nanoseconds since boot.
@@ -104,7 +110,7 @@ pub struct Seed {
     pub vpgid: Option<u32>,
     pub pid_ns_start_ns: Option<u64>,
     pub capabilities: Option<[u64; 3]>,
-    pub mount_ns: Option<u32>,
+    pub mount_ns: Option<MountNs>,
     pub cgroup_id: u64,
 }
 
@@ -403,10 +409,12 @@ impl ProcessTable {
         (self.live.len(), self.exited.len(), self.evicted)
     }
 
-    /// Drops what exited long ago and has no children, and the oldest exited where the table is full. Where everything is
+    /// Drops what exited long ago and has no children, and the oldest exited where the table is full, those without children first. Where everything is
     /// alive the youngest goes: a bound that live processes could break would be none, and whoever fills the table with
     /// processes must not take the memory of those that were there before.
     fn make_room(&mut self, now_ns: u64) {
+        // One round, after which the oldest is in front again.
+        let mut to_spare = self.exited.len().min(SPARED_MAX);
         while let Some(oldest) = self.exited.front().copied() {
             let full =
                 self.live.len() + self.exited.len() >= self.max || self.bytes > self.bytes_max;
@@ -418,11 +426,15 @@ impl ProcessTable {
                 break;
             }
             self.exited.pop_front();
-            if !full
-                && let Some(process) = self.get_mut(oldest).filter(|process| process.children > 0)
+            // Whom living processes descend from goes last: who fills the table with short ones must not cut off their lineage.
+            let is_spared = !full || to_spare > 0;
+            if let Some(process) = self.get_mut(oldest)
+                && process.children > 0
+                && is_spared
             {
                 process.kept_since_ns = now_ns;
                 self.exited.push_back(oldest);
+                to_spare = to_spare.saturating_sub(1);
                 continue;
             }
             self.drop_slot(oldest);

@@ -3,6 +3,7 @@
 use std::{fs, io::Read as _, path::Path, sync::Arc};
 
 use super::process::{Image, Seed, Start, TICK_NS};
+use crate::event::MountNs;
 
 /// A command line is kept up to this length; the kernel side cuts at the same order of size.
 const ARGV_BYTES_MAX: usize = 4096;
@@ -97,7 +98,10 @@ fn read_once(proc: &Path, pid: u32, variables: &[String]) -> Option<Seed> {
             .zip(capabilities("CapEff:"))
             .zip(capabilities("CapInh:"))
             .map(|((permitted, effective), inheritable)| [permitted, effective, inheritable]),
-        mount_ns: mount_namespace(proc, pid),
+        mount_ns: mount_namespace(proc, pid).map(|number| MountNs {
+            number,
+            ..MountNs::default()
+        }),
         cgroup_id: 0,
     })
 }

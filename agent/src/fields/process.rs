@@ -4,6 +4,7 @@ use saker_rules::{FieldArgRef, fields::Field, value::Value};
 
 use super::{EventView, capabilities, known};
 use crate::context::process::{File, Layer, Process};
+use crate::event::MountNs;
 
 /// The field's value, where it is one of this family and known.
 pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) -> Option<Value<'a>> {
@@ -186,7 +187,7 @@ fn ancestor<'a>(
 }
 
 /// The file system in which the actor's user has a name.
-fn mount_ns(view: &EventView<'_>) -> Option<u32> {
+fn mount_ns(view: &EventView<'_>) -> Option<MountNs> {
     view.process?.mount_ns
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use saker_ebpf::wire::Packet;
+use saker_ebpf::wire::{Exec, Packet};
 
 use super::*;
 use crate::{
@@ -90,10 +90,17 @@ fn records() -> Vec<Vec<u8>> {
         record[offset_of!(RecordHeader, start_ns)] = 9;
         match kind {
             Kind::Exec => {
-                for (at, length) in [(192, 4), (196, 8), (200, 5), (204, 12), (208, 14)] {
+                for (at, length) in [
+                    (offset_of!(Exec, filename_len), 4),
+                    (offset_of!(Exec, exe_len), 8),
+                    (offset_of!(Exec, cwd_len), 5),
+                    (offset_of!(Exec, argv_len), 12),
+                    (offset_of!(Exec, env_len), 14),
+                ] {
                     record[at] = length;
                 }
-                record[148..152].copy_from_slice(&u32::MAX.to_ne_bytes());
+                let flags = offset_of!(Exec, flags);
+                record[flags..flags + 4].copy_from_slice(&u32::MAX.to_ne_bytes());
                 record.extend(b"./x\0/usr/bin/tmp//x\0one\0t w\0\0LD_PRELOAD=/x\0");
             }
             Kind::Open => {
@@ -141,7 +148,7 @@ fn whole_capture() -> Vec<u8> {
     outside.note(|| Note::Scanned);
     outside.note(|| Note::Clock(-5));
     outside.note(|| Note::Accounts(None, Default::default()));
-    outside.note(|| Note::Accounts(Some(3), Default::default()));
+    outside.note(|| Note::Accounts(Some(Default::default()), Default::default()));
     outside.runtimes_present(true);
     let id = "ab".repeat(32);
     for record in records() {

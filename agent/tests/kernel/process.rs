@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,11 +70,15 @@ fn exec_shows_what_the_kernel_started() {
         let session = unsafe { libc::getsid(0) }.cast_unsigned();
         // A kernel's first processes are in no session.
         assert_eq!(exec.session_leader, (session != 0).then_some(session));
-        for (link, found) in [("mnt", exec.mount_ns), ("pid", exec.pid_ns)] {
+        let mount_ns = exec.mount_ns.expect("is known");
+        for (link, found) in [("mnt", Some(mount_ns.number)), ("pid", exec.pid_ns)] {
             let expected = fs::read_link(format!("/proc/self/ns/{link}")).expect("read link");
             let found = format!("{link}:[{}]", found.expect("is known"));
             assert_eq!(expected, PathBuf::from(found));
         }
+        let root = fs::metadata("/").expect("the root");
+        assert_eq!(mount_ns.root.1, root.ino());
+        assert_ne!(mount_ns.sequence, 0);
     });
 }
 

@@ -16,6 +16,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::MountNs;
+
 use super::database::{Database, IdMap, Stamp, User, group, user};
 
 /// Questions that wait; more are dropped, and asked again with a later event.
@@ -65,11 +67,11 @@ impl Accounts {
     }
 }
 
-/// Reads the accounts of `mount_ns` by one of its processes.
+/// Reads the accounts that one of its processes sees.
 #[derive(Debug)]
 pub struct Question {
     /// The mount namespace.
-    pub mount_ns: u32,
+    pub mount_ns: MountNs,
     /// A process of it.
     pub pid: u32,
     /// What is known already.
@@ -80,7 +82,7 @@ pub struct Question {
 #[derive(Debug)]
 pub struct Answer {
     /// The mount namespace.
-    pub mount_ns: u32,
+    pub mount_ns: MountNs,
     /// `None` where the process was gone.
     pub accounts: Option<Accounts>,
 }
@@ -178,7 +180,8 @@ fn spawn(proc: PathBuf) -> Ends {
             mut accounts,
         } in to_read
         {
-            let is_it = || super::super::procfs::mount_namespace(&proc, pid) == Some(mount_ns);
+            let is_it =
+                || super::super::procfs::mount_namespace(&proc, pid) == Some(mount_ns.number);
             let was_it = is_it();
             if was_it {
                 accounts.refresh(&proc, pid);

@@ -46,7 +46,19 @@ impl Fake {
     }
 }
 
+/// A namespace whose root nobody changed.
+fn ns(number: u32) -> MountNs {
+    MountNs {
+        number,
+        ..MountNs::default()
+    }
+}
+
 fn name(names: &Names, mount_ns: u32, uid: u32) -> Option<String> {
+    name_in(names, ns(mount_ns), uid)
+}
+
+fn name_in(names: &Names, mount_ns: MountNs, uid: u32) -> Option<String> {
     let user = names.user(Some(mount_ns), uid)?;
     Some(String::from_utf8_lossy(&user.name).into_owned())
 }
@@ -72,7 +84,7 @@ fn containers_have_names_of_their_own() {
     fake.process(30, 3, "inner:x:7:7::/:/bin/sh\n", "0 100000 65536");
     let mut names = fake.names();
     for (mount_ns, pid) in [(1, 1), (2, 20), (3, 30)] {
-        names.prepare(mount_ns, pid, Instant::now());
+        names.prepare(ns(mount_ns), pid, Instant::now());
     }
     settle(&mut names);
     let check = |mount_ns: u32, uid: u32, expected: Option<&str>| {
@@ -88,7 +100,7 @@ fn containers_have_names_of_their_own() {
     check(3, 100_007, Some("inner"));
     check(3, 7, None);
     check(4, 7, None);
-    assert_eq!(names.group(Some(3), 100_007), Some(&b"wheel"[..]));
+    assert_eq!(names.group(Some(ns(3)), 100_007), Some(&b"wheel"[..]));
     assert_eq!(
         names.user(None, 7).map(|user| &*user.name),
         Some(&b"ann"[..])
@@ -101,7 +113,7 @@ fn a_file_that_changed_is_read_again() {
     fake.process(20, 2, "app:x:7:7::/app:/bin/app\n", "0 0 4294967295");
     let mut names = fake.names();
     let start = Instant::now();
-    names.prepare(2, 20, start);
+    names.prepare(ns(2), 20, start);
     settle(&mut names);
     let passwd = fake
         .folder
@@ -110,14 +122,14 @@ fn a_file_that_changed_is_read_again() {
         .join("root")
         .join("etc/passwd");
     fs::write(passwd, "changed:x:7:7::/app:/bin/app\n").expect("written");
-    names.prepare(2, 20, start);
+    names.prepare(ns(2), 20, start);
     settle(&mut names);
     assert_eq!(
         name(&names, 2, 7).as_deref(),
         Some("app"),
         "not looked at again so soon"
     );
-    names.prepare(2, 20, Instant::now() + RECHECK_CONTAINER);
+    names.prepare(ns(2), 20, Instant::now() + RECHECK_CONTAINER);
     settle(&mut names);
     assert_eq!(name(&names, 2, 7).as_deref(), Some("changed"));
 }
@@ -147,13 +159,13 @@ fn a_pid_that_went_to_another_namespace_names_nobody() {
     let fake = Fake::new();
     fake.process(20, 2, "app:x:7:7::/app:/bin/app\n", "0 0 4294967295");
     let mut names = fake.names();
-    names.prepare(9, 20, Instant::now());
-    names.prepare(8, 99, Instant::now());
+    names.prepare(ns(9), 20, Instant::now());
+    names.prepare(ns(8), 99, Instant::now());
     settle(&mut names);
     assert_eq!((name(&names, 9, 7), name(&names, 8, 7)), (None, None));
     // A process that is of it is asked with its next event.
     fake.process(21, 9, "late:x:7:7::/:/bin/sh\n", "0 0 4294967295");
-    names.prepare(9, 21, Instant::now());
+    names.prepare(ns(9), 21, Instant::now());
     settle(&mut names);
     assert_eq!(name(&names, 9, 7).as_deref(), Some("late"));
 }
@@ -166,10 +178,43 @@ fn containers_come_and_go_within_bounds() {
     names.waited = WAIT_PER_SECOND;
     let count = u32::try_from(CONTAINERS_MAX).expect("small") * 3;
     for mount_ns in 0..count {
-        names.prepare(1_000 + mount_ns, 1_000_000, Instant::now());
+        names.prepare(ns(1_000 + mount_ns), 1_000_000, Instant::now());
     }
     let (containers, evicted, _) = names.sizes();
     assert!(containers <= CONTAINERS_MAX, "{containers}");
     assert_eq!(containers as u64 + evicted, u64::from(count));
-    assert!(names.containers.contains_key(&(1_000 + count - 1)));
+    assert!(names.containers.contains_key(&ns(1_000 + count - 1)));
+}
+
+#[test]
+fn a_number_used_again_and_a_new_root_are_read_anew() {
+    let fake = Fake::new();
+    fake.process(20, 2, "first:x:7:7::/:/bin/sh\n", "0 0 4294967295");
+    fake.process(21, 2, "second:x:7:7::/:/bin/sh\n", "0 0 4294967295");
+    fake.process(22, 2, "third:x:7:7::/:/bin/sh\n", "0 0 4294967295");
+    let mut names = fake.names();
+    let early = MountNs {
+        sequence: 5,
+        root: (1, 2),
+        ..ns(2)
+    };
+    let moved = MountNs {
+        root: (40, 9),
+        ..early
+    };
+    let later = MountNs {
+        sequence: 6,
+        ..early
+    };
+    for (mount_ns, pid, expected) in [
+        (early, 20, "first"),
+        (moved, 21, "second"),
+        (later, 22, "third"),
+    ] {
+        names.prepare(mount_ns, pid, Instant::now());
+        settle(&mut names);
+        let found = name_in(&names, mount_ns, 7);
+        assert_eq!(found.as_deref(), Some(expected), "{mount_ns:?}");
+    }
+    assert_eq!(name_in(&names, early, 7).as_deref(), Some("first"));
 }

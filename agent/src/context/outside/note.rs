@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::context::{names::Accounts, process::Seed, runtime::Container};
+use crate::event::MountNs;
 
 /// One thing that happened, at its place among the records.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,7 +17,7 @@ pub enum Note {
     /// The accelerators' drivers from here on, by major number.
     Drivers(Vec<(u32, String)>),
     /// Users and groups of a mount namespace from here on; `None`: the host's.
-    Accounts(Option<u32>, Accounts),
+    Accounts(Option<MountNs>, Accounts),
     /// Whether any container runtime could be asked.
     RuntimesPresent(bool),
     /// What a runtime said of a container, and when on the boot clock.

@@ -85,6 +85,41 @@ fn the_bound_holds_for_exited_and_for_live_ones() {
 }
 
 #[test]
+fn a_flood_of_short_processes_does_not_cut_a_lineage() {
+    let mut table = ProcessTable::new(100, 1 << 20);
+    table.add(seed(1, 0, 1), 0);
+    let shell = table.add(seed(2, 1, 2), 0);
+    let daemon = table.add(seed(3, 2, 3), 0);
+    table.end(shell, 5);
+    for tgid in 10..10_000 {
+        let slot = table.add(seed(tgid, 1, u64::from(tgid)), 6);
+        table.end(slot, 7);
+    }
+    let daemon = table.get(daemon).expect("it lives");
+    let names: Vec<_> = table
+        .ancestors(daemon)
+        .map(|process| process.tgid)
+        .collect();
+    assert_eq!(names, [2, 1]);
+    let (live, exited, _) = table.sizes();
+    assert!(live + exited <= 100, "{live} live and {exited} exited");
+}
+
+#[test]
+fn ended_parents_of_the_living_are_bounded_too() {
+    let mut table = ProcessTable::new(100, 1 << 20);
+    table.add(seed(1, 0, 1), 0);
+    // Each starts the next one and ends.
+    for tgid in 2..1_000 {
+        let slot = table.add(seed(tgid, tgid - 1, u64::from(tgid)), 0);
+        table.add(seed(tgid + 10_000, tgid, u64::from(tgid)), 0);
+        table.end(slot, 1);
+    }
+    let (live, exited, _) = table.sizes();
+    assert!(live + exited <= 100, "{live} live and {exited} exited");
+}
+
+#[test]
 fn exited_processes_are_forgotten_after_a_while() {
     let mut table = ProcessTable::new(100, 1 << 20);
     let slot = table.add(seed(7, 1, 1_000), 0);
@@ -152,6 +187,12 @@ fn an_exited_parent_stays_while_it_has_children() {
     table.set_parent_pid(child, 1);
     for tgid in 1000..1200 {
         let other = table.add(seed(tgid, 1, u64::from(tgid)), late);
+        table.end(other, late);
+    }
+    assert_eq!(names(&table), [10, 1], "others have no children");
+    for tgid in 2000..2090 {
+        let other = table.add(seed(tgid, 1, u64::from(tgid)), late);
+        table.add(seed(tgid + 1000, tgid, u64::from(tgid)), late);
         table.end(other, late);
     }
     assert_eq!(names(&table), [1]);
