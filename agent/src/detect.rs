@@ -265,6 +265,11 @@ mod tests {
     }
 
     #[test]
+    fn rules_and_sensor_agree_on_what_devices_are_called() {
+        assert_eq!(saker_rules::kernel_filter::DEVICE_PATHS, NODE_PREFIXES);
+    }
+
+    #[test]
     fn the_kernel_checks_what_it_can_and_passes_the_rest() {
         let suffixes = |texts: &[&str]| PathFilter {
             suffixes: set(texts),

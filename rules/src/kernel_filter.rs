@@ -3,13 +3,18 @@
 //! For each kind of event the compiler walks what is left of the rules' conditions and keeps what the kernel can check itself: whether the kind is wanted at all;
 //! for opens, the path and whether it is opened for reading or writing; for connects, the address family. A condition is weakened until it has this
 //! form, never strengthened: an `and` keeps its most telling part, an `or` keeps all of its parts or none, a negation keeps nothing. So an
-//! event that the filter drops is matched by no rule; a property test holds the two against each other.
+//! event that the filter drops is matched by no rule; a property test holds the two against each other. The one exception are opens
+//! of devices that are told of by another event, which the same rule matches ([`devices`]).
 //!
 //! Paths are compared as `fd.name` writes them. The kernel must let pass every path that is not absolute or has
 //! empty components, for those may be written differently by the time that rules see them. Rules that cannot match on a
 //! live agent (an event kind that is not traced, a field that cannot be supplied) are left out.
 
+pub(crate) mod devices;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use devices::DEVICE_PATHS;
 
 use crate::{
     bundle::codec::{Reader, Writer},

@@ -50,6 +50,15 @@ fn each_seed_rule_alerts_on_a_real_process() {
     let alert = agent.await_rule("GPU Device Access by Non-ML Container", "/dev/nvidia7");
     assert_eq!(alert["output_fields"]["fd.name"], "/dev/nvidia7");
 
+    // The device event is all that the third rule needs: no system call is slowed down for its sake.
+    let metrics = agent.endpoint().get("/metrics");
+    let is_attached =
+        |kind: &str| metrics.contains(&format!("saker_probe_attached{{kind=\"{kind}\""));
+    assert!(
+        is_attached("device_open") && !is_attached("open"),
+        "{metrics}"
+    );
+
     assert!(agent.stop().status.success());
 }
 

@@ -53,8 +53,8 @@ fn follow(watch: &mut Watch, mut children: Vec<Child>, f: &mut dyn FnMut(&Event<
 
 #[test]
 fn a_noisy_cgroup_loses_its_own_events_and_nobody_elses() {
-    const NOISE: u32 = 3000;
-    const STARTS: u32 = 20;
+    const NOISE: u32 = 1000;
+    const STARTS: u32 = 10;
     const QUIET: u32 = 60;
     let folder = tempfile::tempdir().expect("a folder");
     let (noisy, quiet) = (folder.path().join("noisy"), folder.path().join("quiet"));
@@ -151,7 +151,7 @@ fn without_a_limit_nothing_is_left_out() {
 
 #[test]
 fn what_a_process_did_comes_in_the_order_in_which_it_did_it() {
-    const EACH: u32 = 60;
+    const EACH: u32 = 20;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(mut watch) = watch(SensorConfig {
         opens: opens_below(folder.path()),

@@ -111,10 +111,29 @@ impl Compiler {
                 .chain(&kernel_filter::CONNECTS)
                 .map(|&kind| (kind, other.clone())),
         );
+        let devices: BTreeMap<u32, NodeId> = programs
+            .types
+            .get(&b"device_open"[..])
+            .map(|&program| {
+                programs.residuals[program as usize]
+                    .iter()
+                    .copied()
+                    .collect()
+            })
+            .unwrap_or_default();
         for (name, &program) in &programs.types {
-            if let Ok(name) = str::from_utf8(name) {
-                kinds.insert(name, of(&programs.residuals[program as usize]));
+            let Ok(name) = str::from_utf8(name) else {
+                continue;
+            };
+            let mut residual = programs.residuals[program as usize].clone();
+            if kernel_filter::OPENS.contains(&name) {
+                residual.retain(|(condition, open)| {
+                    !devices.get(condition).is_some_and(|&device| {
+                        kernel_filter::devices::supplies(&self.graph, device, *open)
+                    })
+                });
             }
+            kinds.insert(name, of(&residual));
         }
         for (name, own) in kinds {
             let rules = own.into_iter().chain(every.iter().copied());

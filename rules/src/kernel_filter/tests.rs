@@ -155,3 +155,73 @@ fn a_filter_survives_the_bundle_and_no_cut_decodes() {
         assert_eq!(decode(&bytes[..end]), None, "cut at {end}");
     }
 }
+
+#[test]
+fn opens_of_devices_that_the_device_event_tells_of_are_not_asked_for() {
+    let open = "evt.type in (open, openat) and evt.is_open_read = true and fd.num >= 0";
+    let device = "evt.type = device_open and evt.is_open_read = true";
+    let check = |conditions: &[&str], expected: bool| {
+        let filter = filter(conditions);
+        assert!(filter.wants("device_open"), "{conditions:?}");
+        assert_eq!(filter.wants("openat"), expected, "{conditions:?}");
+    };
+    let either = |open: &str, device: &str, rest: &str| format!("({open} or {device}) and {rest}");
+    let nvidia = "fd.name startswith /dev/nvidia and not proc.name = x";
+    check(&[&either(open, device, nvidia)], false);
+    check(
+        &[&either(
+            open,
+            "evt.type = device_open",
+            "fd.name in (/dev/kfd, /dev/nvidia0)",
+        )],
+        false,
+    );
+    // Other files.
+    check(&[&either(open, device, "fd.name startswith /dev/")], true);
+    check(
+        &[&either(open, device, "fd.name in (/dev/kfd, /etc/x)")],
+        true,
+    );
+    check(&[&either(open, device, "proc.name = x")], true);
+    // Attempts on what is not there, of which the device event does not tell.
+    check(
+        &[&either(
+            "evt.type in (open, openat)",
+            "evt.type = device_open",
+            nvidia,
+        )],
+        true,
+    );
+    check(
+        &[&either(
+            &open.replace(">= 0", "= -1"),
+            "evt.type = device_open",
+            nvidia,
+        )],
+        true,
+    );
+    // A device event is asked for more than an open is.
+    check(
+        &[&either(open, &format!("{device} and user.uid = 0"), nvidia)],
+        true,
+    );
+    check(
+        &[&either(&open.replace("_read", "_write"), device, nvidia)],
+        true,
+    );
+    // Another rule.
+    check(
+        &[
+            &either(open, device, nvidia),
+            &format!("{open} and {nvidia}"),
+        ],
+        true,
+    );
+    check_open(
+        &[
+            &either(open, device, nvidia),
+            &format!("{open} and fd.name startswith /etc/"),
+        ],
+        ["", "^/etc/", ""],
+    );
+}
