@@ -78,7 +78,7 @@ fn a_noisy_cgroup_loses_its_own_events_and_nobody_elses() {
     ];
     let noisy_shell = children[0].id();
     let mut delivered = BTreeMap::<Kind, u64>::new();
-    let (mut noise, mut heard, mut starts, mut noisy_id) = (0, 0, 0, 0);
+    let (mut noise, mut heard, mut starts, mut noisy_id) = (0u32, 0u32, 0u32, 0);
     follow(&mut watch, children, &mut |event| {
         *delivered
             .entry(event.kind().expect("from the kernel"))
@@ -94,10 +94,36 @@ fn a_noisy_cgroup_loses_its_own_events_and_nobody_elses() {
             _ => {}
         }
     });
-    assert_eq!((heard, starts), (QUIET, STARTS));
-    assert!((100..NOISE).contains(&noise), "{noise}");
-    let left_out = u64::from(NOISE - noise);
+    assert!((50..NOISE).contains(&noise), "{noise}");
     let counters = watch.sensor.counters().expect("counters");
+    // A kernel that interrupts programs leaves some runs out, and says so.
+    let missed = |kind: Kind| counters.kind(kind).missed_runs;
+    let check = |what: &str, came: u64, of: u32, missed: u64| {
+        let lacking = u64::from(of) - came;
+        assert!(
+            lacking <= missed,
+            "{what}: {lacking} of {of} lack: {counters:?}"
+        );
+    };
+    let left_out = counters.kind(Kind::Open).lost_over_share;
+    check(
+        "opens of the quiet one",
+        heard.into(),
+        QUIET,
+        missed(Kind::Open),
+    );
+    check(
+        "starts of the noisy one",
+        starts.into(),
+        STARTS,
+        missed(Kind::Exec),
+    );
+    check(
+        "opens of the noisy one",
+        u64::from(noise) + left_out,
+        NOISE,
+        missed(Kind::Open),
+    );
     for (kind, counts) in counters.iter() {
         assert_eq!(
             counts.seen,
@@ -106,12 +132,8 @@ fn a_noisy_cgroup_loses_its_own_events_and_nobody_elses() {
         );
         let delivered = delivered.get(&kind).copied().unwrap_or(0);
         assert_eq!(counts.submitted, delivered, "{kind:?}");
-        let expected = if kind == Kind::Open { left_out } else { 0 };
-        assert_eq!(
-            (counts.lost(), counts.lost_over_share),
-            (expected, expected),
-            "{kind:?}"
-        );
+        let over_share = if kind == Kind::Open { left_out } else { 0 };
+        assert_eq!(counts.lost(), over_share + counts.missed_runs, "{kind:?}");
     }
     let shares = watch.sensor.shares().left_out().expect("shares");
     let [(key, count)] = shares.as_slice() else {
@@ -141,12 +163,14 @@ fn without_a_limit_nothing_is_left_out() {
     let cgroup = Cgroup::like_a_container().expect("a cgroup");
     let child = act(&cgroup, &file, 1000, 0);
     let pid = child.id();
-    let mut opens = 0;
+    let mut opens = 0u64;
     follow(&mut watch, vec![child], &mut |event| {
-        opens += u32::from(event.tgid == pid);
+        opens += u64::from(event.tgid == pid);
     });
-    assert_eq!(opens, 1000);
-    assert_eq!(watch.sensor.counters().expect("counters").lost(), 0);
+    let counters = watch.sensor.counters().expect("counters");
+    let lost = counters.kind(Kind::Open);
+    assert_eq!(lost.lost(), lost.missed_runs);
+    assert!(1000 - opens <= lost.missed_runs, "{opens} {lost:?}");
 }
 
 #[test]
@@ -197,10 +221,20 @@ fn what_a_process_did_comes_in_the_order_in_which_it_did_it() {
             add(event.tgid, event.ts_ns, what);
         }
     });
-    assert_eq!(stories.len(), 2 * EACH as usize);
+    let counters = watch.sensor.counters().expect("counters");
+    let whole = "fork open start open open end";
+    let mut lacking = 2 * EACH as usize * whole.split(' ').count();
     for (_, story) in stories.values() {
-        assert_eq!(story, "fork open start open open end ");
+        let mut rest = whole.split(' ');
+        for word in story.split_whitespace() {
+            assert!(rest.any(|expected| expected == word), "{story}");
+            lacking -= 1;
+        }
     }
+    assert!(
+        lacking as u64 <= counters.lost(),
+        "{lacking} lack: {stories:?} {counters:?}"
+    );
 }
 
 #[test]
