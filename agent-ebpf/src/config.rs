@@ -74,6 +74,10 @@ pub struct Settings {
     pub share_burst_ns: u64,
     /// The root cgroup, which has no share: where containers have cgroups of version 1 alone, all processes are in it.
     pub root_cgroup_id: u64,
+    /// Where `css_set` has the state of a controller of the v1 hierarchy that stands in for v2; [`ABSENT`] for none.
+    pub v1_state: u32,
+    /// That hierarchy's number; 0 for none.
+    pub v1_hierarchy: u32,
     /// Drawn at random by the loader: no process can know which names the programs take for the same.
     pub seeds: [u64; 2],
     /// Paths to report.
@@ -180,6 +184,8 @@ impl Settings {
         share_interval_ns: 0,
         share_burst_ns: 0,
         root_cgroup_id: 0,
+        v1_state: ABSENT,
+        v1_hierarchy: 0,
         seeds: [0; 2],
         prefixes: [OpenPrefix {
             mask: [0; PREFIX_WORDS],
@@ -422,6 +428,10 @@ offsets! {
     }
     Group::Extra("what tells a mount namespace from a later one of the same number") => {
         mnt_ns_sequence: "mnt_namespace" "seq|ns.ns_id" 8,
+    }
+    Group::Extra("cgroups of version 1 hierarchies") => {
+        css_set_subsys: "css_set" "subsys" 0,
+        css_cgroup: "cgroup_subsys_state" "cgroup" 8,
     }
 }
 

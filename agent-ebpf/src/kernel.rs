@@ -10,9 +10,10 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
 };
 use saker_ebpf::config::UPID_BYTES;
+use saker_ebpf::wire::cgroup::CGROUP_OF_V1;
 use saker_ebpf::wire::{self, Header, Kind};
 
-use crate::settings::{offset, present};
+use crate::settings::{self, offset, present};
 
 /// An address in the kernel, of whatever type; 0 where a pointer was missing.
 pub type Address = u64;
@@ -123,13 +124,30 @@ pub fn parent_start_ns(task: Address) -> u64 {
     start_ns(read(task, offset!(task_real_parent)))
 }
 
-/// Id of a task's cgroup in the v2 hierarchy.
+/// Id of a task's cgroup in the v2 hierarchy, or where that is the root, in the v1 hierarchy that stands in for it.
 #[inline(always)]
 pub fn cgroup_id(task: Address) -> u64 {
     let css_set: Address = read(task, offset!(task_cgroups));
-    let cgroup: Address = read(css_set, offset!(css_set_dfl_cgrp));
-    let node: Address = read(cgroup, offset!(cgroup_kn));
-    read(node, offset!(kernfs_node_id))
+    let id = id_of_cgroup(read(css_set, offset!(css_set_dfl_cgrp)));
+    let (state, _) = settings::v1();
+    if !present(state) || id != settings::root_cgroup_id() {
+        return id;
+    }
+    let state: Address = read(css_set, state);
+    let of_v1 = id_of_cgroup(read(state, offset!(css_cgroup)));
+    if of_v1 <= V1_ROOT {
+        return id;
+    }
+    of_v1 | CGROUP_OF_V1
+}
+
+/// The kernel's number for the root folder of every hierarchy.
+const V1_ROOT: u64 = 1;
+
+/// Id of a cgroup within its hierarchy.
+#[inline(always)]
+pub fn id_of_cgroup(cgroup: Address) -> u64 {
+    read(read(cgroup, offset!(cgroup_kn)), offset!(kernfs_node_id))
 }
 
 /// Has the last thread of this task's process ended?

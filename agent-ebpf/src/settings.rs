@@ -62,6 +62,19 @@ pub fn wants(kind: Kind) -> bool {
     kinds & 1 << kind as u32 != 0
 }
 
+/// Where `css_set` has the state of a controller of the v1 hierarchy that stands in for v2, and that hierarchy's number; [`ABSENT`]
+/// and 0 for none.
+#[inline(always)]
+pub fn v1() -> (u32, u32) {
+    // SAFETY: as above.
+    unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*settings()).v1_state),
+            core::ptr::read_volatile(&raw const (*settings()).v1_hierarchy),
+        )
+    }
+}
+
 /// What an event takes of a cgroup's share, 0 where there are no shares, and how much can be saved; nanoseconds.
 #[inline(always)]
 pub fn share() -> (u64, u64) {

@@ -171,7 +171,8 @@ pub struct Header {
     pub ktime_ns: u64,
     /// Start of the process (of its thread group leader), nanoseconds of `CLOCK_BOOTTIME`.
     pub start_ns: u64,
-    /// Id of the task's cgroup in the v2 hierarchy: the inode number of its folder. 0 when unknown.
+    /// Id of the task's cgroup in the v2 hierarchy: the inode number of its folder. Of a task in its root, that of its cgroup in a v1
+    /// hierarchy, with [`cgroup::CGROUP_OF_V1`], unless that is the root, too. 0 when unknown.
     pub cgroup_id: u64,
     /// Process (thread group) id.
     pub tgid: u32,

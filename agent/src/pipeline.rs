@@ -464,17 +464,15 @@ impl Pipeline {
         let owner = self
             .containers
             .resolve(&self.outside, event.cgroup_id, process, moved);
-        let look = match &owner {
-            Owner::Host => None,
-            Owner::Unknown => {
-                self.counts.incomplete[UNRESOLVED] += 1;
-                None
-            }
-            Owner::Container(id) => {
-                self.outside.runtimes_present(self.runtimes.is_present());
-                Some(self.runtimes.look(id, event.ts_ns))
-            }
-        };
+        let look = owner.runtime_id().map(|id| {
+            self.outside.runtimes_present(self.runtimes.is_present());
+            self.runtimes.look(id, event.ts_ns)
+        });
+        match owner {
+            Owner::Unknown => self.counts.incomplete[UNRESOLVED] += 1,
+            Owner::Rootless(_) => self.counts.incomplete[NOT_FOUND] += 1,
+            Owner::Host | Owner::Container(_) | Owner::Nested { .. } => {}
+        }
         self.network.learn(event, &owner);
         let python = self.python(event);
         let mut scene = Scene {
@@ -485,15 +483,16 @@ impl Pipeline {
             folder: folder.as_deref(),
             owner: &owner,
             container: None,
-            incomplete: owner == Owner::Unknown,
+            incomplete: owner.is_nameless(),
         };
-        if let (Owner::Container(id), Some(look)) = (&owner, &look) {
+        if let (Some(id), Some(look)) = (owner.runtime_id(), &look) {
             match look {
                 Look::Known(container) => scene.container = Some(container),
                 Look::Asked => {
                     let held = Held {
                         bytes: bytes.into(),
                         number: scene.number,
+                        owner: owner.clone(),
                         actor: scene.actor,
                         process: actor.and_then(|slot| self.table.get(slot)).cloned(),
                         folder: folder.as_deref().map(Into::into),
@@ -535,7 +534,6 @@ impl Pipeline {
         if container.is_none() {
             self.runtimes.give_up(id);
         }
-        let owner = Owner::Container(id.into());
         for held in self.hold.take(id) {
             // It was decoded when it came; that it decodes again is certain.
             let Ok(event) = decode(&held.bytes) else {
@@ -554,7 +552,7 @@ impl Pipeline {
                 process: held.process.as_ref(),
                 folder: held.folder.as_deref(),
                 python: held.python.as_ref(),
-                owner: &owner,
+                owner: &held.owner,
                 container,
                 incomplete: container.is_none_or(|container| container.cut),
             };

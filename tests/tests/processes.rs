@@ -1,7 +1,7 @@
 //! What the agent knows of processes, from outside: secrets stay inside, and a fork bomb takes nobody's name.
 
 use std::{
-    fs,
+    fs, io,
     path::Path,
     process::{Command, Stdio},
 };
@@ -68,17 +68,28 @@ fn a_container_that_is_gone_before_anyone_looks_is_known() {
         "ran (line=%proc.cmdline container=%container.id)",
     );
     let mut agent = Agent::start(&["--rules", &rules]);
-    // While it does not run, a container comes, does something and goes, with its cgroup and all its processes.
-    agent.signal(libc::SIGSTOP);
-    let cgroup = Cgroup::like_a_container().expect("a cgroup");
-    let id = cgroup.short_id().to_owned();
-    let mut command = Command::new("/bin/true");
-    cgroup.enter(&mut command);
-    run(command.arg("gone-by-now")).expect("it runs");
-    drop(cgroup);
-    agent.signal(libc::SIGCONT);
-    let alert = agent.await_rule("Gone", "gone-by-now");
-    assert_eq!(alert["output_fields"]["container.id"], id.as_str());
+    let made: [fn() -> io::Result<Option<Cgroup>>; 2] = [
+        || Cgroup::like_a_container().map(Some),
+        Cgroup::like_a_container_of_v1,
+    ];
+    for (number, made) in made.iter().enumerate() {
+        // While it does not run, a container comes, does something and goes, with its cgroup and all its processes.
+        agent.signal(libc::SIGSTOP);
+        let Some(cgroup) = made().expect("a cgroup") else {
+            // Without hierarchies of version 1 there are no such containers.
+            agent.signal(libc::SIGCONT);
+            continue;
+        };
+        let id = cgroup.short_id().to_owned();
+        let marker = format!("gone-by-now-{number}");
+        let mut command = Command::new("/bin/true");
+        cgroup.enter(&mut command);
+        run(command.arg(&marker)).expect("it runs");
+        drop(cgroup);
+        agent.signal(libc::SIGCONT);
+        let alert = agent.await_rule("Gone", &marker);
+        assert_eq!(alert["output_fields"]["container.id"], id.as_str());
+    }
 }
 
 /// Makes a root folder with the machine's programs and an account file of its own, and runs a program there.

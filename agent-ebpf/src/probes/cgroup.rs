@@ -6,12 +6,12 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use saker_ebpf::wire::cgroup::CGROUP_PATH_CUT;
+use saker_ebpf::wire::cgroup::{CGROUP_OF_V1, CGROUP_PATH_CUT};
 use saker_ebpf::wire::{CgroupMkdir, Kind, PATH_BYTES_MAX};
 
 use crate::emit::{self, Outcome};
 use crate::kernel::{self, Address};
-use crate::settings::offset;
+use crate::settings::{self, offset};
 
 /// The number of the v2 hierarchy; those of version 1 have others.
 const DEFAULT_HIERARCHY: u32 = 0;
@@ -23,7 +23,13 @@ pub fn saker_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     let path: Address = ctx.arg(1);
     let root: Address = kernel::read(cgroup, offset!(cgroup_root));
     let hierarchy: u32 = kernel::read(root, offset!(cgroup_root_hierarchy));
-    if hierarchy != DEFAULT_HIERARCHY {
+    let (_, of_v1) = settings::v1();
+    let mark = if hierarchy == DEFAULT_HIERARCHY {
+        0
+    } else {
+        CGROUP_OF_V1
+    };
+    if mark != 0 && hierarchy != of_v1 {
         emit::count(Kind::CgroupMkdir, Outcome::Filtered);
         return 0;
     }
@@ -39,8 +45,7 @@ pub fn saker_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
             size_of::<CgroupMkdir>() as u32,
             kernel::current_task(),
         );
-        let node: Address = kernel::read(cgroup, offset!(cgroup_kn));
-        (*record).id = kernel::read(node, offset!(kernfs_node_id));
+        (*record).id = kernel::id_of_cgroup(cgroup) | mark;
         let status = bpf_probe_read_kernel_str(
             (&raw mut (*record).path).cast(),
             PATH_BYTES_MAX as u32 + 1,

@@ -5,7 +5,8 @@
 //! is removed. Names, images and pods are not known here: the path holds the container's id and nothing else.
 //!
 //! Where the controllers are v1's and a runtime puts its containers into them alone, everything is in the root of the v2 hierarchy.
-//! Then `/proc/PID/cgroup` names the container; it is read when a process execs, and a new process is where its creator is.
+//! Then the kernel programs record the id in a v1 hierarchy. Where they cannot, `/proc/PID/cgroup` names the container; it is read when
+//! a process execs, and a new process is where its creator is.
 
 use std::{
     ffi::OsString,
@@ -22,6 +23,7 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
+use saker_ebpf::wire::cgroup::CGROUP_OF_V1;
 use serde::{Deserialize, Serialize};
 
 use super::outside::{Outside, Question};
@@ -35,6 +37,9 @@ const PROCESSES_MAX: usize = 65_536;
 /// A longer `/proc/PID/cgroup` is none: a line a hierarchy, of at most a path each.
 const CGROUP_FILE_BYTES_MAX: u64 = 256 << 10;
 
+/// Stands for a user's service manager in a capture.
+const USER: &str = "user";
+
 /// Length of the short id, as every runtime and Falco print it.
 const SHORT_ID: usize = 12;
 
@@ -46,6 +51,16 @@ pub enum Owner {
     Host,
     /// A container, by its full id of 64 hexadecimal digits.
     Container(Arc<str>),
+    /// A container inside another one: what the outer one's runtime says is true of it, too, and what a runtime says of a container
+    /// with the inner id is not. Whoever may make cgroups inside a container can give them any name.
+    Nested {
+        /// The innermost id.
+        id: Arc<str>,
+        /// The outermost.
+        outer: Arc<str>,
+    },
+    /// A container that a user's own service manager runs. No runtime of the machine knows it, and the user can give it any name.
+    Rootless(Arc<str>),
     /// The cgroup was gone before it could be looked up and its process too.
     Unknown,
 }
@@ -55,19 +70,41 @@ impl Owner {
     pub fn id(&self) -> Option<&str> {
         match self {
             Self::Host => Some("host"),
-            Self::Container(id) => Some(&id[..SHORT_ID]),
-            Self::Unknown => None,
+            _ => self.full_id().map(|id| &id[..SHORT_ID]),
+        }
+    }
+
+    /// `container.full_id`: all of it; `None` for the host, and where it is not known.
+    pub fn full_id(&self) -> Option<&str> {
+        match self {
+            Self::Container(id) | Self::Nested { id, .. } | Self::Rootless(id) => Some(id),
+            Self::Host | Self::Unknown => None,
+        }
+    }
+
+    /// Is it certain that nobody can tell its names?
+    pub fn is_nameless(&self) -> bool {
+        matches!(self, Self::Rootless(_) | Self::Unknown)
+    }
+
+    /// Under which id the machine's runtimes know it, if one does.
+    pub fn runtime_id(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Container(id) | Self::Nested { outer: id, .. } => Some(id),
+            Self::Host | Self::Rootless(_) | Self::Unknown => None,
         }
     }
 }
 
-/// In a capture: `host`, `unknown`, or the full id.
+/// In a capture: `host`, `unknown`, or the full id, with the outer one's or `user` before it.
 impl From<Owner> for String {
     fn from(owner: Owner) -> Self {
         match owner {
             Owner::Host => "host".into(),
             Owner::Unknown => "unknown".into(),
             Owner::Container(id) => (*id).into(),
+            Owner::Nested { id, outer } => format!("{outer}/{id}"),
+            Owner::Rootless(id) => format!("{USER}/{id}"),
         }
     }
 }
@@ -79,8 +116,15 @@ impl TryFrom<String> for Owner {
         match text.as_str() {
             "host" => Ok(Self::Host),
             "unknown" => Ok(Self::Unknown),
-            id if container_id(id.as_bytes()) == Some(id) => Ok(Self::Container(id.into())),
-            _ => Err("not the id of a container"),
+            id if is_id(id) => Ok(Self::Container(id.into())),
+            ids => match ids.split_once('/') {
+                Some((USER, id)) if is_id(id) => Ok(Self::Rootless(id.into())),
+                Some((outer, id)) if is_id(outer) && is_id(id) => Ok(Self::Nested {
+                    id: id.into(),
+                    outer: outer.into(),
+                }),
+                _ => Err("not the id of a container"),
+            },
         }
     }
 }
@@ -210,6 +254,7 @@ impl Containers {
         let path = self
             .hierarchy
             .as_ref()
+            .filter(|_| cgroup_id & CGROUP_OF_V1 == 0)
             .and_then(|hierarchy| hierarchy.path(cgroup_id).ok());
         match path {
             Some(path) => owner_of_path(path.as_os_str().as_bytes()),
@@ -271,8 +316,33 @@ impl<K: Copy + Eq + std::hash::Hash> Generations<K> {
 /// cgroup driver: a component that is a 64-digit id, alone or between a runtime's prefix and `.scope`.
 /// The innermost one counts: a container inside a container (kind, Docker in Docker) is itself.
 pub fn owner_of_path(path: &[u8]) -> Owner {
-    let id = path.rsplit(|byte| *byte == b'/').find_map(container_id);
-    id.map_or(Owner::Host, |id| Owner::Container(id.into()))
+    let components = || path.split(|byte| *byte == b'/');
+    let Some(id) = components().rev().find_map(container_id) else {
+        return Owner::Host;
+    };
+    let mut before = components().take_while(|component| container_id(component).is_none());
+    if before.any(is_service_manager) {
+        return Owner::Rootless(id.into());
+    }
+    match components().find_map(container_id) {
+        Some(outer) if outer != id => Owner::Nested {
+            id: id.into(),
+            outer: outer.into(),
+        },
+        _ => Owner::Container(id.into()),
+    }
+}
+
+/// `user@1000.service`, whose user does as he likes below it.
+fn is_service_manager(component: &[u8]) -> bool {
+    let number = component
+        .strip_prefix(b"user@")
+        .and_then(|rest| rest.strip_suffix(b".service"));
+    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+}
+
+fn is_id(id: &str) -> bool {
+    container_id(id.as_bytes()) == Some(id)
 }
 
 fn container_id(component: &[u8]) -> Option<&str> {
@@ -389,237 +459,4 @@ fn path_of(folder: &OwnedFd) -> io::Result<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-    const OUTER: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
-
-    #[test]
-    fn every_runtime_and_driver_is_recognised() {
-        let check = |path: &str| {
-            let path = path.replace("ID", ID).replace("OUTER", OUTER);
-            let owner = owner_of_path(path.as_bytes());
-            assert_eq!(owner, Owner::Container(ID.into()), "{path}");
-            assert_eq!(owner.id(), Some("0123456789ab"));
-        };
-        // Docker: cgroupfs, systemd, a parent of one's own, rootless.
-        check("/docker/ID");
-        check("/system.slice/docker-ID.scope");
-        check("/my.slice/docker-ID.scope");
-        check("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-ID.scope");
-        // containerd under a kubelet: cgroupfs, systemd, each quality of service, and as containerd says it when it has no systemd.
-        check("/kubepods/pod1ad2/ID");
-        check("/kubepods/burstable/pod1ad2/ID");
-        check("/kubepods/besteffort/pod1ad2-34/ID");
-        check("/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope");
-        check(
-            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/cri-containerd-ID.scope",
-        );
-        check("/kubepods-burstable-pod7.slice:cri-containerd:ID");
-        check("/system.slice/containerd.service/kubepods-burstable-pod7.slice:cri-containerd:ID");
-        check("/k8s.io/ID");
-        // What runs in cgroups of its own inside (systemd, a container with cgroup delegation).
-        check("/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope/init.scope");
-        check(
-            "/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope/system.slice/sshd.service",
-        );
-        // nerdctl, ECS.
-        check("/system.slice/nerdctl-ID.scope");
-        check("/default/ID");
-        check("/ecs/0f1e2d3c4b5a69788796a5b4c3d2e1f0/ID");
-        // CRI-O: both drivers, and crun's container folder.
-        check("/kubepods.slice/kubepods-pod1.slice/crio-ID.scope");
-        check("/kubepods.slice/kubepods-pod1.slice/crio-ID.scope/container");
-        check("/kubepods/besteffort/pod1/crio-ID");
-        // Podman: root, rootless, split.
-        check("/machine.slice/libpod-ID.scope");
-        check("/machine.slice/libpod-ID.scope/container");
-        check("/libpod_parent/libpod-ID");
-        check("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope");
-        check("/system.slice/web.service/libpod-payload-ID");
-        // Nested: Docker in Docker, kind.
-        check("/docker/OUTER/docker/ID");
-        check("/docker/OUTER/kubepods/besteffort/pod9/ID");
-        check(
-            "/docker/OUTER/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod1.slice/cri-containerd-ID.scope",
-        );
-        check("/kubepods/burstable/podX/OUTER/system.slice/docker-ID.scope");
-        // A conmon inside a container is that container's.
-        check("/docker/ID/machine.slice/libpod-conmon-OUTER.scope");
-    }
-
-    #[test]
-    fn the_host_is_not_a_container() {
-        let check = |path: &[u8]| {
-            assert_eq!(
-                owner_of_path(path),
-                Owner::Host,
-                "{}",
-                String::from_utf8_lossy(path)
-            );
-        };
-        for path in [
-            "/",
-            "",
-            "/user.slice/user-1000.slice/session-1.scope",
-            "/system.slice/sshd.service",
-            "/system.slice/containerd.service",
-            "/system.slice/docker.service",
-            "/kubepods/burstable/pod1ad2",
-            "/kubepods.slice/kubepods-pod1ad2.slice",
-            "/docker",
-            "/docker/buildkit/0123456789abcdefghijklmno",
-            "/ecs/0f1e2d3c4b5a69788796a5b4c3d2e1f0",
-            "/lxc/web",
-        ] {
-            check(path.as_bytes());
-        }
-        for path in [
-            "/kubepods.slice/crio-conmon-ID.scope",
-            "/kubepods/pod1/crio-conmon-ID",
-            "/machine.slice/libpod-conmon-ID.scope",
-            "/docker/IDa",
-            "/docker/ID.service",
-            "/docker/ID ",
-            "/docker/-ID-",
-            "/docker/docker-ID.scope.scope",
-        ] {
-            check(path.replace("ID", ID).as_bytes());
-        }
-        check(format!("/docker/{}", &ID[1..]).as_bytes());
-        check(format!("/docker/{}", ID.to_uppercase()).as_bytes());
-        check(format!("/docker/{}", ID.replace('0', "g")).as_bytes());
-        check(&[b"/docker/".as_slice(), &[0xff; 64]].concat());
-        check(&vec![b'/'; 1 << 20]);
-        check(&vec![b'a'; 1 << 20]);
-        check(format!("/{}{ID}", "x".repeat(1 << 20)).as_bytes());
-    }
-
-    #[test]
-    fn v1_controllers_are_told_from_named_hierarchies() {
-        let check = |mounts: &str, expected| {
-            assert_eq!(has_v1_controllers(mounts.as_bytes()), expected, "{mounts}");
-        };
-        check("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n", false);
-        check(
-            "cgroup /sys/fs/cgroup/pids cgroup rw,relatime,pids 0 0\n",
-            true,
-        );
-        check(
-            "cgroup /sys/fs/cgroup/systemd cgroup rw,xattr,name=systemd 0 0\n",
-            false,
-        );
-        check(
-            "cgroup2 /x cgroup2 rw 0 0\ncgroup /y cgroup rw,cpu,cpuacct 0 0\n",
-            true,
-        );
-        check("", false);
-        check("cgroup", false);
-    }
-
-    /// A stand-in for `/proc` with one process.
-    fn proc_with(tgid: u32, cgroups: &str) -> tempfile::TempDir {
-        let proc = tempfile::tempdir().expect("a temporary folder");
-        let folder = proc.path().join(tgid.to_string());
-        fs::create_dir(&folder).expect("a folder");
-        fs::write(folder.join("cgroup"), cgroups.replace("ID", ID)).expect("a file");
-        proc
-    }
-
-    #[test]
-    fn a_process_tells_its_cgroups_in_every_layout() {
-        let check = |cgroups: &str, expected: Owner| {
-            let proc = proc_with(7, cgroups);
-            assert_eq!(
-                owner_of_process(proc.path(), 7),
-                Some(expected),
-                "{cgroups}"
-            );
-        };
-        let container = || Owner::Container(ID.into());
-        check("0::/docker/ID\n", container());
-        check(
-            "12:pids:/docker/ID\n1:name=systemd:/docker/ID\n0::/\n",
-            container(),
-        );
-        check(
-            "12:pids:/kubepods/pod1/ID\n0::/system.slice/containerd.service\n",
-            container(),
-        );
-        check("0::/system.slice/a:b:c.service\n", Owner::Host);
-        check("12:pids:/\n0::/\n", Owner::Host);
-        check("nonsense\n::\n", Owner::Host);
-        let proc = proc_with(7, "");
-        assert_eq!(owner_of_process(proc.path(), 7), None);
-        assert_eq!(owner_of_process(proc.path(), 8), None);
-    }
-
-    #[test]
-    fn what_nobody_asks_for_is_forgotten_and_the_rest_stays() {
-        let mut owners = Generations::new(100);
-        for key in 0..10_000_u64 {
-            owners.put(key, Owner::Host);
-            assert!(owners.get(&0).is_some(), "0 is asked for all the time");
-            assert!(owners.len() <= 200);
-        }
-        assert!(owners.get(&1).is_none());
-        assert!(owners.get(&9_999).is_some());
-    }
-
-    #[test]
-    fn a_cgroup_that_nobody_knows_is_asked_of_the_process() {
-        let proc = proc_with(7, "0::/docker/ID\n");
-        let mut containers = Containers::with(None, false, proc.path());
-        let process = |tgid| ProcessKey { tgid, start_ns: 1 };
-        // A process that is gone says nothing, and the next one of the same cgroup is asked again.
-        assert_eq!(
-            containers.resolve(&Outside::machine(), 5, process(8), false),
-            Owner::Unknown
-        );
-        assert_eq!(
-            containers.resolve(&Outside::machine(), 5, process(7), false),
-            Owner::Container(ID.into())
-        );
-        assert_eq!(
-            containers.resolve(&Outside::machine(), 5, process(8), false),
-            Owner::Container(ID.into())
-        );
-        assert_eq!(containers.len(), 1);
-    }
-
-    #[test]
-    fn a_cgroup_that_was_seen_coming_needs_no_look_up() {
-        let mut containers = Containers::with(None, false, Path::new("/nowhere"));
-        let process = ProcessKey {
-            tgid: 8,
-            start_ns: 1,
-        };
-        let mut check = |path: &str, is_cut, expected| {
-            containers.made(5, path.as_bytes(), is_cut);
-            let owner = containers.resolve(&Outside::machine(), 5, process, false);
-            assert_eq!(owner, expected, "{path}");
-        };
-        let path = format!("/kubepods.slice/cri-containerd-{ID}.scope");
-        check(&path, true, Owner::Unknown);
-        check(&path, false, Owner::Container(ID.into()));
-        // The number of a cgroup that is gone, used again.
-        check("/system.slice", false, Owner::Host);
-    }
-
-    #[test]
-    fn owners_from_a_capture_are_checked() {
-        let check = |text: &str, expected: Option<Owner>| {
-            assert_eq!(Owner::try_from(text.to_owned()).ok(), expected, "{text}");
-        };
-        check("host", Some(Owner::Host));
-        check("unknown", Some(Owner::Unknown));
-        check(ID, Some(Owner::Container(ID.into())));
-        for text in ["", "äöüäöüäöüäöü", &ID[1..], &format!("docker-{ID}.scope")] {
-            check(text, None);
-        }
-        for owner in [Owner::Host, Owner::Unknown, Owner::Container(ID.into())] {
-            check(&String::from(owner.clone()), Some(owner));
-        }
-    }
-}
+mod tests;

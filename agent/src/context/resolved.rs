@@ -67,8 +67,7 @@ impl Entry {
 fn key(owner: &Owner) -> Option<&str> {
     match owner {
         Owner::Host => Some(""),
-        Owner::Container(id) => Some(id),
-        Owner::Unknown => None,
+        _ => owner.full_id(),
     }
 }
 

@@ -18,7 +18,7 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
         (Field::ContainerName | Field::ContainerType, Owner::Host) => {
             return Some(Value::Bytes(b"host"));
         }
-        (Field::ContainerFullId, Owner::Container(id)) => return Some(Value::Bytes(id.as_bytes())),
+        (Field::ContainerFullId, owner) => return Some(Value::Bytes(owner.full_id()?.as_bytes())),
         (Field::ContainerIncomplete, owner) => {
             return Some(Value::Bool(*owner != Owner::Host && view.incomplete));
         }

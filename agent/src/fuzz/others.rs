@@ -81,7 +81,7 @@ pub fn runtime(bytes: &[u8]) {
                 .all(|bytes| bytes <= TEXT_BYTES_MAX)
         );
     }
-    if let Owner::Container(id) = owner_of_path(bytes) {
+    if let Some(id) = owner_of_path(bytes).full_id() {
         assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
 }

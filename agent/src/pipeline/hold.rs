@@ -9,7 +9,10 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    context::process::{Process, Slot},
+    context::{
+        container::Owner,
+        process::{Process, Slot},
+    },
     fields::Python,
 };
 
@@ -20,6 +23,8 @@ pub struct Held {
     pub bytes: Box<[u8]>,
     /// Its `evt.num`.
     pub number: u64,
+    /// Where it happened.
+    pub owner: Owner,
     /// The process that acted.
     pub actor: Option<Slot>,
     /// That process as it was; its image is shared, so this is small.
@@ -187,6 +192,7 @@ mod tests {
         Held {
             bytes: vec![0; 100].into(),
             number,
+            owner: Owner::Host,
             actor: None,
             process: None,
             folder: None,

@@ -32,13 +32,10 @@ impl Pipeline {
             self.containers
                 .resolve(&self.outside, cgroup_id, nobody, false)
         });
-        let look = match &owner {
-            Owner::Container(id) => {
-                self.outside.runtimes_present(self.runtimes.is_present());
-                Some(self.runtimes.look(id, now_ns))
-            }
-            Owner::Host | Owner::Unknown => None,
-        };
+        let look = owner.runtime_id().map(|id| {
+            self.outside.runtimes_present(self.runtimes.is_present());
+            self.runtimes.look(id, now_ns)
+        });
         let container = match &look {
             Some(Look::Known(container)) => Some(&**container),
             _ => None,

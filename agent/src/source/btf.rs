@@ -170,6 +170,22 @@ impl Btf {
         numbers.iter().find_map(|number| self.size(*number, 0))
     }
 
+    /// The number that an enum gives to a name.
+    pub fn enum_value(&self, type_name: &str, name: &str) -> Option<u32> {
+        let enums = self.types.iter().filter_map(|at| {
+            let found = type_at(&self.bytes, *at as usize)?;
+            let is_it = found.kind == kind::ENUM
+                && string(&self.bytes, self.strings, found.name)? == type_name.as_bytes();
+            is_it.then_some(found)
+        });
+        let mut values =
+            enums.flat_map(|found| (0..found.members as usize).map(move |at| found.tail + at * 8));
+        values.find_map(|at| {
+            let value_name = string(&self.bytes, self.strings, word(&self.bytes, at)?)?;
+            (value_name == name.as_bytes()).then(|| word(&self.bytes, at + 4))?
+        })
+    }
+
     fn member_of(&self, number: u32, path: &str) -> Result<Member, MemberError> {
         let mut number = number;
         let mut bits = 0u32;

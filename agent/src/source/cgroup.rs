@@ -52,6 +52,24 @@ pub fn open_root() -> Result<RootCgroup, SensorError> {
     }
 }
 
+/// The v1 hierarchy that tells containers apart where they are in the root of v2: the place of its controller's state, one of
+/// `controllers`, and its number.
+pub fn v1_stand_in(controllers: &[(&'static str, u32)]) -> Option<(u32, u32)> {
+    stand_in(&fs::read_to_string("/proc/cgroups").ok()?, controllers)
+}
+
+/// By a `/proc/cgroups`: name, hierarchy (0 is v2), number of cgroups, enabled.
+fn stand_in(text: &str, controllers: &[(&'static str, u32)]) -> Option<(u32, u32)> {
+    controllers.iter().find_map(|(name, place)| {
+        let line = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .find(|columns| columns.first() == Some(name))?;
+        let hierarchy: u32 = line.get(1)?.parse().ok()?;
+        (hierarchy != 0 && line.get(3) == Some(&"1")).then_some((*place, hierarchy))
+    })
+}
+
 /// Mount points of whole cgroup2 hierarchies in a `mountinfo`. One whose root is not `/` shows a part: inside a cgroup
 /// namespace, or a bind mount.
 fn mounted_roots(mountinfo: &str) -> Vec<PathBuf> {
@@ -78,6 +96,21 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_controller_of_a_v1_hierarchy_stands_in() {
+        let text = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n\
+                    cpu\t1\t1\t1\nmemory\t4\t15\t0\ndevices\t0\t1\t1\npids\t8\t1\t1\n";
+        let check = |text: &str, controllers: &[(&'static str, u32)], expected| {
+            assert_eq!(stand_in(text, controllers), expected, "{controllers:?}");
+        };
+        let all = [("memory", 32), ("devices", 40), ("pids", 88), ("cpu", 8)];
+        check(text, &all, Some((88, 8)));
+        check(text, &all[..2], None);
+        check(text, &[], None);
+        check("", &all, None);
+        check("pids\npids x y z\n", &all, None);
+    }
 
     #[test]
     fn finds_whole_hierarchies() {

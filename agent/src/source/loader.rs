@@ -179,6 +179,9 @@ pub fn load(
     let mut settings = settings(config);
     // Without an id nothing is exempt, which costs events only on a node that shares one cgroup.
     settings.root_cgroup_id = cgroup.id().unwrap_or(0);
+    if let Some((state, hierarchy)) = super::cgroup::v1_stand_in(&offsets.controllers) {
+        (settings.v1_state, settings.v1_hierarchy) = (state, hierarchy);
+    }
     let settings = Global(settings);
     let found = Global(offsets.offsets);
     // AYA_LOG_LEVEL is aya-log's own global: 0 turns every line into dead code, which the verifier removes.

@@ -14,6 +14,11 @@ use super::errors::SensorError;
 /// The running kernel's types.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// Controllers whose v1 hierarchy may stand in for v2: every runtime has cgroups of its containers in each. The first that is there.
+pub const CONTROLLERS: [&str; 5] = ["memory", "pids", "devices", "freezer", "cpu"];
+
+const POINTER_BYTES: u32 = size_of::<usize>() as u32;
+
 /// The offsets that were found, and the fields that were not.
 #[derive(Debug)]
 pub struct FoundOffsets {
@@ -23,6 +28,8 @@ pub struct FoundOffsets {
     pub by_field: [u32; FIELDS.len()],
     /// What could not be found.
     pub missing: Vec<MissingField>,
+    /// Places of controllers' states in `css_set`, of those of [`CONTROLLERS`] that the kernel has, in that order.
+    pub controllers: Vec<(&'static str, u32)>,
 }
 
 /// A field that this kernel does not have as the programs expect it.
@@ -94,7 +101,20 @@ pub fn find(btf: &Btf) -> FoundOffsets {
         offsets: Offsets::from_array(by_field),
         by_field,
         missing,
+        controllers: controllers(btf),
     }
+}
+
+fn controllers(btf: &Btf) -> Vec<(&'static str, u32)> {
+    let Ok(states) = btf.member("css_set", "subsys") else {
+        return Vec::new();
+    };
+    let place = |name: &'static str| {
+        let number = btf.enum_value("cgroup_subsys_id", &format!("{name}_cgrp_id"))?;
+        let at = number.checked_mul(POINTER_BYTES)?;
+        (at < states.size).then(|| (name, states.offset + at))
+    };
+    CONTROLLERS.iter().copied().filter_map(place).collect()
 }
 
 fn find_field(btf: &Btf, field: &Field) -> Result<u32, String> {
