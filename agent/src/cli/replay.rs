@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     decode,
     detect::Wanted,
+    event,
     metrics::Metrics,
     pipeline::Replay,
     sink::{self, Format},
@@ -120,6 +121,12 @@ fn summarise(header: &Header, replay: &Replay, time: Duration) {
         counts.alerts,
         delivered as f64 / seconds.max(1e-9)
     );
+    let kinds = event::TYPES.iter().zip(counts.kinds);
+    let kinds = kinds.filter(|(_, count)| *count > 0);
+    let kinds: Vec<_> = kinds
+        .map(|(kind, count)| format!("{kind}={count}"))
+        .collect();
+    text += &format!("of them {}\n", kinds.join(" "));
     if let Some(totals) = replay.totals() {
         text += &format!(
             "when it was recorded: events seen={} delivered={} filtered={} lost={} alerts={}\n",

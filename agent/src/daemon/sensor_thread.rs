@@ -27,6 +27,7 @@ use crate::{
     source::{
         KernelCounters, Sensor, Waker,
         capture::Written,
+        object,
         python::watch::{self, Looker, Watch},
     },
 };
@@ -35,6 +36,10 @@ use super::losses::Losses;
 
 /// Records per wake: under a flood the housekeeping below must still come round.
 const DRAIN_MAX: usize = 8192;
+
+/// An event that comes so soon after the last waits as long for more of its kind, unless it is one that must not be lost. The
+/// kernel wakes this thread for each record that meets it waiting, which costs whoever does what is seen more than all the rest.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// How long the first look at all processes may keep the agent from saying that it watches.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
@@ -162,20 +167,28 @@ impl SensorThread {
             );
         }
         self.pipeline.tick();
+        give_memory_back();
         self.health.set_ready(true);
         tracing::info!("watching");
         let mut next_tick = Instant::now() + TICK;
         let mut next_due = None;
+        // When the rings were last empty; none while there is more.
+        let mut caught_up: Option<Instant> = None;
         while !self.stop.load(Ordering::Acquire) {
             let next = next_due.map_or(next_tick, |due| next_tick.min(due));
-            if let Err(error) = self
+            let waited = self
                 .sensor
                 .poll(next.saturating_duration_since(Instant::now()))
-            {
+                .and_then(|_| match caught_up {
+                    Some(when) if when.elapsed() < GATHER => self.sensor.gather(GATHER),
+                    _ => Ok(()),
+                });
+            if let Err(error) = waited {
                 error!("cannot wait for events: {error}");
                 break;
             }
-            self.drain(DRAIN_MAX);
+            let is_caught_up = self.drain(DRAIN_MAX) < DRAIN_MAX;
+            caught_up = is_caught_up.then(Instant::now);
             next_due = self.release();
             if Instant::now() >= next_tick {
                 self.tick();
@@ -364,6 +377,16 @@ impl SensorThread {
             alerts: summary.alerts,
         });
         summary
+    }
+}
+
+/// What starting needed and nobody needs any more: the kernel object, and what the allocator keeps for later.
+fn give_memory_back() {
+    object::give_back();
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -253,6 +253,14 @@ impl Sensor {
         Ok(ready[..rings].contains(&true))
     }
 
+    /// Waits, at most `time`, for something that is not to wait: a record of what must not be lost, or the [`Waker`]. Meanwhile
+    /// what can be shed gathers in its ring, and the kernel wakes nobody for each record of it.
+    pub fn gather(&mut self, time: Duration) -> io::Result<()> {
+        let [kept, _] = self.rings.descriptors();
+        let waker = self.waker.event.as_raw_fd();
+        super::ring::wait(&[kept, waker], time).map(drop)
+    }
+
     /// Hands at most `max` records to `f`, in the order in which they happened, and returns how many there were. Does not wait.
     pub fn drain(&mut self, max: usize, f: &mut dyn FnMut(&[u8])) -> usize {
         self.rings.drain(max, f)
