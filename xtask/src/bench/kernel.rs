@@ -1,13 +1,17 @@
 //! `cargo xtask bench kernel`: what an operation costs more with kernel programs attached, in nanoseconds.
 //!
 //! In every round each set-up in turn is attached, all operations are measured, and it is detached; what a set-up adds is
-//! compared with the same round's measurement with nothing attached. The floor is programs of two instructions on the hooks
-//! that the agent says it uses: no agent could cost less there. bpftrace counts the same system calls, auditd logs them.
+//! compared with the same round's measurement with nothing attached. Each of Saker's has its floor: programs of two
+//! instructions on the hooks that the agent uses with those rules, below which no agent could be. bpftrace counts the same
+//! system calls, auditd logs them.
 
+mod hooks;
 mod peers;
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -19,50 +23,120 @@ use super::{
     agent::{Agent, Programs, machine},
     median, need_root,
 };
-use crate::process::{output, root};
+use crate::process::output;
 
 /// Options.
 #[derive(clap::Args)]
 pub struct Args {
     /// Rounds; the median counts.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Milliseconds for each measurement.
     #[arg(long, default_value_t = 300)]
     milliseconds: u64,
 }
 
+const CONFIG: &str = "http: {enabled: false}\n";
+
 /// What is measured: the actor's name of it, and people's.
 const OPERATIONS: &[(&str, &str)] = &[
     ("getppid", "getppid, a bystander"),
     ("open", "open and close of an ordinary file"),
     ("null", "open and close of /dev/null"),
-    ("exec", "fork and exec"),
+    ("exec", "fork, exec, exit and wait"),
     ("tcp", "TCP connect, accept, a byte, close"),
     ("udp", "UDP echo"),
 ];
 
+/// A set of rules, which decides on the hooks.
+struct Rules {
+    name: &'static str,
+    /// `None`: the shipped packs.
+    text: Option<&'static str>,
+}
+
+const RULES: &[Rules] = &[
+    Rules {
+        name: "the shipped packs",
+        text: None,
+    },
+    Rules {
+        name: "rules that want no opens",
+        text: Some(
+            "
+- rule: Program
+  desc: d
+  condition: evt.type = execve and proc.name = nobody-has-this-name
+  output: o
+  priority: WARNING
+- rule: Device
+  desc: d
+  condition: evt.type = device_open and fd.name startswith /dev/nvidia
+  output: o
+  priority: WARNING
+- rule: Connection
+  desc: d
+  condition: evt.type = connect and fd.sip = 192.0.2.1
+  output: o
+  priority: WARNING
+",
+        ),
+    },
+    Rules {
+        name: "rules on connections and names in TLS",
+        text: Some(
+            "
+- rule: Connection
+  desc: d
+  condition: evt.type = connect and fd.sip = 192.0.2.1
+  output: o
+  priority: WARNING
+- rule: TLS
+  desc: d
+  condition: evt.type = tls and tls.sni = nowhere.invalid
+  output: o
+  priority: WARNING
+",
+        ),
+    },
+    Rules {
+        name: "rules on DNS answers and datagrams",
+        text: Some(
+            "
+- rule: DNS
+  desc: d
+  condition: evt.type = dns and dns.name = nowhere.invalid
+  output: o
+  priority: WARNING
+- rule: Datagram
+  desc: d
+  condition: evt.type = sendto and fd.sip = 192.0.2.1
+  output: o
+  priority: WARNING
+",
+        ),
+    },
+];
+
 /// What is attached meanwhile.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Setup {
     Nothing,
-    Floor,
-    Saker,
-    /// With the three rules that began it all, which ask of opens only devices.
-    Seed,
+    /// Empty programs on these hooks.
+    Floor(&'static str, Vec<String>),
+    /// The agent with these arguments.
+    Saker(&'static str, Vec<String>),
     Bpftrace,
     Auditd,
 }
 
 impl Setup {
-    const fn name(self) -> &'static str {
+    fn name(&self) -> String {
         match self {
-            Self::Nothing => "nothing attached",
-            Self::Floor => "empty programs on the same hooks",
-            Self::Saker => "Saker with its packs",
-            Self::Seed => "Saker, rules that want no opens",
-            Self::Bpftrace => "bpftrace, counting the calls",
-            Self::Auditd => "auditd, logging the calls",
+            Self::Nothing => "nothing attached".into(),
+            Self::Floor(rules, _) => format!("empty programs, {rules}"),
+            Self::Saker(rules, _) => format!("Saker, {rules}"),
+            Self::Bpftrace => "bpftrace, counting the calls".into(),
+            Self::Auditd => "auditd, logging the calls".into(),
         }
     }
 }
@@ -72,14 +146,8 @@ pub fn bench(args: &Args) -> Result<()> {
     need_root()?;
     let programs = Programs::build()?;
     println!("{}", machine());
-    let hooks = floor(&programs)?;
-    println!("hooks of the floor: {}", hooks.join(" "));
-    let mut setups = vec![Setup::Nothing, Setup::Floor, Setup::Saker];
-    if root().join("../shared/seed-falco-ml-rules.yaml").exists() {
-        setups.push(Setup::Seed);
-    }
-    setups.extend(peers::bpftrace_is_there().then_some(Setup::Bpftrace));
-    setups.extend(peers::auditd_works().then_some(Setup::Auditd));
+    let _tracefs = hooks::Tracefs::mount()?;
+    let setups = setups(&programs)?;
     // Tasks with an audit context pay for it at every call, whoever is measured; those that start now have none.
     let _quiet = peers::NoAuditContext::new();
     let mut times = vec![vec![Vec::new(); OPERATIONS.len()]; setups.len()];
@@ -87,7 +155,7 @@ pub fn bench(args: &Args) -> Result<()> {
         for at in 0..setups.len() {
             // Each round begins with another one: whatever drifts meets all of them.
             let at = (at + round) % setups.len();
-            let attached = attach(setups[at], &programs, &hooks)?;
+            let attached = attach(&setups[at], &programs)?;
             for (operation, (name, _)) in OPERATIONS.iter().enumerate() {
                 let each = measure(&programs, name, args.milliseconds)?;
                 times[at][operation].push(each);
@@ -100,8 +168,32 @@ pub fn bench(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// All that can be attached here. A floor stands in front of what it is the floor of.
+fn setups(programs: &Programs) -> Result<Vec<Setup>> {
+    let mut setups = vec![Setup::Nothing];
+    for (number, rules) in RULES.iter().enumerate() {
+        let mut run = vec!["run".to_owned()];
+        if let Some(text) = rules.text {
+            let file = programs.folder.join(format!("kernel-{number}.yaml"));
+            fs::write(&file, text)?;
+            run.extend(["--rules".into(), file.to_string_lossy().into_owned()]);
+        }
+        let hooks = hooks::of_agent(programs, &run)?;
+        println!("hooks with {}: {}", rules.name, hooks.join(" "));
+        setups.push(Setup::Floor(rules.name, hooks));
+        setups.push(Setup::Saker(rules.name, run));
+    }
+    if peers::bpftrace_is_there() {
+        setups.push(Setup::Bpftrace);
+    }
+    if peers::auditd_works() {
+        setups.push(Setup::Auditd);
+    }
+    Ok(setups)
+}
+
 fn measure(programs: &Programs, operation: &str, milliseconds: u64) -> Result<f64> {
-    let file = match operation {
+    let file: PathBuf = match operation {
         "exec" => programs.actors.join("nothing"),
         _ => "/usr/bin/env".into(),
     };
@@ -110,24 +202,30 @@ fn measure(programs: &Programs, operation: &str, milliseconds: u64) -> Result<f6
     Ok(output(&mut actor)?.parse()?)
 }
 
-/// A median of the rounds, and for each set-up the median of what it adds in its own round.
+/// A median of the rounds, and for each set-up the median and the quartiles of what it adds in its own round.
 fn report(setups: &[Setup], times: &[Vec<Vec<f64>>]) {
     for (operation, (_, what)) in OPERATIONS.iter().enumerate() {
         let base = &times[0][operation];
-        println!("\n{what}: {:.0} ns", median(&mut base.clone()));
+        let alone = median(&mut base.clone());
+        println!("\n{what}: {alone:.0} ns with nothing attached; added by");
         let mut floor = f64::NAN;
         for (at, setup) in setups.iter().enumerate().skip(1) {
             let pairs = times[at][operation].iter().zip(base);
             let mut added: Vec<f64> = pairs.map(|(with, without)| with - without).collect();
-            let added = median(&mut added);
-            if *setup == Setup::Floor {
-                floor = added;
-            }
-            let part = added / median(&mut base.clone()) * 100.0;
+            let middle = median(&mut added);
+            let (low, high) = (added[added.len() / 4], added[added.len() * 3 / 4]);
+            let compared = match setup {
+                Setup::Floor(..) => {
+                    floor = middle;
+                    String::new()
+                }
+                Setup::Saker(..) => format!("{:>6.2} of the empty programs'", middle / floor),
+                _ => String::new(),
+            };
             println!(
-                "  {:<34} {added:>+9.0} ns {part:>+7.1} %  {:>6.2} of the floor",
+                "  {:<56} {middle:>+9.0} ns ({low:>+7.0} to {high:>+7.0}) {:>+7.1} % {compared}",
                 setup.name(),
-                added / floor
+                middle / alone * 100.0,
             );
         }
     }
@@ -162,19 +260,16 @@ impl Attached {
     }
 }
 
-fn attach(setup: Setup, programs: &Programs, hooks: &[String]) -> Result<Attached> {
-    const CONFIG: &str = "http: {enabled: false}\n";
+fn attach(setup: &Setup, programs: &Programs) -> Result<Attached> {
     Ok(match setup {
         Setup::Nothing => Attached::Nothing,
-        Setup::Floor => {
+        Setup::Floor(_, hooks) => {
             let mut empty = programs.actor("empty_programs");
             Attached::Child(start(empty.args(hooks), "attached")?)
         }
-        Setup::Saker => Attached::Agent(Agent::start(programs, CONFIG, &["run"])?),
-        Setup::Seed => {
-            let rules = root().join("../shared/seed-falco-ml-rules.yaml");
-            let rules = rules.to_str().context("a path of text")?;
-            Attached::Agent(Agent::start(programs, CONFIG, &["run", "--rules", rules])?)
+        Setup::Saker(_, run) => {
+            let run: Vec<&str> = run.iter().map(String::as_str).collect();
+            Attached::Agent(Agent::start(programs, CONFIG, &run)?)
         }
         Setup::Bpftrace => Attached::Child(start(&mut peers::bpftrace(), "ready")?),
         Setup::Auditd => Attached::Auditd(peers::Auditd::start()?),
@@ -195,89 +290,4 @@ fn start(command: &mut Command, word: &str) -> Result<Child> {
     // Whatever else it says must not fill the pipe.
     thread::spawn(move || lines.for_each(drop));
     Ok(child)
-}
-
-/// Which hooks the agent uses with its packs on this machine, in the words of the actor `empty_programs`.
-fn floor(programs: &Programs) -> Result<Vec<String>> {
-    let doctor = output(Command::new(&programs.saker).args(["doctor", "--json"]))?;
-    let doctor: serde_json::Value = serde_json::from_str(&doctor)?;
-    let cgroup = cgroup_root()?;
-    let mut hooks = Vec::new();
-    let rows = doctor.as_array().or_else(|| doctor["hooks"].as_array());
-    for row in rows.context("saker doctor lists hooks")? {
-        let Some(name) = row["hook"].as_str() else {
-            continue;
-        };
-        let known = HOOKS.iter().find(|(hook, _)| *hook == name);
-        let Some((_, programs)) = known else {
-            println!(
-                "bench: the floor has nothing for {name}: it has no row in xtask/src/bench/kernel.rs"
-            );
-            continue;
-        };
-        hooks.extend(
-            programs
-                .iter()
-                .map(|program| program.replace("@", &format!("@{cgroup}"))),
-        );
-    }
-    hooks.dedup();
-    Ok(hooks)
-}
-
-/// Hooks of the agent's probe table, and what they attach to.
-const HOOKS: &[(&str, &[&str])] = &[
-    (
-        "raw_tp/sched_process_fork",
-        &["raw_tracepoint:sched_process_fork"],
-    ),
-    (
-        "raw_tp/sched_process_exec",
-        &["raw_tracepoint:sched_process_exec"],
-    ),
-    (
-        "raw_tp/sched_process_exit",
-        &["raw_tracepoint:sched_process_exit"],
-    ),
-    ("cgroup_device", &["cgroup_device@"]),
-    (
-        "cgroup/connect",
-        &["cgroup_inet4_connect@", "cgroup_inet6_connect@"],
-    ),
-    ("cgroup_skb/ingress", &["cgroup_inet_ingress@"]),
-    ("cgroup_skb/egress", &["cgroup_inet_egress@"]),
-    // Only Pythons pay for it.
-    ("uprobe/pickle.find_class", &[]),
-    (
-        "syscalls/open* (end)",
-        &[
-            "tracepoint:syscalls/sys_exit_openat",
-            "tracepoint:syscalls/sys_exit_openat2",
-            "tracepoint:syscalls/sys_exit_open",
-            "tracepoint:syscalls/sys_exit_creat",
-        ],
-    ),
-    (
-        "syscalls/open*",
-        &[
-            "tracepoint:syscalls/sys_exit_openat",
-            "tracepoint:syscalls/sys_enter_openat",
-            "tracepoint:syscalls/sys_exit_openat2",
-            "tracepoint:syscalls/sys_enter_openat2",
-            "tracepoint:syscalls/sys_exit_open",
-            "tracepoint:syscalls/sys_enter_open",
-            "tracepoint:syscalls/sys_exit_creat",
-            "tracepoint:syscalls/sys_enter_creat",
-        ],
-    ),
-];
-
-fn cgroup_root() -> Result<String> {
-    let mounts = std::fs::read_to_string("/proc/mounts")?;
-    let found = mounts.lines().find_map(|line| {
-        let mut columns = line.split(' ');
-        let path = columns.nth(1)?;
-        (columns.next()? == "cgroup2").then(|| path.to_owned())
-    });
-    found.context("cgroup v2 is not mounted")
 }
