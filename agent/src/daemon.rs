@@ -28,12 +28,15 @@ use crate::{
     pipeline::Pipeline,
     sink,
     source::{
-        Sensor, SensorConfig, SensorError, ShareLimit,
+        Kind, Sensor, SensorConfig, SensorError, ShareLimit,
         capture::{CaptureError, Header, Writer, Written},
         privileges::is_in_host_pid_namespace,
     },
 };
 use sensor_thread::{SensorThread, Summary};
+
+/// What the names of libraries end with that programs load while they run, Python's `_pickle` among them.
+const LIBRARY: &[u8] = b".so";
 
 /// How long sinks may take to deliver what is left when the agent stops.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -322,7 +325,13 @@ async fn append(mut queue: mpsc::Receiver<Alert>, log: AlertLog, metrics: Arc<Me
 }
 
 fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
-    let wanted = detect.wanted();
+    let mut wanted = detect.wanted();
+    if wanted.kinds.contains(&Kind::Pickle)
+        && !wanted.opens.extensions.iter().any(|known| known == LIBRARY)
+    {
+        // Who loads the unpickler late is found by that.
+        wanted.opens.extensions.push(LIBRARY.to_vec());
+    }
     SensorConfig {
         ring_bytes: config.sensor.ring_bytes,
         sheddable_ring_bytes: config.sensor.sheddable_ring_bytes,

@@ -489,6 +489,23 @@ pub fn started_process(record: &[u8]) -> Option<u32> {
     (u16::from_ne_bytes(*kind) == Kind::Exec as u16).then(|| u32::from_ne_bytes(*tgid))
 }
 
+/// The process and the path inside its root of a file that a record says was opened, where that is a part of Python: the module
+/// `_pickle`, or the interpreter's own library.
+pub fn opened_python(record: &[u8]) -> Option<(u32, &[u8])> {
+    let at = |offset: usize| record.get(offset..);
+    let kind = at(offset_of!(Header, kind))?.first_chunk()?;
+    if u16::from_ne_bytes(*kind) != Kind::Open as u16 {
+        return None;
+    }
+    let tgid = at(offset_of!(Header, tgid))?.first_chunk()?;
+    let opened = open(record).ok()?;
+    let path = opened.resolved.bytes;
+    let name = path.rsplit(|byte| *byte == b'/').next()?;
+    let is_whole = opened.res >= 0 && !opened.resolved.cut && !opened.detached;
+    let is_part = name.starts_with(b"_pickle.") || name.starts_with(b"libpython3.");
+    (is_whole && is_part).then(|| (u32::from_ne_bytes(*tgid), path))
+}
+
 /// The texts behind the fixed part `T`, which they must fill to the last byte.
 fn texts<T, const N: usize>(record: &[u8], lengths: [u32; N]) -> Result<[&[u8]; N], DecodeError> {
     let expected = size_of::<T>() as u64 + lengths.iter().copied().map(u64::from).sum::<u64>();

@@ -2,8 +2,9 @@
 //! seen, with its version and its container.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
 use saker_tests::{
@@ -94,6 +95,94 @@ fn every_kind_of_interpreter_is_seen() {
             }
         }
     }
+    assert_books_close(&agent.stop());
+}
+
+/// What a process runs that imports nothing until it gets a line; the arguments tell which file the unpickler comes from.
+const LATE: &str = "
+import sys
+sys.stdin.readline()
+import io, time
+from importlib import machinery, util
+loader = machinery.ExtensionFileLoader('_pickle', sys.argv[1])
+module = util.module_from_spec(util.spec_from_loader('_pickle', loader))
+loader.exec_module(module)
+for _ in range(600):
+    module.Unpickler(io.BytesIO(b'cos\\nsystem\\n.')).load()
+    time.sleep(0.05)
+";
+
+/// A process that waits for a line before it does what it is there for; it is ended when dropped.
+struct Waiting(Child);
+
+impl Waiting {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::piped()).spawn().expect("it starts"))
+    }
+
+    fn go(&mut self) {
+        let input = self.0.stdin.as_mut().expect("a pipe");
+        input.write_all(b"go\n").expect("it reads");
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn what_is_loaded_late_is_seen() {
+    if !root_or_skip() {
+        return;
+    }
+    let Some(of) = pyenv().pop() else { return };
+    let prefix = of
+        .program
+        .parent()
+        .and_then(Path::parent)
+        .expect("a prefix");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let extensions = prefix.join(format!("lib/python3.{}/lib-dynload", of.minor));
+    let module = std::fs::read_dir(extensions)
+        .expect("a folder")
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().starts_with("_pickle."))
+        .expect("a module of its own");
+    // The same module, where no interpreter would look for it.
+    let elsewhere = folder.path().join(module.file_name());
+    std::fs::copy(module.path(), &elsewhere).expect("a copy");
+    let library = prefix.join(format!("lib/libpython3.{}.so.1.0", of.minor));
+    // All of them run before the agent does.
+    let late =
+        |module: &Path| Waiting::start(Command::new(&of.program).args(["-c", LATE]).arg(module));
+    let embedded = "import sys\nsys.argv = ['-c', 'pickle', 'Unpickler']\n";
+    let mut processes = vec![
+        ("the module that was there", late(&module.path())),
+        ("a module that lies elsewhere", late(&elsewhere)),
+    ];
+    if library.exists() {
+        let mut command = Command::new(saker_tests::program("embed_python"));
+        command
+            .arg(&library)
+            .arg(format!("{embedded}{LOAD}"))
+            .env("PYTHONHOME", prefix);
+        processes.push((
+            "a program that becomes a Python",
+            Waiting::start(&mut command),
+        ));
+    }
+    let mut agent = Agent::start(&[]);
+    for (what, process) in &mut processes {
+        process.go();
+        let pid = u64::from(process.0.id());
+        agent.await_alert(what, |alert| {
+            alert["rule"] == RULE && alert["output_fields"]["proc.pid"] == pid
+        });
+    }
+    drop(processes);
     assert_books_close(&agent.stop());
 }
 

@@ -114,6 +114,10 @@ pub fn classify(module: &[u8], name: &[u8]) -> Judgement {
             Judgement::possible(Class::Indirect)
         };
     }
+    if row.functions == Verdict::Ordinary && table::is_access(name) {
+        // `DataFrame.to_csv`, `Booster.load_model`: a class is ordinary, what it does to files is no part of a model.
+        return Judgement::possible(Class::File);
+    }
     judgement(row.functions)
 }
 

@@ -210,8 +210,12 @@ impl SensorThread {
         } = self;
         sensor.drain(max, &mut |record| {
             // Before anything else: a Python that has just started is about to import what is watched in it.
-            if let (Some(looker), Some(pid)) = (&*looker, decode::started_process(record)) {
-                looker.look(pid);
+            if let Some(looker) = &*looker {
+                if let Some(pid) = decode::started_process(record) {
+                    looker.look(pid);
+                } else if let Some((pid, path)) = decode::opened_python(record) {
+                    looker.opened(pid, path);
+                }
             }
             pipeline.record(record, &mut |alert| offer(alerts, metrics, alert));
         })

@@ -3,6 +3,7 @@
 //!
 //! Files are read, never executed, and every one of them may be hostile.
 
+mod attach;
 pub mod code;
 pub mod elf;
 pub mod interpreters;

@@ -179,9 +179,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::types("_zoneinfo").but(&[(Ordinary, "ZoneInfo._unpickle")]),
     Row::types("abc"),
     Row::odd("aifc", File),
+    Row::new("annotationlib", Certain(Exec), Ordinary),
     Row::bad("antigravity", Exec),
     Row::bad("anydbm", File),
-    Row::types("argparse"),
+    Row::types("argparse").but(&[(Suspicious(File), "FileType")]),
     Row::plain("array"),
     Row::types("ast").but(&[(Suspicious(Indirect), "literal_eval")]),
     Row::bad("asynchat", Network),
@@ -342,6 +343,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::odd("multifile", Indirect),
     Row::types("multiprocessing").but(&[
         (Ordinary, "rebuild_* _rebuild_* Rebuild* mapstar starmapstar worker _worker _process_worker RebuildProxy AutoProxy"),
+    ]),
+    Row::types("multiprocessing.connection").but(&[
+        (Ordinary, "rebuild_* Connection"),
+        (Suspicious(Network), "Client Listener"),
     ]),
     Row::bad("multiprocessing.forkserver", Exec),
     Row::bad("multiprocessing.popen_fork", Exec),

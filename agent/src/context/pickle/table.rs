@@ -152,6 +152,44 @@ pub(super) fn is_way_out(component: &[u8]) -> bool {
     )
 }
 
+/// Whether a dotted name ends in a method that reads, writes or fetches files wherever it is found.
+pub(super) fn is_access(name: &[u8]) -> bool {
+    let Some(dot) = name.iter().rposition(|byte| *byte == b'.') else {
+        return false;
+    };
+    matches!(
+        &name[dot + 1..],
+        b"download"
+            | b"dump"
+            | b"from_checkpoint"
+            | b"from_file"
+            | b"from_pretrained"
+            | b"fromfile"
+            | b"load"
+            | b"load_checkpoint"
+            | b"load_from_checkpoint"
+            | b"load_model"
+            | b"open"
+            | b"query"
+            | b"save"
+            | b"save_model"
+            | b"save_pretrained"
+            | b"to_csv"
+            | b"to_excel"
+            | b"to_feather"
+            | b"to_hdf"
+            | b"to_html"
+            | b"to_json"
+            | b"to_parquet"
+            | b"to_pickle"
+            | b"to_sql"
+            | b"tofile"
+            | b"unlink"
+            | b"write_bytes"
+            | b"write_text"
+    )
+}
+
 /// Whether the last component is a name that runs code or programs wherever it is found.
 pub(super) fn is_sink(name: &[u8]) -> bool {
     let last = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();

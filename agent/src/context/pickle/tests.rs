@@ -225,6 +225,46 @@ fn everyday_content_is_ordinary() {
 }
 
 #[test]
+fn what_an_ordinary_class_does_to_files_is_suspicious() {
+    for (global, class) in [
+        ("pandas DataFrame.to_csv", "file"),
+        ("pandas.core.frame DataFrame.to_pickle", "file"),
+        ("pandas.core.frame DataFrame.query", "file"),
+        ("xgboost Booster.load_model", "file"),
+        ("catboost CatBoost.load_model", "file"),
+        ("mmengine.config Config.fromfile", "file"),
+        ("detectron2.config LazyConfig.load", "file"),
+        ("fasttext load_model", "file"),
+        ("argparse FileType", "file"),
+        ("imageio imread", "file"),
+        ("spacy load", "import"),
+        ("multiprocessing.connection Client", "network"),
+        ("multiprocessing.connection Listener", "network"),
+        ("lightning.pytorch.cli LightningCLI", "indirect"),
+    ] {
+        check(global, &format!("suspicious {class}"));
+    }
+    for global in [
+        "annotationlib call_evaluate_function",
+        "annotationlib ForwardRef.evaluate",
+    ] {
+        check(global, "certain exec");
+    }
+    check("paddle load", "certain indirect");
+    for global in [
+        "pandas.core.frame DataFrame",
+        "multiprocessing.connection Connection",
+        "multiprocessing.connection rebuild_connection",
+        "xgboost.core Booster",
+        "annotationlib ForwardRef",
+        "argparse Namespace",
+    ] {
+        check(global, "ordinary ml-known");
+    }
+    check("mypackage.models Net.load", "ordinary unknown-module");
+}
+
+#[test]
 fn functions_saved_by_value_carry_code_and_are_not_dangerous_alone() {
     for global in [
         "dill._dill _create_function",

@@ -126,10 +126,12 @@ pub fn loaded(proc: &Path, pid: u32) -> Look {
     look
 }
 
-/// Whether a program runs no Python, told from its headers alone: it is no ELF file, or neither defines `PySys_Audit`
-/// nor needs a libpython. One that loads libpython later, by name, is seen when `_pickle` is opened.
-pub fn is_cheap_no(exe: &File) -> bool {
-    !elf::summarize(exe).is_ok_and(|sites| sites.is_python)
+/// One file that a process has opened, by its path inside the process's root.
+pub fn opened(proc: &Path, pid: u32, path: &str, version: Option<Version>) -> Option<Found> {
+    let root = Root::open(&proc.join(pid.to_string()).join("root")).ok()?;
+    let mut look = Look::default();
+    root.add(&mut look, path, version);
+    look.found.pop()
 }
 
 /// Where the interpreter's own library may be, most likely first.
@@ -412,8 +414,6 @@ mod tests {
         let look = of_process(Path::new("/proc"), std::process::id()).expect("it runs");
         assert!(look.found.is_empty() && !look.is_cut);
         assert!(of_process(Path::new("/proc"), u32::MAX).is_none());
-        assert!(is_cheap_no(&File::open("/bin/ls").unwrap()));
-        assert!(!is_cheap_no(&File::open("/usr/bin/python3").unwrap()));
     }
 
     #[test]

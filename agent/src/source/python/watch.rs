@@ -6,10 +6,9 @@
 //! with its start, and this thread does nothing but look.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,11 +19,11 @@ use std::time::{Duration, Instant};
 use aya::programs::ProgramFd;
 use tracing::{debug, info, warn};
 
+use super::attach::Programs;
 use super::elf::{self, Audits, ElfError, Site, Sites, Version};
 use super::interpreters::Interpreters;
 use super::key::FileKey;
 use super::locate;
-use crate::source::perf;
 
 /// Processes that wait to be looked at. One that finds no room is looked at later, when its file shows up again.
 const QUEUE_MAX: usize = 8192;
@@ -68,6 +67,8 @@ pub struct Watch {
 enum Ask {
     /// A look at a process that has just started its program.
     Started(u32),
+    /// A look at a file that a process has opened, by its path inside.
+    Opened(u32, String),
     /// A word when everything before is done.
     Tell(SyncSender<()>),
     /// Nothing: to wake it.
@@ -84,7 +85,17 @@ pub struct Looker {
 impl Looker {
     /// Has a process looked at, that has just started its program. Never waits.
     pub fn look(&self, pid: u32) {
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(Ask::Started(pid)) {
+        self.ask(Ask::Started(pid));
+    }
+
+    /// Has a file looked at that a process has opened, a part of Python by its name: the process may be one that was taken for
+    /// something else, or the file lies where nobody looks. Never waits.
+    pub fn opened(&self, pid: u32, path: &[u8]) {
+        self.ask(Ask::Opened(pid, String::from_utf8_lossy(path).into_owned()));
+    }
+
+    fn ask(&self, ask: Ask) {
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(ask) {
             self.interpreters
                 .counts()
                 .queue_full
@@ -100,8 +111,7 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let interpreters = Arc::new(Interpreters::default());
         let worker = Worker {
-            uprobes,
-            perf_type: perf::uprobe_type()?,
+            programs: Programs::new(uprobes)?,
             attached: HashMap::new(),
             known: HashMap::new(),
             strangers: HashSet::new(),
@@ -158,8 +168,7 @@ impl Drop for Watch {
 }
 
 struct Worker {
-    uprobes: Vec<(&'static str, ProgramFd)>,
-    perf_type: u32,
+    programs: Programs,
     attached: HashMap<FileKey, Attached>,
     /// What a file was found to be. `None`: it could not be read.
     known: HashMap<FileKey, Option<Known>>,
@@ -280,6 +289,7 @@ impl Worker {
     fn take(&mut self, ask: Ask) {
         match ask {
             Ask::Started(pid) => self.look(pid, true),
+            Ask::Opened(pid, path) => self.look_at_opened(pid, &path),
             Ask::Tell(tell) => self.tells.push(tell),
             Ask::Wake => {}
         }
@@ -360,6 +370,20 @@ impl Worker {
         } else {
             let counts = &self.interpreters.counts();
             counts.unseconded.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks at one file of a process; at all of it, where it was no Python until now.
+    fn look_at_opened(&mut self, pid: u32, path: &str) {
+        let Ok(exe) = FileKey::at(&self.proc.join(pid.to_string()).join("exe")) else {
+            return;
+        };
+        let version = Version::of_extension(path).or_else(|| Version::of_library(path));
+        if let Some(part) = locate::opened(&self.proc, pid, path, version) {
+            self.consider(pid, &exe, part);
+        }
+        if self.strangers.remove(&exe) {
+            self.look(pid, false);
         }
     }
 
@@ -491,7 +515,7 @@ impl Worker {
         let events: io::Result<Vec<OwnedFd>> = sites
             .iter()
             .take(SITES_MAX)
-            .map(|site| self.attach(&found.file, site, version))
+            .map(|site| self.programs.attach(&found.file, site, version))
             .collect();
         let events = match events {
             Ok(events) => events,
@@ -557,21 +581,6 @@ impl Worker {
             .without_site
             .fetch_add(1, Ordering::Relaxed);
         info!("pickles in {exe} are not seen: {why}");
-    }
-
-    fn attach(&self, file: &File, site: &Site, version: Version) -> io::Result<OwnedFd> {
-        let (name, offset) = match site {
-            Site::Call { file_offset } => (program(version, false), *file_offset),
-            Site::Entry { file_offset } => (program(version, true), *file_offset),
-        };
-        let (_, program) = self
-            .uprobes
-            .iter()
-            .find(|(uprobe, _)| *uprobe == name)
-            .ok_or_else(|| io::Error::other(format!("program {name} is not loaded")))?;
-        // The file that was read, whatever its name means by now.
-        let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        perf::attach_uprobe(self.perf_type, &path, offset, program.as_fd())
     }
 
     fn remember(&mut self, key: FileKey, known: Option<Known>) {
@@ -657,20 +666,6 @@ impl Worker {
 fn is_pickle(found: &locate::Found) -> bool {
     let name = found.inside.rsplit('/').next().unwrap_or_default();
     name.starts_with("_pickle.")
-}
-
-/// The kernel's program for a version's layout of `str`.
-fn program(version: Version, at_entry: bool) -> &'static str {
-    match (version.minor, version.free_threaded, at_entry) {
-        (..=11, _, false) => "saker_pickle_wstr",
-        (..=11, _, true) => "saker_audit_wstr",
-        (_, false, false) => "saker_pickle",
-        (_, false, true) => "saker_audit",
-        (..=13, true, false) => "saker_pickle_free",
-        (..=13, true, true) => "saker_audit_free",
-        (_, true, false) => "saker_pickle_free_wide",
-        (_, true, true) => "saker_audit_free_wide",
-    }
 }
 
 /// On a busy node the thread that hands processes over, and the one that looks at them, must not wait their turn behind the
