@@ -72,7 +72,7 @@ pub struct Settings {
     pub share_interval_ns: u64,
     /// Nanoseconds that a cgroup that was quiet may be ahead of its share.
     pub share_burst_ns: u64,
-    /// The root cgroup of v2, which has no share.
+    /// The root cgroup, which has no share: where containers cannot be told apart, all processes are in it.
     pub root_cgroup_id: u64,
     /// Where `css_set` has the state of a controller of the v1 hierarchy that stands in for v2; [`ABSENT`] for none.
     pub v1_state: u32,

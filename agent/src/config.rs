@@ -83,8 +83,8 @@ pub struct Sensor {
     /// Likewise for opens, connections, datagrams, DNS answers and beginnings of TLS connections.
     pub sheddable_ring_bytes: u32,
     /// How many of those a second one cgroup gets through; what DNS tells it counts apart from what it does. Further ones are dropped
-    /// in the kernel and counted, so that a noisy container loses its own events and nobody else's. Without effect where containers have cgroups of version 1
-    /// alone. 0: no limit.
+    /// in the kernel and counted, so that a noisy container loses its own events and nobody else's. 0: no
+    /// limit.
     pub cgroup_events_per_s: u32,
     /// How many of them at once a cgroup gets through that had fewer before.
     pub cgroup_burst: u32,

@@ -1,7 +1,6 @@
 //! Cgroups' shares of the ring of what can be shed: what they are, and who wanted more.
 //!
-//! The root cgroup has none: on a node whose containers have cgroups of version 1 alone all processes are in it, and a share
-//! would be one for all.
+//! The root cgroup has none: where containers cannot be told apart all processes are in it, and a share would be one for all.
 
 use std::io;
 
