@@ -139,10 +139,11 @@ impl Detect {
         names.into_iter().collect()
     }
 
-    /// Evaluates one event and hands on an alert for each rule that it completes.
+    /// Evaluates one event and hands on an alert for each rule that it completes, with values as they are `shown`.
     pub fn observe(
         &mut self,
         view: &EventView<'_>,
+        shown: &EventView<'_>,
         metrics: &Metrics,
         alerts: &mut dyn FnMut(Alert),
     ) {
@@ -170,8 +171,8 @@ impl Detect {
                 view.hostname,
                 view.time_ns(),
                 info,
-                &rule.output.render(view),
-                rule.output.output_fields(view),
+                &rule.output.render(shown),
+                rule.output.output_fields(shown),
             ));
         }
         self.matches = matches;

@@ -11,6 +11,7 @@ mod network;
 mod process;
 mod python;
 mod running;
+mod shown;
 
 use std::path::Path;
 
@@ -30,6 +31,7 @@ use crate::{
         tls,
     },
     event::{Body, Event},
+    redact::Redactor,
 };
 
 /// An event with all that is known about who did it.
@@ -69,6 +71,8 @@ pub struct EventView<'e> {
     pub proc: &'e Path,
     /// The way to it, or to what it showed when it was recorded.
     pub outside: &'e Outside,
+    /// What takes secrets out of the values, where they are for an alert; `None`: they are true, as rules need them.
+    pub redactor: Option<&'e Redactor>,
     /// Where computed values live until the event is done.
     pub arena: &'e Bump,
 }
@@ -132,13 +136,17 @@ impl FieldSource for EventView<'_> {
     }
 
     fn field<'a>(&'a self, field: Field, arg: FieldArgRef<'a>) -> Option<Value<'a>> {
-        event::value(self, field, arg)
+        let value = event::value(self, field, arg)
             .or_else(|| process::value(self, field, arg))
             .or_else(|| container::value(self, field, arg))
             .or_else(|| fd::value(self, field))
             .or_else(|| running::value(self, field, arg))
             .or_else(|| python::value(self, field))
-            .or_else(|| network::value(self, field))
+            .or_else(|| network::value(self, field));
+        match self.redactor {
+            Some(redactor) => Some(shown::value(self, redactor, field, arg, value?)),
+            None => value,
+        }
     }
 }
 

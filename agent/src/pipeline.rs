@@ -586,17 +586,22 @@ impl Pipeline {
             names: &self.names,
             proc: Path::new("/proc"),
             outside: &self.outside,
+            redactor: None,
             arena: &self.arena,
         };
+        let shown = EventView {
+            redactor: self.redactor.as_ref(),
+            ..view
+        };
         let raised = &mut self.counts.alerts;
-        let (redactor, redactions) = (self.redactor.as_ref(), &self.metrics.redactions);
-        self.detect.observe(&view, &self.metrics, &mut |mut alert| {
-            *raised += 1;
-            if let Some(redactor) = redactor {
-                redactions.inc_by(redactor.alert(&mut alert, start::arguments(&view)));
-            }
-            alerts(alert);
-        });
+        self.detect
+            .observe(&view, &shown, &self.metrics, &mut |alert| {
+                *raised += 1;
+                if let Some(redactor) = shown.redactor {
+                    self.metrics.redactions.inc_by(redactor.take_count());
+                }
+                alerts(alert);
+            });
         if scene.number.is_multiple_of(LATENCY_SAMPLE) && self.clock.is_running() {
             let latency_ns = self.clock.boot_ns().saturating_sub(event.ts_ns);
             self.metrics.event_latency.observe(latency_ns as f64 / 1e9);

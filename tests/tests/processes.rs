@@ -56,6 +56,49 @@ fn a_rule_sees_a_secret_and_its_alert_does_not_show_it() {
 }
 
 #[test]
+fn a_secret_is_hidden_where_it_stands_and_hides_nothing_else() {
+    if !root_or_skip() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rules = rule(
+        folder.path(),
+        "Shown",
+        "evt.type = execve and proc.args contains shown-or-not",
+        "root ran (line=%proc.cmdline args=%proc.args evt=%evt.arg.args exeline=%proc.exeline user=%user.name \
+         exe=%proc.exepath upper=%toupper(proc.args) token=%proc.env[HF_TOKEN] env=%proc.env)",
+    );
+    // A program by the name of one that takes passwords in its own way.
+    let mysql = folder.path().join("mysql");
+    run(Command::new("cp").arg("/bin/true").arg(&mysql)).expect("it is copied");
+    let mut agent = Agent::start(&["--rules", &rules]);
+    run(Command::new(&mysql)
+        .args(["-phunter2", "shown-or-not", "--token", "root", "root"])
+        .env_clear()
+        .env("HF_TOKEN", "root"))
+    .expect("it runs");
+    let alert = agent.await_rule("Shown", "shown-or-not");
+    let fields = &alert["output_fields"];
+    let args = "-p<redacted> shown-or-not --token <redacted> root";
+    let check = |field: &str, expected: &str| assert_eq!(fields[field], expected, "{alert}");
+    check("proc.args", args);
+    check("evt.arg.args", args);
+    check("proc.cmdline", &format!("mysql {args}"));
+    check("proc.exeline", &format!("{} {args}", mysql.display()));
+    check("toupper(proc.args)", &args.to_uppercase());
+    check("proc.env[HF_TOKEN]", "<redacted>");
+    check("proc.env", "HF_TOKEN=<redacted>");
+    // What an attacker calls a secret is still shown where it is none.
+    check("user.name", "root");
+    check("proc.exepath", &mysql.display().to_string());
+    let text = alert["output"].as_str().expect("a text");
+    assert!(
+        text.contains("root ran (line=") && !text.contains("hunter2"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_container_that_is_gone_before_anyone_looks_is_known() {
     if !root_or_skip() {
         return;

@@ -42,7 +42,7 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
         Field::ContainerIp => text(&container.ip),
         Field::ContainerCniJson => text(&container.cni),
         Field::ContainerHealthcheck => text(&container.healthcheck),
-        Field::ContainerLabel => label(&container.labels, arg),
+        Field::ContainerLabel => label(view, &container.labels, arg),
         Field::ContainerLabels => labels(view, &container.labels),
         Field::ContainerGpus => {
             let gpus = container.gpus.iter();
@@ -98,8 +98,8 @@ fn pod<'a>(
         Field::K8SPodIp => text(&pod.ip),
         Field::K8SPodCniJson => text(&pod.cni),
         Field::K8SPodLabels => labels(view, &pod.labels),
-        Field::K8sPodLabel => label(&pod.labels, arg),
-        Field::K8sPodAnnotation => label(&pod.annotations, arg),
+        Field::K8sPodLabel => label(view, &pod.labels, arg),
+        Field::K8sPodAnnotation => label(view, &pod.annotations, arg),
         Field::K8SNsName => text(&pod.namespace),
         _ => None,
     }
@@ -112,25 +112,30 @@ fn start_ns(container: &Container) -> Option<u64> {
         .find(|at| *at != 0)
 }
 
-fn label<'a>(pairs: &'a [Pair], arg: FieldArgRef<'a>) -> Option<Value<'a>> {
+fn label<'a>(
+    view: &'a EventView<'_>,
+    pairs: &'a [Pair],
+    arg: FieldArgRef<'a>,
+) -> Option<Value<'a>> {
     let FieldArgRef::Key(name) = arg else {
         return None;
     };
-    Some(Value::Bytes(find(pairs, name)?.as_bytes()))
+    let value = find(pairs, name)?.as_bytes();
+    Some(Value::Bytes(view.named(name.as_bytes(), value)))
 }
 
 /// `name:value, name:value`, as Falco writes them.
-fn labels<'a>(view: &'a EventView<'_>, pairs: &[Pair]) -> Option<Value<'a>> {
-    let mut all = bumpalo::collections::String::new_in(view.arena);
+fn labels<'a>(view: &'a EventView<'_>, pairs: &'a [Pair]) -> Option<Value<'a>> {
+    let mut all = bumpalo::collections::Vec::new_in(view.arena);
     for (name, value) in pairs {
         if !all.is_empty() {
-            all.push_str(", ");
+            all.extend_from_slice(b", ");
         }
-        all.push_str(name);
-        all.push(':');
-        all.push_str(value);
+        all.extend_from_slice(name.as_bytes());
+        all.push(b':');
+        all.extend_from_slice(view.named(name.as_bytes(), value.as_bytes()));
     }
-    (!all.is_empty()).then(|| Value::Bytes(all.into_bump_str().as_bytes()))
+    (!all.is_empty()).then(|| Value::Bytes(all.into_bump_slice()))
 }
 
 /// `source:destination:mode:writable:propagation`

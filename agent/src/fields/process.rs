@@ -43,16 +43,16 @@ fn known_process<'a>(
 ) -> Option<Value<'a>> {
     let parent = || view.table.parent(process);
     Some(match field {
-        Field::ProcExe => known(&process.image.argv0)?,
+        Field::ProcExe => known(view.exe(process))?,
         Field::ProcExepath => known(&process.image.exe_path)?,
-        Field::ProcCmdline => Value::Bytes(&process.image.cmdline),
-        Field::ProcArgs => Value::Bytes(process.image.args()),
+        Field::ProcCmdline => Value::Bytes(view.cmdline(process)),
+        Field::ProcArgs => Value::Bytes(view.args(process)),
         Field::ProcExeline => {
             let mut line = bumpalo::collections::Vec::new_in(view.arena);
-            line.extend_from_slice(&process.image.argv0);
+            line.extend_from_slice(view.exe(process));
             if process.image.args_count > 0 {
                 line.push(b' ');
-                line.extend_from_slice(process.image.args());
+                line.extend_from_slice(view.args(process));
             }
             Value::Bytes(line.into_bump_slice())
         }
@@ -93,18 +93,18 @@ fn known_process<'a>(
         Field::ProcEnvTruncated => Value::Bool(process.image.env_truncated?),
         Field::ProcExecHistory => view.list(process.history.iter().map(|path| Value::Bytes(path))),
         Field::ProcEnv => match arg {
-            FieldArgRef::Key(name) => Value::Bytes(process.image.variable(name.as_bytes())?),
+            FieldArgRef::Key(name) => Value::Bytes(variable(view, process, name)?),
             _ => environment(view, process)?,
         },
         Field::ProcAenv => match arg {
             FieldArgRef::Key(name) => {
                 let mut lineage = view.table.ancestors(process);
-                Value::Bytes(lineage.find_map(|process| process.image.variable(name.as_bytes()))?)
+                Value::Bytes(lineage.find_map(|process| variable(view, process, name))?)
             }
             _ => ancestor(view, process, arg, |process| environment(view, process))?,
         },
         Field::ProcAargs => ancestor(view, process, arg, |process| {
-            Some(Value::Bytes(process.image.args()))
+            Some(Value::Bytes(view.args(process)))
         })?,
         Field::ProcLoginshellid => {
             let lineage = std::iter::once(process).chain(view.table.ancestors(process));
@@ -121,7 +121,7 @@ fn known_process<'a>(
 
         Field::ProcIsSidLeader => Value::Bool(known_id(process.sid)? == process.tgid),
         Field::ProcSname => known(&view.table.leader(known_id(process.sid)?)?.image.name)?,
-        Field::ProcSidExe => known(&view.table.leader(known_id(process.sid)?)?.image.argv0)?,
+        Field::ProcSidExe => known(view.exe(view.table.leader(known_id(process.sid)?)?))?,
         Field::ProcSidExepath => known(&view.table.leader(known_id(process.sid)?)?.image.exe_path)?,
         Field::ProcPgid => Value::Int(known_id(process.pgid)?.into()),
         Field::ProcVpgid => Value::Int(process.vpgid?.into()),
@@ -132,7 +132,7 @@ fn known_process<'a>(
             known(&view.table.leader(known_id(process.pgid)?)?.image.name)?
         }
         Field::ProcPgidExe | Field::ProcVpgidExe => {
-            known(&view.table.leader(known_id(process.pgid)?)?.image.argv0)?
+            known(view.exe(view.table.leader(known_id(process.pgid)?)?))?
         }
         Field::ProcPgidExepath | Field::ProcVpgidExepath => {
             known(&view.table.leader(known_id(process.pgid)?)?.image.exe_path)?
@@ -146,19 +146,19 @@ fn known_process<'a>(
         Field::UserLoginname => known(&view.names.user(None, process.loginuid)?.name)?,
 
         Field::ProcPname => known(&parent()?.image.name)?,
-        Field::ProcPexe => known(&parent()?.image.argv0)?,
+        Field::ProcPexe => known(view.exe(parent()?))?,
         Field::ProcPexepath => known(&parent()?.image.exe_path)?,
-        Field::ProcPcmdline => Value::Bytes(&parent()?.image.cmdline),
+        Field::ProcPcmdline => Value::Bytes(view.cmdline(parent()?)),
         Field::ProcPpidTs => Value::Uint(epoch(view, parent()?.start_ns)),
         Field::ProcPpidDuration => Value::Uint(view.event.ts_ns.saturating_sub(parent()?.start_ns)),
 
         Field::ProcAname => ancestor(view, process, arg, |process| known(&process.image.name))?,
-        Field::ProcAexe => ancestor(view, process, arg, |process| known(&process.image.argv0))?,
+        Field::ProcAexe => ancestor(view, process, arg, |process| known(view.exe(process)))?,
         Field::ProcAexepath => {
             ancestor(view, process, arg, |process| known(&process.image.exe_path))?
         }
         Field::ProcAcmdline => ancestor(view, process, arg, |process| {
-            Some(Value::Bytes(&process.image.cmdline))
+            Some(Value::Bytes(view.cmdline(process)))
         })?,
         Field::ProcApid => ancestor(view, process, arg, |process| {
             Some(Value::Int(process.tgid.into()))
@@ -201,6 +201,11 @@ fn known_id(id: u32) -> Option<u32> {
     (id != 0).then_some(id)
 }
 
+fn variable<'a>(view: &'a EventView<'_>, process: &'a Process, name: &str) -> Option<&'a [u8]> {
+    let value = process.image.variable(name.as_bytes())?;
+    Some(view.named(name.as_bytes(), value))
+}
+
 /// The recorded variables, with blanks between.
 fn environment<'a>(view: &'a EventView<'_>, process: &'a Process) -> Option<Value<'a>> {
     process.image.env_truncated?;
@@ -209,7 +214,13 @@ fn environment<'a>(view: &'a EventView<'_>, process: &'a Process) -> Option<Valu
         if !text.is_empty() {
             text.push(b' ');
         }
-        text.extend_from_slice(variable);
+        match variable.iter().position(|byte| *byte == b'=') {
+            Some(sign) => {
+                text.extend_from_slice(&variable[..=sign]);
+                text.extend_from_slice(view.named(&variable[..sign], &variable[sign + 1..]));
+            }
+            None => text.extend_from_slice(variable),
+        }
     }
     Some(Value::Bytes(text.into_bump_slice()))
 }

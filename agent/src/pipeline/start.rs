@@ -3,7 +3,6 @@
 use crate::{
     context::process::{File, Image, Layer, Start},
     event::{Event, Exec, Text},
-    fields::EventView,
 };
 
 /// The image of a program that was just started; of its environment `variables` and nothing else.
@@ -67,13 +66,4 @@ fn is_writable(event: &Event<'_>, exec: &Exec<'_>) -> Option<bool> {
     let [_, effective, _] = exec.capabilities?;
     let may_write = if file.gid == event.egid { 0o020 } else { 0o002 };
     Some(effective & OVERRIDES != 0 || file.uid == event.euid || file.mode & may_write != 0)
-}
-
-/// The arguments of the process that acted and of those it descends from: all that an alert may show.
-pub fn arguments<'a>(view: &'a EventView<'_>) -> impl Iterator<Item = &'a [u8]> {
-    let lineage = view
-        .process
-        .into_iter()
-        .flat_map(|process| std::iter::once(process).chain(view.table.ancestors(process)));
-    lineage.flat_map(|process| process.image.arguments())
 }

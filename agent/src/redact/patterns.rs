@@ -1,12 +1,12 @@
-//! What credentials look like: the built-in patterns, one a row. The group `secret` is what is replaced; without one all
-//! of the match is.
+//! What credentials look like by themselves: the built-in patterns, one a row. Those that are known by the name before them are
+//! the business of `names` and `scan`, and those of single programs that of `tools`.
 //!
-//! Names are matched as whole endings (`HF_TOKEN`, `dbPassword`, `--api-key`) and not as parts: a node that trains models
-//! has `max_tokens`, `tokenizer` and `TOKENIZERS_PARALLELISM` on every second command line.
+//! The group `secret` is what is replaced; without one all of the match is. Where there is a group `name`, that must announce
+//! a secret.
 
 /// A pattern and why it is there.
 pub struct BuiltIn {
-    /// The regular expression.
+    /// The regular expression, over bytes.
     pub pattern: &'static str,
     /// What it finds; shown by nothing but this table.
     #[allow(
@@ -16,110 +16,35 @@ pub struct BuiltIn {
     pub finds: &'static str,
 }
 
-/// The words that announce a secret. A macro, because `concat!` takes literals only.
-macro_rules! word {
-    () => {
-        r"(?:passw(?:or)?d|passphrase|secret|token|credentials?|api[_-]?key|access[_-]?key|account[_-]?key|secret[_-]?key|private[_-]?key|signing[_-]?key|encryption[_-]?key|client[_-]?secret|(?:[_-]pwd|[_-]pass))"
-    };
-}
-
-/// The table. Order matters: what a row replaced the rows below it leave alone.
+/// The table.
 pub const BUILT_IN: &[BuiltIn] = &[
     BuiltIn {
-        pattern: r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
-        finds: "a private key block, also one whose end was cut off",
+        pattern: r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:(?:\s|\\[nr])+[A-Z][A-Za-z-]*: [^\n\\]*)*(?:(?:\s|\\[nr])+[A-Za-z0-9+/=]{16,})*(?:(?:[\r\n]|\\[nr])+[A-Za-z0-9+/=]+)?(?:(?:\s|\\[nr])*-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----)?",
+        finds: "a private key block, also one whose end was cut off; no more than looks like one",
     },
     BuiltIn {
-        pattern: r"(?i)\b(?:proxy-)?authorization\s*[:=]\s*(?:[a-z0-9-]+\s+)?(?P<secret>[^\s\x22',;]{4,})",
+        pattern: r"(?i)\b(?:proxy-)?authorization\\*[\x22']?\s*[:=]\s*\\*[\x22']?(?:(?:basic|bearer|token|digest|negotiate|ntlm|apikey|hawk|aws4-hmac-sha256)\s+)?(?P<secret>[^\x22'\\\r\n;|&]{4,})",
         finds: "the header that carries credentials, of any scheme",
-    },
-    BuiltIn {
-        pattern: r"(?i)\bx-[a-z0-9-]*(?:key|token|auth|secret)\s*[:=]\s*(?P<secret>[^\s\x22',;]+)",
-        finds: "headers of APIs: `X-Api-Key`, `X-Auth-Token`, `X-Vault-Token`",
     },
     BuiltIn {
         pattern: r"(?i)\bbearer\s+(?P<secret>[a-z0-9._~+/=-]{8,})",
         finds: "a bearer token without its header",
     },
     BuiltIn {
-        pattern: r"(?i)\b[a-z][a-z0-9+.-]*://[^\s/:@\x22']*:(?P<secret>[^\s/@\x22']+)@",
-        finds: "the password of an address: `postgres://user:password@host`",
+        pattern: r"(?i)(?:^|[?&;\s\x22'])(?:sig|signature|x-(?:amz|goog|oss)-(?:signature|security-token|credential))=(?P<secret>[^&\s\x22'#;]+)",
+        finds: "the signature of an address that grants access: Azure's, AWS's, Google's",
     },
     BuiltIn {
-        pattern: concat!(
-            r"(?i)[a-z0-9_.-]*",
-            word!(),
-            r"\\?[\x22']?\s*[:=]\s*\\?\x22(?P<secret>[^\x22]+)"
-        ),
-        finds: "a named value in double quotes, as in JSON or a shell",
+        pattern: r"(?i)[\x22'](?:name|key)\\*[\x22']\s*:\s*\\*[\x22'](?P<name>[a-z0-9_.-]+)\\*[\x22']\s*,\s*\\*[\x22']value\\*[\x22']\s*:\s*\\*[\x22'](?P<secret>(?:[^\x22'\\]|\\[^\x22'])+)",
+        finds: "a variable as Kubernetes and AWS write it: a pair of `name` and `value`",
     },
     BuiltIn {
-        pattern: concat!(
-            r"(?i)[a-z0-9_.-]*",
-            word!(),
-            r"[\x22']?\s*[:=]\s*'(?P<secret>[^']+)"
-        ),
-        finds: "a named value in single quotes, as in Python",
+        pattern: r"\bname:\s*(?P<name>[A-Za-z0-9_.-]+)\s+value:[ \t]*(?P<secret>[^\s\x22'][^\s]*)",
+        finds: "the same in YAML",
     },
     BuiltIn {
-        pattern: concat!(
-            r"(?i)[a-z0-9_.-]*",
-            word!(),
-            r"=(?P<secret>[^\s\x22'&;,)]+)"
-        ),
-        finds: "a named value: an environment variable, an option, part of a query string",
-    },
-    BuiltIn {
-        pattern: concat!(
-            r"(?i)(?:^|\s)--?[a-z0-9_.-]*",
-            word!(),
-            r"\s+(?P<secret>[^\s-]\S*)"
-        ),
-        finds: "an option and its value as two arguments",
-    },
-    BuiltIn {
-        pattern: concat!(
-            r"(?i)\b[a-z0-9_.-]*",
-            word!(),
-            r"\x22?:\s?(?P<secret>[^\s\x22'{\[<,;)]{4,})"
-        ),
-        finds: "a named value as YAML writes it",
-    },
-    BuiltIn {
-        pattern: r"\b(?:mysql|mysqldump|mysqladmin|mysqlimport|mariadb|mariadb-dump|mariadb-admin)\b[^|;&\n]*?\s-p(?P<secret>[^\s-]\S*)",
-        finds: "`-pPASSWORD` of MySQL's and MariaDB's tools, which take it without a blank",
-    },
-    BuiltIn {
-        pattern: r"\bsshpass\s+(?:-[a-oq-z]\s+)*-p\s*(?P<secret>\S+)",
-        finds: "`-p PASSWORD` of sshpass",
-    },
-    BuiltIn {
-        pattern: r"\b(?:docker|podman|nerdctl|buildah|skopeo|oras|helm|crane)\b[^|;&\n]*?\blogin\b[^|;&\n]*?\s-p[\s=]*(?P<secret>[^\s-]\S*)",
-        finds: "`-p PASSWORD` of registry log-ins",
-    },
-    BuiltIn {
-        pattern: r"\b(?:curl|wget)\b[^|;&\n]*?\s(?:-u|--user|-U|--proxy-user)[\s=]*[^\s:]+:(?P<secret>\S+)",
-        finds: "`-u user:password` of curl",
-    },
-    BuiltIn {
-        pattern: r"\bredis-cli\b[^|;&\n]*?\s(?:-a|--pass)\s+(?P<secret>\S+)",
-        finds: "`-a PASSWORD` of redis-cli",
-    },
-    BuiltIn {
-        pattern: r"\bldap(?:search|add|modify|delete|whoami|passwd)\b[^|;&\n]*?\s-w\s*(?P<secret>[^\s-]\S*)",
-        finds: "`-w PASSWORD` of the LDAP tools",
-    },
-    BuiltIn {
-        pattern: r"\b(?:7z|7za|7zr|7zz)\b[^|;&\n]*?\s-p(?P<secret>\S+)",
-        finds: "`-pPASSWORD` of 7-Zip",
-    },
-    BuiltIn {
-        pattern: r"\b(?:zip|unzip)\b[^|;&\n]*?\s-P\s*(?P<secret>\S+)",
-        finds: "`-P PASSWORD` of zip",
-    },
-    BuiltIn {
-        pattern: r"(?i)\s-?-?pass(?:in|out)?[\s=]+pass:(?P<secret>\S+)",
-        finds: "`-passin pass:PASSWORD` of openssl",
+        pattern: r"\\*[\x22'](?P<name>--?[A-Za-z0-9_.-]+)\\*[\x22']\s*,\s*\\*[\x22'](?P<secret>(?:[^\x22'\\]|\\[^\x22'])+)",
+        finds: "an option and its value in a list of arguments, as JSON and Python write it",
     },
     BuiltIn {
         pattern: r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b",
@@ -142,6 +67,14 @@ pub const BUILT_IN: &[BuiltIn] = &[
         finds: "a key of OpenAI, Anthropic and others who write theirs so",
     },
     BuiltIn {
+        pattern: r"\bgsk_[A-Za-z0-9]{20,}",
+        finds: "a Groq key",
+    },
+    BuiltIn {
+        pattern: r"\br8_[A-Za-z0-9]{20,}",
+        finds: "a Replicate token",
+    },
+    BuiltIn {
         pattern: r"\bnvapi-[A-Za-z0-9_-]{20,}",
         finds: "an NVIDIA API key",
     },
@@ -160,6 +93,18 @@ pub const BUILT_IN: &[BuiltIn] = &[
     BuiltIn {
         pattern: r"\b(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}",
         finds: "a Stripe key",
+    },
+    BuiltIn {
+        pattern: r"\bdapi[A-Za-z0-9-]{32,}",
+        finds: "a Databricks token",
+    },
+    BuiltIn {
+        pattern: r"\bdo[opr]_v1_[A-Za-z0-9]{16,}",
+        finds: "a DigitalOcean token",
+    },
+    BuiltIn {
+        pattern: r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
+        finds: "a SendGrid key",
     },
     BuiltIn {
         pattern: r"\bnpm_[A-Za-z0-9]{36}",

@@ -292,6 +292,7 @@ impl World {
             names: &self.names,
             proc: self.folder.path(),
             outside: &self.outside,
+            redactor: None,
             arena: &self.arena,
         }
     }
