@@ -38,7 +38,7 @@ fn main() {
         let asked = ends.requests.try_recv().expect("it is asked for");
         let container = Some(Arc::new(container(number)));
         let answer = Answer {
-            id: asked,
+            id: asked.id,
             container,
         };
         ends.answers.try_send(answer).expect("there is room");

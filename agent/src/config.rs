@@ -24,6 +24,9 @@ use crate::{
 /// A configuration file above this size is refused.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Sockets of runtimes that may be named, of each protocol: each is asked for every container.
+const SOCKETS_MAX: usize = 16;
+
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -175,25 +178,33 @@ impl Default for Redact {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Containers {
-    /// Sockets of runtimes that speak CRI (`runtime.v1`). Default: where containerd and CRI-O listen, below `host_root`.
+    /// Sockets of runtimes that speak CRI (`runtime.v1`): at most 16 absolute paths, which are taken as they are. Default: where
+    /// containerd and CRI-O listen, below `host_root`.
     pub cri_sockets: Option<Vec<PathBuf>>,
-    /// Sockets of runtimes that speak the Docker Engine API. Default: where Docker and Podman listen, below `host_root`.
+    /// The same of runtimes that speak the Docker Engine API. Default: where Docker and Podman listen, below `host_root`.
     pub docker_sockets: Option<Vec<PathBuf>>,
     /// Where the host's file system is mounted, for an agent that itself runs in a container; sockets are looked for below it.
+    /// An absolute path.
     pub host_root: PathBuf,
     /// An event of a container that is not known yet waits at most this many milliseconds for it; then it is evaluated with what
-    /// is known, and `container.incomplete` is true. 0: nothing waits.
+    /// is known, and `container.incomplete` is true. 0: nothing waits; at most 10000.
     #[schemars(range(max = 10_000))]
     pub hold_ms: u64,
-    /// At most this many events wait, those of one container at most a quarter of them.
+    /// At most this many events wait (64 to 1048576), those of one container at most a quarter of them. To hold none, set `hold_ms`
+    /// to 0.
+    #[schemars(range(min = 64, max = 1_048_576))]
     pub hold_events_max: usize,
-    /// At most this many bytes of events wait.
+    /// At most this many bytes of events wait (1 MiB to 1 GiB), what is kept of their processes included; those of one container
+    /// at most a quarter of them.
+    #[schemars(range(min = 1_048_576, max = 1_073_741_824))]
     pub hold_bytes_max: usize,
-    /// At most this many containers are remembered, removed ones included; the one that was needed longest ago goes first.
+    /// At most this many containers are remembered (64 to 1048576), removed ones included; the one that was needed longest ago goes first.
+    #[schemars(range(min = 64, max = 1_048_576))]
     pub max: usize,
-    /// At most this many bytes are remembered of them.
+    /// At most this many bytes are remembered of them (1 MiB to 4 GiB).
+    #[schemars(range(min = 1_048_576, max = 4_294_967_296_u64))]
     pub bytes_max: usize,
-    /// How often each runtime is asked for all of its containers, in seconds. Containers that start meanwhile do not wait for it.
+    /// How often each runtime is asked for all of its containers, in seconds (1 to 86400). Containers that start meanwhile do not wait for it.
     #[schemars(range(min = 1, max = 86_400))]
     pub poll_s: u64,
 }
@@ -215,6 +226,57 @@ impl Default for Containers {
 }
 
 impl Containers {
+    /// What no node can want; the key and what is wrong with its value.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let ranges = [
+            ("containers.hold_ms", self.hold_ms, 0..=10_000),
+            (
+                "containers.hold_events_max",
+                self.hold_events_max as u64,
+                64..=1 << 20,
+            ),
+            (
+                "containers.hold_bytes_max",
+                self.hold_bytes_max as u64,
+                1 << 20..=1 << 30,
+            ),
+            ("containers.max", self.max as u64, 64..=1 << 20),
+            (
+                "containers.bytes_max",
+                self.bytes_max as u64,
+                1 << 20..=1 << 32,
+            ),
+            ("containers.poll_s", self.poll_s, 1..=86_400),
+        ];
+        for (key, value, range) in ranges {
+            if !range.contains(&value) {
+                let problem = format!("{value} is not from {} to {}", range.start(), range.end());
+                return Err((key, problem));
+            }
+        }
+        let sockets = [
+            ("containers.cri_sockets", &self.cri_sockets),
+            ("containers.docker_sockets", &self.docker_sockets),
+        ];
+        for (key, paths) in sockets {
+            let paths = paths.as_deref().unwrap_or_default();
+            if paths.len() > SOCKETS_MAX {
+                return Err((
+                    key,
+                    format!("{} sockets; at most {SOCKETS_MAX}", paths.len()),
+                ));
+            }
+            if let Some(path) = paths.iter().find(|path| !path.is_absolute()) {
+                return Err((key, format!("{path:?} is not an absolute path")));
+            }
+        }
+        if !self.host_root.is_absolute() {
+            let problem = format!("{:?} is not an absolute path", self.host_root);
+            return Err(("containers.host_root", problem));
+        }
+        Ok(())
+    }
+
     /// The longest wait of an event.
     pub fn hold(&self) -> Duration {
         Duration::from_millis(self.hold_ms)
@@ -229,10 +291,14 @@ impl Containers {
                 .map(|path| self.host_root.join(path.trim_start_matches('/')))
                 .collect(),
         };
+        let named = [&self.cri_sockets, &self.docker_sockets];
         RuntimeConfig {
             cri: found(&self.cri_sockets, CRI_SOCKETS),
             docker: found(&self.docker_sockets, DOCKER_SOCKETS),
+            named: named.into_iter().flatten().flatten().cloned().collect(),
+            host_root: self.host_root.clone(),
             poll: Duration::from_secs(self.poll_s),
+            hold: self.hold(),
         }
     }
 }
@@ -433,27 +499,8 @@ impl Config {
                 ),
             );
         }
-        let containers = &self.containers;
-        if containers.hold_ms > 10_000 {
-            return wrong(
-                "containers.hold_ms",
-                format!(
-                    "{} ms would hold alerts for longer than anyone waits; at most 10000",
-                    containers.hold_ms
-                ),
-            );
-        }
-        if !(1..=86_400).contains(&containers.poll_s) {
-            return wrong(
-                "containers.poll_s",
-                format!("{} is not from 1 to 86400", containers.poll_s),
-            );
-        }
-        if containers.max < 64 {
-            return wrong(
-                "containers.max",
-                format!("{} is too small for any node; at least 64", containers.max),
-            );
+        if let Err((key, problem)) = self.containers.check() {
+            return wrong(key, problem);
         }
         if let Err(error) = Redactor::new(&self.redact.patterns, &self.redact.replacement) {
             return wrong("redact.patterns", error.to_string());
@@ -527,7 +574,26 @@ mod tests {
         check("processes: {max: 1}", &["processes.max"]);
         check("containers: {hold_ms: 60000}", &["containers.hold_ms"]);
         check("containers: {poll_s: 0}", &["containers.poll_s"]);
-        check("containers: {max: 1}", &["containers.max"]);
+        let containers = |text: &str, parts: &[&str]| {
+            check(&format!("containers: {{{text}}}"), parts);
+        };
+        containers("max: 1", &["containers.max", "1 is not from 64 to 1048576"]);
+        containers("max: 18446744073709551615", &["containers.max"]);
+        containers("bytes_max: 0", &["containers.bytes_max", "0 is not from"]);
+        containers("hold_events_max: 0", &["containers.hold_events_max"]);
+        containers("hold_bytes_max: 1", &["containers.hold_bytes_max"]);
+        containers("host_root: ''", &["containers.host_root", "absolute"]);
+        containers("host_root: host", &["containers.host_root", "\"host\""]);
+        containers("cri_sockets: ['']", &["containers.cri_sockets", "absolute"]);
+        containers(
+            "docker_sockets: [/run/a.sock, b.sock]",
+            &["containers.docker_sockets", "\"b.sock\""],
+        );
+        let many = vec!["/a"; 17].join(", ");
+        containers(
+            &format!("cri_sockets: [{many}]"),
+            &["containers.cri_sockets", "17 sockets"],
+        );
         check(
             "redact: {patterns: ['ok', 'a(']}",
             &["redact.patterns", "pattern 2 (a()", "unclosed group"],

@@ -25,7 +25,7 @@ use crate::{
         dns,
         names::Names,
         outside::Outside,
-        process::{Process, ProcessTable},
+        process::{Process, Relatives},
         resolved::Resolved,
         runtime::Container,
         tls,
@@ -47,8 +47,8 @@ pub struct EventView<'e> {
     pub hostname: &'e str,
     /// The process that acted, where it is known.
     pub process: Option<&'e Process>,
-    /// All processes, for ancestry.
-    pub table: &'e ProcessTable,
+    /// Where its ancestors are looked up.
+    pub relatives: Relatives<'e>,
     /// For an open by a relative path, the folder that it starts from, where the process could still be asked.
     pub folder: Option<&'e [u8]>,
     /// The registered name of the device, for an event about one.

@@ -162,7 +162,13 @@ pub static METRICS: &[MetricInfo] = &[
         name: "saker_runtime_lookups_total",
         kind: "counter",
         labels: &["runtime", "outcome"],
-        help: "Look-ups of containers, by runtime socket: found, not_found, timeout, error. One that is not found yet is asked for again, and each time counts.",
+        help: "Look-ups of containers, by runtime socket: found, not_found, refused (the answer is an error or cannot be read), timeout, error (no connection), skipped (it does not answer, and others ask already). One that is not found yet is asked for again, and each time counts.",
+    },
+    MetricInfo {
+        name: "saker_container_lookups_given_up_total",
+        kind: "counter",
+        labels: &["cause"],
+        help: "Containers that were not asked for, or not again: overrun (new ones come faster than runtimes answer), retries (too many that no runtime knows).",
     },
     MetricInfo {
         name: "saker_container_metadata",
@@ -418,6 +424,7 @@ pub struct Metrics {
     pub cgroups_unresolved: Counter,
     pub runtime_state: Level<RuntimeState>,
     pub runtime_lookups: Count<RuntimeOutcome>,
+    pub lookups_given_up: Count<Cause>,
     pub container_metadata: Gauge,
     pub container_metadata_bytes: Gauge,
     pub container_metadata_evicted: Counter,
@@ -462,6 +469,7 @@ impl Metrics {
             cgroups_unresolved: Counter::default(),
             runtime_state: Family::default(),
             runtime_lookups: Family::default(),
+            lookups_given_up: Family::default(),
             container_metadata: Gauge::default(),
             container_metadata_bytes: Gauge::default(),
             container_metadata_evicted: Counter::default(),
@@ -550,6 +558,9 @@ impl Metrics {
                 "saker_runtime_lookups_total" => {
                     registry.register(stem, help, metrics.runtime_lookups.clone());
                 }
+                "saker_container_lookups_given_up_total" => {
+                    registry.register(stem, help, metrics.lookups_given_up.clone());
+                }
                 "saker_container_metadata" => {
                     registry.register(stem, help, metrics.container_metadata.clone());
                 }
@@ -597,18 +608,19 @@ impl Metrics {
 
     /// Shows the values that are known beforehand from the start: an alert rule on a counter that is not there yet never fires.
     fn show_zeroes(&self) {
-        for cause in DROP_CAUSES {
-            drop(self.alerts_dropped.get_or_create(&Cause {
-                cause: cause.into(),
-            }));
-        }
+        let zero = |counters: &Count<Cause>, causes: &[&str]| {
+            for cause in causes {
+                let cause = (*cause).into();
+                drop(counters.get_or_create(&Cause { cause }));
+            }
+        };
+        zero(&self.alerts_dropped, &DROP_CAUSES);
+        zero(&self.events_lost, &LOSS_CAUSES);
+        zero(&self.python_failures, &PYTHON_FAILURES);
+        zero(&self.incomplete_events, &INCOMPLETE_CAUSES);
+        zero(&self.lookups_given_up, &["overrun", "retries"]);
         for ring in RINGS {
             drop(self.ring_waiting_bytes.get_or_create(&RingName { ring }));
-        }
-        for cause in LOSS_CAUSES {
-            drop(self.events_lost.get_or_create(&Cause {
-                cause: cause.into(),
-            }));
         }
         for priority in saker_rules::ruleset::Priority::ALL {
             drop(self.alerts.get_or_create(&PriorityName {
@@ -623,18 +635,8 @@ impl Metrics {
         for state in PYTHON_STATES {
             drop(self.python_files.get_or_create(&State { state }));
         }
-        for cause in PYTHON_FAILURES {
-            drop(self.python_failures.get_or_create(&Cause {
-                cause: cause.into(),
-            }));
-        }
         for outcome in HOLD_OUTCOMES {
             drop(self.held_events_ended.get_or_create(&Outcome { outcome }));
-        }
-        for cause in INCOMPLETE_CAUSES {
-            drop(self.incomplete_events.get_or_create(&Cause {
-                cause: cause.into(),
-            }));
         }
         for state in ["active", "inactive", "disabled"] {
             drop(self.rules.get_or_create(&State { state }));

@@ -8,6 +8,7 @@ mod hold;
 mod lost;
 mod network;
 mod publish;
+mod release;
 mod replay;
 mod start;
 
@@ -23,7 +24,7 @@ use crate::{
         model_file::{self, LastOpened},
         names::Names,
         outside::{Note, Outside, Question, Totals},
-        process::{Image, Process, ProcessTable, Seed, Slot},
+        process::{Image, Moment, ProcessTable, Relatives, Seed, Slot},
         procfs,
         runtime::{Container, Directory, Look, directory::Why},
     },
@@ -44,6 +45,7 @@ pub use replay::{Gaps, Replay};
 use clock::Clock;
 use hold::{Held, Hold, HoldLimits};
 use network::Network;
+use release::Ending;
 
 /// An arena that an unusual event grew beyond this is given back.
 const ARENA_KEEP_BYTES: usize = 1 << 20;
@@ -218,44 +220,6 @@ impl Pipeline {
             }
         }
         self.outside.record(bytes);
-    }
-
-    /// Takes in what container runtimes have answered, and evaluates the events that waited for it or have waited long enough.
-    /// Returns when the next wait is over.
-    pub fn release(&mut self, alerts: &mut dyn FnMut(Alert)) -> Option<Instant> {
-        let mut now_ns = self.clock.boot_ns();
-        while let Some(id) = self.take_answer(now_ns, alerts) {
-            let known = self
-                .runtimes
-                .known(&id)
-                .map(|known| Box::new((**known).clone()));
-            self.outside
-                .note(|| Note::Runtime(now_ns, id.into(), known));
-            now_ns = self.clock.boot_ns();
-        }
-        let now = Instant::now();
-        while let Some(container) = self.hold.overdue(now) {
-            self.end_hold(&container, Ending::Timeout, alerts);
-            self.outside.note(|| Note::HoldOver(container.into()));
-        }
-        self.hold.next_due()
-    }
-
-    /// Takes in one answer of a container runtime, evaluates what waited for it, and says whose it was.
-    fn take_answer(&mut self, now_ns: u64, alerts: &mut dyn FnMut(Alert)) -> Option<Box<str>> {
-        let container = self.runtimes.next_answer(now_ns)?;
-        if self.hold.holds(&container) {
-            self.end_hold(&container, Ending::Answered, alerts);
-        }
-        Some(container)
-    }
-
-    /// Evaluates everything that still waits: there will be no more answers.
-    pub fn release_all(&mut self, alerts: &mut dyn FnMut(Alert)) {
-        self.late_hellos(u64::MAX, alerts);
-        while let Some(container) = self.hold.oldest() {
-            self.end_hold(&container, Ending::Stopped, alerts);
-        }
     }
 
     /// Housekeeping, about once a second: names of users, the clock's offset, metrics.
@@ -479,7 +443,7 @@ impl Pipeline {
             number: self.number,
             python: python.as_ref(),
             actor,
-            process: None,
+            past: None,
             folder: folder.as_deref(),
             owner: &owner,
             container: None,
@@ -493,8 +457,9 @@ impl Pipeline {
                         bytes: bytes.into(),
                         number: scene.number,
                         owner: owner.clone(),
-                        actor: scene.actor,
-                        process: actor.and_then(|slot| self.table.get(slot)).cloned(),
+                        actor: actor
+                            .and_then(|slot| self.table.get(slot))
+                            .map(|process| Moment::of(&self.table, process)),
                         folder: folder.as_deref().map(Into::into),
                         python: python.clone(),
                     };
@@ -523,43 +488,6 @@ impl Pipeline {
         self.evaluate(event, &scene, alerts);
     }
 
-    /// Evaluates what a container held, in order.
-    fn end_hold(&mut self, id: &str, ending: Ending, alerts: &mut dyn FnMut(Alert)) {
-        let look = self.runtimes.look(id, self.clock.boot_ns());
-        let (container, outcome) = match (&look, ending) {
-            (Look::Known(container), _) => (Some(&**container), COMPLETE),
-            (_, Ending::Answered) => (None, NOT_FOUND),
-            (_, ending) => (None, ending as usize),
-        };
-        if container.is_none() {
-            self.runtimes.give_up(id);
-        }
-        for held in self.hold.take(id) {
-            // It was decoded when it came; that it decodes again is certain.
-            let Ok(event) = decode(&held.bytes) else {
-                continue;
-            };
-            self.counts.held[match outcome {
-                COMPLETE => 0,
-                cause => cause + 1,
-            }] += 1;
-            if container.is_none() {
-                self.counts.incomplete[outcome] += 1;
-            }
-            let scene = Scene {
-                number: held.number,
-                actor: held.actor,
-                process: held.process.as_ref(),
-                folder: held.folder.as_deref(),
-                python: held.python.as_ref(),
-                owner: &held.owner,
-                container,
-                incomplete: container.is_none_or(|container| container.cut),
-            };
-            self.evaluate(&event, &scene, alerts);
-        }
-    }
-
     fn evaluate(&mut self, event: &Event<'_>, scene: &Scene<'_>, alerts: &mut dyn FnMut(Alert)) {
         let device = match event.body {
             Body::DeviceOpen(open) => self.accelerators.path(open.major, open.minor),
@@ -571,10 +499,13 @@ impl Pipeline {
             number: scene.number,
             epoch_offset_ns: self.clock.epoch_offset_ns,
             hostname: &self.hostname,
-            process: scene
-                .process
-                .or_else(|| scene.actor.and_then(|slot| self.table.get(slot))),
-            table: &self.table,
+            process: match scene.past {
+                Some(moment) => Some(&moment.process),
+                None => scene.actor.and_then(|slot| self.table.get(slot)),
+            },
+            relatives: scene
+                .past
+                .map_or(Relatives::Now(&self.table), Relatives::Then),
             folder: scene.folder,
             device: device.as_deref(),
             python: scene.python,
@@ -655,24 +586,13 @@ struct Place {
 struct Scene<'s> {
     number: u64,
     actor: Option<Slot>,
-    /// The acting process as it was; `None`: as it is.
-    process: Option<&'s Process>,
+    /// The same and its ancestors as they were; `None`: as they are.
+    past: Option<&'s Moment>,
     folder: Option<&'s [u8]>,
     python: Option<&'s Python>,
     owner: &'s Owner,
     container: Option<&'s Container>,
     incomplete: bool,
-}
-
-/// Why a container's events wait no longer. The numbers are places in [`INCOMPLETE_CAUSES`], and one less than those in
-/// [`HOLD_OUTCOMES`].
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    Timeout = 0,
-    QueueFull = 1,
-    Stopped = 3,
-    /// Whatever the answer was.
-    Answered,
 }
 
 // Further places in INCOMPLETE_CAUSES.

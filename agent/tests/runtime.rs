@@ -138,7 +138,10 @@ fn directory(socket: &Path, max: usize) -> (Directory, Arc<Metrics>) {
     let config = RuntimeConfig {
         cri: vec![socket.into()],
         docker: Vec::new(),
+        named: Vec::new(),
+        host_root: "/".into(),
         poll: Duration::from_secs(600),
+        hold: Duration::from_millis(500),
     };
     assert!(resolver::any_socket(&config));
     ends.present.store(true, Ordering::Relaxed);
@@ -288,7 +291,7 @@ async fn nonsense_is_refused_and_a_late_answer_is_taken() {
         until(&mut directory, "it is given up", unknown).await;
     }
     let runtime = socket.display().to_string();
-    for outcome in ["found", "not_found", "error"] {
+    for outcome in ["found", "not_found", "refused"] {
         let labels = RuntimeOutcome {
             runtime: runtime.clone(),
             outcome,

@@ -6,6 +6,7 @@
 //! given the child to a subreaper or to init; once the creator is forgotten, the new parent takes its place.
 
 mod image;
+mod lineage;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::MountNs;
 
 pub use image::{File, Image, Layer, Start};
+pub use lineage::{Ancestor, Moment, Relatives};
 
 /// The kernel reports start times in nanoseconds, `/proc` in clock ticks of 10 ms (USER_HZ is 100 everywhere).
 pub(super) const TICK_NS: u64 = 10_000_000;

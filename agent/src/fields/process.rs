@@ -3,7 +3,7 @@
 use saker_rules::{FieldArgRef, fields::Field, value::Value};
 
 use super::{EventView, capabilities, known};
-use crate::context::process::{File, Layer, Process};
+use crate::context::process::{Ancestor, File, Image, Layer, Process};
 use crate::event::MountNs;
 
 /// The field's value, where it is one of this family and known.
@@ -41,18 +41,18 @@ fn known_process<'a>(
     field: Field,
     arg: FieldArgRef<'a>,
 ) -> Option<Value<'a>> {
-    let parent = || view.table.parent(process);
+    let parent = || view.relatives.parent(process);
     Some(match field {
-        Field::ProcExe => known(view.exe(process))?,
+        Field::ProcExe => known(view.exe(&process.image))?,
         Field::ProcExepath => known(&process.image.exe_path)?,
-        Field::ProcCmdline => Value::Bytes(view.cmdline(process)),
-        Field::ProcArgs => Value::Bytes(view.args(process)),
+        Field::ProcCmdline => Value::Bytes(view.cmdline(&process.image)),
+        Field::ProcArgs => Value::Bytes(view.args(&process.image)),
         Field::ProcExeline => {
             let mut line = bumpalo::collections::Vec::new_in(view.arena);
-            line.extend_from_slice(view.exe(process));
+            line.extend_from_slice(view.exe(&process.image));
             if process.image.args_count > 0 {
                 line.push(b' ');
-                line.extend_from_slice(view.args(process));
+                line.extend_from_slice(view.args(&process.image));
             }
             Value::Bytes(line.into_bump_slice())
         }
@@ -93,21 +93,23 @@ fn known_process<'a>(
         Field::ProcEnvTruncated => Value::Bool(process.image.env_truncated?),
         Field::ProcExecHistory => view.list(process.history.iter().map(|path| Value::Bytes(path))),
         Field::ProcEnv => match arg {
-            FieldArgRef::Key(name) => Value::Bytes(variable(view, process, name)?),
-            _ => environment(view, process)?,
+            FieldArgRef::Key(name) => Value::Bytes(variable(view, &process.image, name)?),
+            _ => environment(view, &process.image)?,
         },
         Field::ProcAenv => match arg {
             FieldArgRef::Key(name) => {
-                let mut lineage = view.table.ancestors(process);
-                Value::Bytes(lineage.find_map(|process| variable(view, process, name))?)
+                let mut lineage = view.relatives.ancestors(process);
+                Value::Bytes(lineage.find_map(|process| variable(view, process.image, name))?)
             }
-            _ => ancestor(view, process, arg, |process| environment(view, process))?,
+            _ => ancestor(view, process, arg, |process| {
+                environment(view, process.image)
+            })?,
         },
         Field::ProcAargs => ancestor(view, process, arg, |process| {
-            Some(Value::Bytes(view.args(process)))
+            Some(Value::Bytes(view.args(process.image)))
         })?,
         Field::ProcLoginshellid => {
-            let lineage = std::iter::once(process).chain(view.table.ancestors(process));
+            let lineage = lineage(view, process);
             let shell = lineage
                 .filter(|process| process.image.name.ends_with(b"sh"))
                 .last()?;
@@ -120,22 +122,22 @@ fn known_process<'a>(
         Field::ThreadCapInheritable => capability_names(view, process.capabilities?[2]),
 
         Field::ProcIsSidLeader => Value::Bool(known_id(process.sid)? == process.tgid),
-        Field::ProcSname => known(&view.table.leader(known_id(process.sid)?)?.image.name)?,
-        Field::ProcSidExe => known(view.exe(view.table.leader(known_id(process.sid)?)?))?,
-        Field::ProcSidExepath => known(&view.table.leader(known_id(process.sid)?)?.image.exe_path)?,
+        Field::ProcSname => known(&view.relatives.session_leader(process)?.name)?,
+        Field::ProcSidExe => known(view.exe(view.relatives.session_leader(process)?))?,
+        Field::ProcSidExepath => known(&view.relatives.session_leader(process)?.exe_path)?,
         Field::ProcPgid => Value::Int(known_id(process.pgid)?.into()),
         Field::ProcVpgid => Value::Int(process.vpgid?.into()),
         Field::ProcIsPgidLeader | Field::ProcIsVpgidLeader => {
             Value::Bool(known_id(process.pgid)? == process.tgid)
         }
         Field::ProcPgidName | Field::ProcVpgidName => {
-            known(&view.table.leader(known_id(process.pgid)?)?.image.name)?
+            known(&view.relatives.group_leader(process)?.name)?
         }
         Field::ProcPgidExe | Field::ProcVpgidExe => {
-            known(view.exe(view.table.leader(known_id(process.pgid)?)?))?
+            known(view.exe(view.relatives.group_leader(process)?))?
         }
         Field::ProcPgidExepath | Field::ProcVpgidExepath => {
-            known(&view.table.leader(known_id(process.pgid)?)?.image.exe_path)?
+            known(&view.relatives.group_leader(process)?.exe_path)?
         }
         Field::UserLoginuid => Value::Int(if process.loginuid == u32::MAX {
             -1
@@ -146,25 +148,25 @@ fn known_process<'a>(
         Field::UserLoginname => known(&view.names.user(None, process.loginuid)?.name)?,
 
         Field::ProcPname => known(&parent()?.image.name)?,
-        Field::ProcPexe => known(view.exe(parent()?))?,
+        Field::ProcPexe => known(view.exe(parent()?.image))?,
         Field::ProcPexepath => known(&parent()?.image.exe_path)?,
-        Field::ProcPcmdline => Value::Bytes(view.cmdline(parent()?)),
+        Field::ProcPcmdline => Value::Bytes(view.cmdline(parent()?.image)),
         Field::ProcPpidTs => Value::Uint(epoch(view, parent()?.start_ns)),
         Field::ProcPpidDuration => Value::Uint(view.event.ts_ns.saturating_sub(parent()?.start_ns)),
 
         Field::ProcAname => ancestor(view, process, arg, |process| known(&process.image.name))?,
-        Field::ProcAexe => ancestor(view, process, arg, |process| known(view.exe(process)))?,
+        Field::ProcAexe => ancestor(view, process, arg, |process| known(view.exe(process.image)))?,
         Field::ProcAexepath => {
             ancestor(view, process, arg, |process| known(&process.image.exe_path))?
         }
         Field::ProcAcmdline => ancestor(view, process, arg, |process| {
-            Some(Value::Bytes(view.cmdline(process)))
+            Some(Value::Bytes(view.cmdline(process.image)))
         })?,
         Field::ProcApid => ancestor(view, process, arg, |process| {
             Some(Value::Int(process.tgid.into()))
         })?,
         Field::ProcLineage => {
-            let lineage = std::iter::once(process).chain(view.table.ancestors(process));
+            let lineage = lineage(view, process);
             view.list(lineage.map(|process| Value::Uint(process.id)))
         }
         _ => return None,
@@ -176,14 +178,21 @@ fn ancestor<'a>(
     view: &'a EventView<'_>,
     process: &'a Process,
     arg: FieldArgRef<'a>,
-    value: impl Fn(&'a Process) -> Option<Value<'a>>,
+    value: impl Fn(Ancestor<'a>) -> Option<Value<'a>>,
 ) -> Option<Value<'a>> {
     match arg {
-        FieldArgRef::Index(0) => value(process),
-        FieldArgRef::Index(level) => value(view.table.ancestors(process).nth(level as usize - 1)?),
-        FieldArgRef::None => Some(view.list(view.table.ancestors(process).filter_map(value))),
+        FieldArgRef::Index(level) => value(lineage(view, process).nth(level as usize)?),
+        FieldArgRef::None => Some(view.list(view.relatives.ancestors(process).filter_map(value))),
         FieldArgRef::Key(_) => None,
     }
+}
+
+/// The process and its ancestors, nearest first.
+fn lineage<'a>(
+    view: &'a EventView<'_>,
+    process: &'a Process,
+) -> impl Iterator<Item = Ancestor<'a>> {
+    std::iter::once(process.into()).chain(view.relatives.ancestors(process))
 }
 
 /// The file system in which the actor's user has a name.
@@ -201,16 +210,16 @@ fn known_id(id: u32) -> Option<u32> {
     (id != 0).then_some(id)
 }
 
-fn variable<'a>(view: &'a EventView<'_>, process: &'a Process, name: &str) -> Option<&'a [u8]> {
-    let value = process.image.variable(name.as_bytes())?;
+fn variable<'a>(view: &'a EventView<'_>, image: &'a Image, name: &str) -> Option<&'a [u8]> {
+    let value = image.variable(name.as_bytes())?;
     Some(view.named(name.as_bytes(), value))
 }
 
 /// The recorded variables, with blanks between.
-fn environment<'a>(view: &'a EventView<'_>, process: &'a Process) -> Option<Value<'a>> {
-    process.image.env_truncated?;
+fn environment<'a>(view: &'a EventView<'_>, image: &'a Image) -> Option<Value<'a>> {
+    image.env_truncated?;
     let mut text = bumpalo::collections::Vec::new_in(view.arena);
-    for variable in process.image.variables() {
+    for variable in image.variables() {
         if !text.is_empty() {
             text.push(b' ');
         }

@@ -4,7 +4,7 @@
 //! at by itself, before it is joined to others. What an alert identifies somebody by is never touched: whoever acts must
 //! not be able to hide who he is.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use saker_rules::{
     FieldArgRef,
@@ -13,35 +13,35 @@ use saker_rules::{
 };
 
 use super::EventView;
-use crate::{context::process::Process, redact::Redactor};
+use crate::{context::process::Image, redact::Redactor};
 
 impl EventView<'_> {
     /// `argv[0]`.
-    pub(super) fn exe<'a>(&'a self, process: &'a Process) -> &'a [u8] {
-        match self.line(process) {
+    pub(super) fn exe<'a>(&'a self, image: &'a Arc<Image>) -> &'a [u8] {
+        match self.line(image) {
             Some(line) => self.arena.alloc_slice_copy(&line.exe),
-            None => &process.image.argv0,
+            None => &image.argv0,
         }
     }
 
     /// The arguments behind it.
-    pub(super) fn args<'a>(&'a self, process: &'a Process) -> &'a [u8] {
-        match self.line(process) {
+    pub(super) fn args<'a>(&'a self, image: &'a Arc<Image>) -> &'a [u8] {
+        match self.line(image) {
             Some(line) => self.arena.alloc_slice_copy(line.args()),
-            None => process.image.args(),
+            None => image.args(),
         }
     }
 
     /// Name and arguments.
-    pub(super) fn cmdline<'a>(&'a self, process: &'a Process) -> &'a [u8] {
-        match self.line(process) {
+    pub(super) fn cmdline<'a>(&'a self, image: &'a Arc<Image>) -> &'a [u8] {
+        match self.line(image) {
             Some(line) => self.arena.alloc_slice_copy(&line.cmdline),
-            None => &process.image.cmdline,
+            None => &image.cmdline,
         }
     }
 
-    fn line(&self, process: &Process) -> Option<std::sync::Arc<crate::redact::Line>> {
-        self.redactor?.line(&process.image)
+    fn line(&self, image: &Arc<Image>) -> Option<Arc<crate::redact::Line>> {
+        self.redactor?.line(image)
     }
 
     /// The value of a thing that somebody named: a variable, a label.

@@ -3,18 +3,19 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
-    context::{
-        container::Owner,
-        process::{Process, Slot},
-    },
+    context::{container::Owner, process::Moment},
     fields::Python,
 };
+
+/// What it costs to know of an image that it is counted.
+const IMAGE_BYTES: usize = 32;
 
 /// An event as it was when it came: what it speaks of may have moved on when it is evaluated.
 #[derive(Debug)]
@@ -25,10 +26,8 @@ pub struct Held {
     pub number: u64,
     /// Where it happened.
     pub owner: Owner,
-    /// The process that acted.
-    pub actor: Option<Slot>,
-    /// That process as it was; its image is shared, so this is small.
-    pub process: Option<Process>,
+    /// The process that acted and its ancestors, as they were: an exec meanwhile must not change what is seen of them.
+    pub actor: Option<Moment>,
     /// Where its relative path starts.
     pub folder: Option<Box<[u8]>>,
     /// What was known of the Python that it came from.
@@ -36,15 +35,25 @@ pub struct Held {
 }
 
 impl Held {
-    fn size_bytes(&self) -> usize {
-        let file = self
-            .python
-            .as_ref()
-            .and_then(|python| python.model_file.as_ref());
+    /// Bytes of it, and of the images that it alone of its container's events keeps alive; those are noted.
+    fn size_bytes(&self, images: &mut FxHashSet<usize>) -> usize {
+        let python = self.python.as_ref();
+        let file = python.and_then(|python| python.model_file.as_ref());
+        let version = python.and_then(|python| python.version.as_ref());
+        let of_images = |moment: &Moment| -> usize {
+            let images = moment.images().filter(|image| {
+                // An address tells images apart as long as they are kept, and they are kept as long as this is.
+                images.insert(Arc::as_ptr(image) as usize)
+            });
+            images.map(|image| image.size_bytes() + IMAGE_BYTES).sum()
+        };
         size_of::<Self>()
             + self.bytes.len()
             + self.folder.as_ref().map_or(0, |folder| folder.len())
             + file.map_or(0, |file| file.len())
+            + version.map_or(0, |version| version.len())
+            + self.actor.as_ref().map_or(0, Moment::size_bytes)
+            + self.actor.as_ref().map_or(0, of_images)
     }
 }
 
@@ -75,6 +84,8 @@ struct Queue {
     due: Instant,
     events: Vec<Held>,
     bytes: usize,
+    /// Addresses of the images that its events keep alive.
+    images: FxHashSet<usize>,
 }
 
 impl Hold {
@@ -96,35 +107,43 @@ impl Hold {
 
     /// Lets an event wait. `false` where there is no room for it, or no waiting at all.
     pub fn push(&mut self, container: &str, held: Held, now: Instant) -> bool {
-        let size = held.size_bytes();
-        let (events, bytes) = self
-            .queues
-            .get(container)
-            .map_or((0, 0), |queue| (queue.events.len(), queue.bytes));
         let limits = self.limits;
-        let full = limits.time.is_zero()
-            || self.events >= limits.events_max
-            || self.bytes + size > limits.bytes_max
+        if limits.time.is_zero() || self.events >= limits.events_max {
+            return false;
+        }
+        let mut new = FxHashSet::default();
+        let queue = self.queues.get_mut(container);
+        let is_new = queue.is_none();
+        let (size, events, bytes) = match queue {
+            Some(queue) => {
+                let size = held.size_bytes(&mut queue.images);
+                (size, queue.events.len(), queue.bytes)
+            }
+            None => (held.size_bytes(&mut new), 0, 0),
+        };
+        // A queue that is full is taken at once, so it does not matter what it has noted.
+        if self.bytes + size > limits.bytes_max
             || events >= limits.events_max.div_ceil(4)
-            || bytes + size > limits.bytes_max.div_ceil(4);
-        if full {
+            || bytes + size > limits.bytes_max.div_ceil(4)
+        {
             return false;
         }
         self.events += 1;
         self.bytes += size;
-        if let Some(queue) = self.queues.get_mut(container) {
+        if is_new {
+            let due = now + limits.time;
+            self.due.push_back((due, container.into()));
+            let queue = Queue {
+                due,
+                events: vec![held],
+                bytes: size,
+                images: new,
+            };
+            self.queues.insert(container.into(), queue);
+        } else if let Some(queue) = self.queues.get_mut(container) {
             queue.bytes += size;
             queue.events.push(held);
-            return true;
         }
-        let due = now + limits.time;
-        self.due.push_back((due, container.into()));
-        let queue = Queue {
-            due,
-            events: vec![held],
-            bytes: size,
-        };
-        self.queues.insert(container.into(), queue);
         true
     }
 
@@ -181,6 +200,7 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::process::{Image, ProcessTable, Seed};
 
     const LIMITS: HoldLimits = HoldLimits {
         time: Duration::from_millis(500),
@@ -194,7 +214,6 @@ mod tests {
             number,
             owner: Owner::Host,
             actor: None,
-            process: None,
             folder: None,
             python: None,
         }
@@ -272,5 +291,44 @@ mod tests {
             ..LIMITS
         });
         assert!(!off.push("a", held(1), now));
+    }
+
+    #[test]
+    fn what_is_kept_of_processes_counts() {
+        let mut table = ProcessTable::new(1024, 1 << 20);
+        let add = |table: &mut ProcessTable, tgid: u32, ppid: u32, name_bytes: usize| {
+            let seed = Seed {
+                tgid,
+                ppid,
+                start_ns: u64::from(tgid),
+                image: Arc::new(Image::named(&vec![b'x'; name_bytes])),
+                ..Seed::default()
+            };
+            table.add(seed, 0)
+        };
+        add(&mut table, 1, 0, 100_000);
+        let child = add(&mut table, 2, 1, 10);
+        let of_child = |table: &ProcessTable| Held {
+            actor: table.get(child).map(|process| Moment::of(table, process)),
+            ..held(1)
+        };
+        let mut hold = Hold::new(HoldLimits {
+            bytes_max: 4 << 20,
+            ..LIMITS
+        });
+        let now = Instant::now();
+        assert!(hold.push("a", of_child(&table), now));
+        let first = hold.bytes;
+        assert!(first > 100_000, "its parent's image counts: {first}");
+        assert!(hold.push("a", of_child(&table), now));
+        assert!(hold.bytes < first + 10_000, "once: {}", hold.bytes);
+        // Each exec leaves an image behind that only the waiting event keeps.
+        for _ in 0..2 {
+            table.set_image(child, Image::named(&[b'y'; 200_000]), 1);
+            assert!(hold.push("a", of_child(&table), now));
+        }
+        assert!(hold.bytes > first + 400_000, "{}", hold.bytes);
+        hold.take("a");
+        assert_eq!((hold.events, hold.bytes), (0, 0));
     }
 }

@@ -43,7 +43,7 @@ impl Pipeline {
         let scene = Scene {
             number: self.number,
             actor: None,
-            process: None,
+            past: None,
             folder: None,
             python: None,
             owner: &owner,

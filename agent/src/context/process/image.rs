@@ -194,7 +194,7 @@ impl Image {
     }
 
     /// About how much memory it holds.
-    pub(super) fn size_bytes(&self) -> usize {
+    pub fn size_bytes(&self) -> usize {
         size_of::<Self>()
             + self.name.len()
             + self.exe_path.len()

@@ -284,13 +284,18 @@ impl Client {
     }
 }
 
-fn failure(status: &Status) -> Failure {
+/// What an error of a call means: whether the runtime is not there, or does not say what was asked.
+pub fn failure(status: &Status) -> Failure {
+    let message = super::one_line(status.message());
     match status.code() {
         Code::NotFound => Failure::NotFound,
         Code::Unimplemented => Failure::Unsupported,
         Code::DeadlineExceeded | Code::Cancelled => Failure::Timeout,
-        // containerd answers so for a container whose task is not there yet; both come right by themselves.
-        _ => Failure::Broken(super::one_line(status.message())),
+        Code::Unavailable => Failure::Broken(message),
+        // Where the transport made the status, it carries the transport's error.
+        _ if std::error::Error::source(status).is_some() => Failure::Broken(message),
+        // containerd answers so for a container whose task is not there yet: it comes right by itself.
+        _ => Failure::Refused(message),
     }
 }
 

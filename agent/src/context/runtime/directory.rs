@@ -18,8 +18,19 @@ pub const REQUESTS_MAX: usize = 4096;
 /// Answers under way; beyond it the resolver waits.
 pub const ANSWERS_MAX: usize = 1024;
 
-/// How long a container that no runtime knew is not asked for again, in nanoseconds of the event clock.
-const ASK_AGAIN_NS: u64 = 10_000_000_000;
+/// How long a container that no runtime knew is not asked for again, in nanoseconds of the event clock: each time twice as
+/// long, up to the longest.
+const ASK_AGAIN_NS: u64 = 2_000_000_000;
+const ASK_AGAIN_DOUBLED_MAX: u32 = 5;
+
+/// A question for a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The full id.
+    pub id: Box<str>,
+    /// Whether events wait for the answer. Else it was not found before, and once is enough.
+    pub patient: bool,
+}
 
 /// What a runtime said about an id.
 #[derive(Debug)]
@@ -58,9 +69,12 @@ enum State {
     /// Asked; `patient` while events wait for it.
     Asked {
         patient: bool,
+        /// How often it was not found before.
+        times: u32,
     },
     NotFound {
         at_ns: u64,
+        times: u32,
     },
 }
 
@@ -75,7 +89,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Directory {
     entries: FxHashMap<Box<str>, Entry>,
-    requests: mpsc::Sender<Box<str>>,
+    requests: mpsc::Sender<Request>,
     answers: mpsc::Receiver<Answer>,
     /// Whether any runtime's socket is there.
     present: Arc<AtomicBool>,
@@ -89,7 +103,7 @@ pub struct Directory {
 #[derive(Debug)]
 pub struct Ends {
     /// Ids to ask for.
-    pub requests: mpsc::Receiver<Box<str>>,
+    pub requests: mpsc::Receiver<Request>,
     /// What came of it.
     pub answers: mpsc::Sender<Answer>,
     /// To be set while a runtime's socket is there.
@@ -122,28 +136,40 @@ impl Directory {
 
     /// What is known of a container; asks for it the first time.
     pub fn look(&mut self, id: &str, now_ns: u64) -> Look {
+        let mut before = 0;
         if let Some(entry) = self.entries.get_mut(id) {
             entry.used_ns = now_ns;
             match &entry.state {
                 State::Known(container) => return Look::Known(Arc::clone(container)),
-                State::Asked { patient: true } => return Look::Asked,
-                State::Asked { patient: false } => return Look::Unknown(Why::Late),
-                State::NotFound { at_ns } if now_ns.saturating_sub(*at_ns) < ASK_AGAIN_NS => {
-                    return Look::Unknown(Why::NotFound);
+                State::Asked { patient: true, .. } => return Look::Asked,
+                State::Asked { .. } => return Look::Unknown(Why::Late),
+                State::NotFound { at_ns, times } => {
+                    let pause_ns = ASK_AGAIN_NS << (times - 1).min(ASK_AGAIN_DOUBLED_MAX);
+                    if now_ns.saturating_sub(*at_ns) < pause_ns {
+                        return Look::Unknown(Why::NotFound);
+                    }
+                    before = *times;
                 }
-                State::NotFound { .. } => {}
             }
         }
         if !self.present.load(Ordering::Relaxed) {
             return Look::Unknown(Why::NoRuntime);
         }
+        // A second question after "not found" holds nobody up: the runtime has had its time.
+        let patient = before == 0;
+        let request = Request {
+            id: id.into(),
+            patient,
+        };
         // Full, or the resolver is gone: the next event asks again.
-        if self.requests.try_send(id.into()).is_err() {
+        if self.requests.try_send(request).is_err() {
             return Look::Unknown(Why::Late);
         }
-        // A second question after "not found" holds nobody up: the runtime has had its time.
-        let patient = !self.entries.contains_key(id);
-        self.put(id.into(), State::Asked { patient }, now_ns);
+        let state = State::Asked {
+            patient,
+            times: before,
+        };
+        self.put(id.into(), state, now_ns);
         if patient {
             Look::Asked
         } else {
@@ -154,7 +180,7 @@ impl Directory {
     /// Events of this container wait no longer, whatever comes.
     pub fn give_up(&mut self, id: &str) {
         if let Some(Entry {
-            state: State::Asked { patient },
+            state: State::Asked { patient, .. },
             ..
         }) = self.entries.get_mut(id)
         {
@@ -178,18 +204,22 @@ impl Directory {
     /// Takes one answer in, and says whose it was.
     pub fn next_answer(&mut self, now_ns: u64) -> Option<Box<str>> {
         let Answer { id, container } = self.answers.try_recv().ok()?;
-        let known = matches!(
-            self.entries.get(&id),
-            Some(Entry {
-                state: State::Known(_),
-                ..
-            })
-        );
-        match container {
-            Some(container) => self.put(id.clone(), State::Known(container), now_ns),
-            None if known => {}
-            None => self.put(id.clone(), State::NotFound { at_ns: now_ns }, now_ns),
-        }
+        let before = self.entries.get(&id).map(|entry| &entry.state);
+        let state = match (container, before) {
+            (Some(container), _) => State::Known(container),
+            (None, Some(State::Known(_))) => return Some(id),
+            (None, Some(State::Asked { times, .. } | State::NotFound { times, .. })) => {
+                State::NotFound {
+                    at_ns: now_ns,
+                    times: times.saturating_add(1),
+                }
+            }
+            (None, None) => State::NotFound {
+                at_ns: now_ns,
+                times: 1,
+            },
+        };
+        self.put(id.clone(), state, now_ns);
         Some(id)
     }
 
@@ -274,7 +304,11 @@ mod tests {
         ends.present.store(true, Ordering::Relaxed);
         assert!(matches!(directory.look("a", 2), Look::Asked));
         assert!(matches!(directory.look("a", 3), Look::Asked));
-        assert_eq!(ends.requests.try_recv().as_deref(), Ok("a"));
+        let asked = Request {
+            id: "a".into(),
+            patient: true,
+        };
+        assert_eq!(ends.requests.try_recv(), Ok(asked));
         assert!(ends.requests.try_recv().is_err());
         ends.answers.try_send(known("a")).expect("there is room");
         assert_eq!(directory.next_answer(4).as_deref(), Some("a"));
@@ -306,7 +340,18 @@ mod tests {
             directory.look("a", 4 + ASK_AGAIN_NS),
             Look::Unknown(Why::NotFound)
         ));
-        assert!(ends.requests.try_recv().is_ok(), "it is asked for again");
+        let again = ends.requests.try_recv().expect("it is asked for again");
+        assert!(!again.patient, "once");
+        let not_found = || Answer {
+            id: "a".into(),
+            container: None,
+        };
+        ends.answers.try_send(not_found()).expect("there is room");
+        assert!(directory.next_answer(5 + ASK_AGAIN_NS).is_some());
+        directory.look("a", 5 + 2 * ASK_AGAIN_NS);
+        assert!(ends.requests.try_recv().is_err(), "later than before");
+        directory.look("a", 5 + 3 * ASK_AGAIN_NS);
+        assert!(ends.requests.try_recv().is_ok());
         // A late answer is still good, and "not found" never takes back what was known.
         ends.answers.try_send(known("a")).expect("there is room");
         ends.answers

@@ -7,14 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::{
     Request, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use tokio::{net::UnixStream, task::AbortHandle, time::timeout};
 
 use super::{
@@ -101,10 +101,13 @@ impl Client {
             Limited::new(body, ANSWER_BYTES_MAX)
                 .collect()
                 .await
-                .map_err(|error| broken(&*error))
+                .map_err(|error| match error.is::<LengthLimitError>() {
+                    true => Failure::Refused(super::one_line(&error.to_string())),
+                    false => broken(&*error),
+                })
         });
         let bytes = answer.await.map_err(|_| Failure::Timeout)??.to_bytes();
-        serde_json::from_slice(&bytes).map_err(|error| broken(&error))
+        serde_json::from_slice(&bytes).map_err(|error| refused(&error))
     }
 
     /// The body of a successful answer, and what keeps its connection going.
@@ -127,7 +130,7 @@ impl Client {
         match answer.status() {
             StatusCode::OK => Ok((answer.into_body(), connection)),
             StatusCode::NOT_FOUND => Err(Failure::NotFound),
-            other => Err(Failure::Broken(format!(
+            other => Err(Failure::Refused(format!(
                 "HTTP status {other} for {}",
                 super::one_line(path)
             ))),
@@ -159,11 +162,12 @@ impl Events {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                let event: Event = serde_json::from_slice(&line).map_err(|error| broken(&error))?;
+                let event: Event =
+                    serde_json::from_slice(&line).map_err(|error| refused(&error))?;
                 return Ok(Some(event.actor.id));
             }
             if self.buffer.len() > LINE_BYTES_MAX {
-                return Err(Failure::Broken(format!(
+                return Err(Failure::Refused(format!(
                     "an event longer than {LINE_BYTES_MAX} bytes"
                 )));
             }
@@ -184,136 +188,198 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::Broken(super::one_line(&error.to_string()))
 }
 
+fn refused(error: &serde_json::Error) -> Failure {
+    Failure::Refused(super::one_line(&error.to_string()))
+}
+
+/// Go writes null for whatever is empty, wherever it may be so.
+fn or_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The same for lists and what they hold.
+fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let found: Vec<Option<T>> = or_empty(deserializer)?;
+    Ok(found.into_iter().flatten().collect())
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Version {
+    #[serde(deserialize_with = "list")]
     components: Vec<Component>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Component {
+    #[serde(deserialize_with = "or_empty")]
     name: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Listed {
-    #[serde(rename = "Id")]
+    #[serde(deserialize_with = "or_empty", rename = "Id")]
     id: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Event {
-    #[serde(rename = "Actor")]
+    #[serde(deserialize_with = "or_empty", rename = "Actor")]
     actor: Actor,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Actor {
-    #[serde(rename = "ID")]
+    #[serde(deserialize_with = "or_empty", rename = "ID")]
     id: String,
 }
 
-/// `GET /containers/ID/json`, as far as it is read. Lists and maps may be null.
+/// `GET /containers/ID/json`, as far as it is read. Whatever may be left out may be null.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Inspected {
+    #[serde(deserialize_with = "or_empty")]
     id: String,
+    #[serde(deserialize_with = "or_empty")]
     name: String,
+    #[serde(deserialize_with = "or_empty")]
     created: String,
+    #[serde(deserialize_with = "or_empty")]
     image: String,
+    #[serde(deserialize_with = "or_empty")]
     state: State,
+    #[serde(deserialize_with = "or_empty")]
     config: Config,
+    #[serde(deserialize_with = "or_empty")]
     host_config: HostConfig,
-    mounts: Option<Vec<InspectedMount>>,
+    #[serde(deserialize_with = "list")]
+    mounts: Vec<InspectedMount>,
+    #[serde(deserialize_with = "or_empty")]
     network_settings: NetworkSettings,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct State {
+    #[serde(deserialize_with = "or_empty")]
     started_at: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Config {
+    #[serde(deserialize_with = "or_empty")]
     image: String,
+    #[serde(deserialize_with = "or_empty")]
     user: String,
-    labels: Option<BTreeMap<String, String>>,
-    env: Option<Vec<String>>,
-    healthcheck: Option<Healthcheck>,
+    #[serde(deserialize_with = "or_empty")]
+    labels: BTreeMap<String, Option<String>>,
+    #[serde(deserialize_with = "list")]
+    env: Vec<String>,
+    #[serde(deserialize_with = "or_empty")]
+    healthcheck: Healthcheck,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Healthcheck {
-    test: Option<Vec<String>>,
+    #[serde(deserialize_with = "list")]
+    test: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct HostConfig {
+    #[serde(deserialize_with = "or_empty")]
     privileged: bool,
+    #[serde(deserialize_with = "or_empty")]
     network_mode: String,
+    #[serde(deserialize_with = "or_empty")]
     pid_mode: String,
+    #[serde(deserialize_with = "or_empty")]
     ipc_mode: String,
+    #[serde(deserialize_with = "or_empty")]
     runtime: String,
-    devices: Option<Vec<HostDevice>>,
-    device_requests: Option<Vec<DeviceRequest>>,
+    #[serde(deserialize_with = "list")]
+    devices: Vec<HostDevice>,
+    #[serde(deserialize_with = "list")]
+    device_requests: Vec<DeviceRequest>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct HostDevice {
+    #[serde(deserialize_with = "or_empty")]
     path_on_host: String,
+    #[serde(deserialize_with = "or_empty")]
     path_in_container: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct DeviceRequest {
+    #[serde(deserialize_with = "or_empty")]
     driver: String,
+    #[serde(deserialize_with = "or_empty")]
     count: i64,
-    #[serde(rename = "DeviceIDs")]
-    device_ids: Option<Vec<String>>,
-    capabilities: Option<Vec<Vec<String>>>,
+    #[serde(deserialize_with = "list", rename = "DeviceIDs")]
+    device_ids: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    capabilities: Vec<Vec<Option<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct InspectedMount {
+    #[serde(deserialize_with = "or_empty")]
     source: String,
+    #[serde(deserialize_with = "or_empty")]
     destination: String,
+    #[serde(deserialize_with = "or_empty")]
     mode: String,
-    #[serde(rename = "RW")]
+    #[serde(deserialize_with = "or_empty", rename = "RW")]
     rw: bool,
+    #[serde(deserialize_with = "or_empty")]
     propagation: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct NetworkSettings {
-    #[serde(rename = "IPAddress")]
+    #[serde(deserialize_with = "or_empty", rename = "IPAddress")]
     ip_address: String,
-    networks: Option<BTreeMap<String, Network>>,
+    #[serde(deserialize_with = "or_empty")]
+    networks: BTreeMap<String, Option<Network>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Network {
-    #[serde(rename = "IPAddress")]
+    #[serde(deserialize_with = "or_empty", rename = "IPAddress")]
     ip_address: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct InspectedImage {
+    #[serde(deserialize_with = "or_empty")]
     id: String,
-    repo_tags: Option<Vec<String>>,
-    repo_digests: Option<Vec<String>>,
+    #[serde(deserialize_with = "list")]
+    repo_tags: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    repo_digests: Vec<String>,
 }
 
 /// What two answers of a runtime say of a container; `None` where one of them is no such answer.
@@ -327,27 +393,23 @@ fn container(found: &Inspected, stored: &InspectedImage, kind: &'static str) -> 
     let mut cut = false;
     let config = &found.config;
     let host = &found.host_config;
-    let labels = pairs(config.labels.iter().flatten(), &mut cut);
-    let networks = found.network_settings.networks.iter().flatten();
+    let given = config.labels.iter();
+    let given = given.map(|(name, value)| (name, value.as_deref().unwrap_or_default()));
+    let labels = pairs(given, &mut cut);
+    let networks = found.network_settings.networks.values().flatten();
     let ip = std::iter::once(&found.network_settings.ip_address)
-        .chain(networks.map(|(_, network)| &network.ip_address))
+        .chain(networks.map(|network| &network.ip_address))
         .find(|ip| !ip.is_empty());
-    let mounts = found.mounts.iter().flatten().map(|mount| Mount {
+    let mounts = found.mounts.iter().map(|mount| Mount {
         source: text(&mount.source),
         destination: text(&mount.destination),
         mode: text(&mount.mode),
         writable: mount.rw,
         propagation: text(&mount.propagation),
     });
-    let test = config
-        .healthcheck
-        .as_ref()
-        .and_then(|check| check.test.as_deref());
     // The first word says how the rest is run: NONE, CMD or CMD-SHELL.
-    let healthcheck = test
-        .and_then(|test| test.get(1..))
-        .unwrap_or_default()
-        .join(" ");
+    let test = config.healthcheck.test.get(1..);
+    let healthcheck = test.unwrap_or_default().join(" ");
     let ip = text(ip.map_or("", String::as_str));
     let container = Container {
         id: text(&found.id),
@@ -378,8 +440,8 @@ fn image(given: &str, id: &str, stored: &InspectedImage) -> Image {
     let id = if stored.id.is_empty() { id } else { &stored.id };
     let hex = id.trim_start_matches("sha256:");
     let by_id = given.is_empty() || hex.starts_with(given.trim_start_matches("sha256:"));
-    let tags = || stored.repo_tags.iter().flatten().map(String::as_str);
-    let digests = || stored.repo_digests.iter().flatten().map(String::as_str);
+    let tags = || stored.repo_tags.iter().map(String::as_str);
+    let digests = || stored.repo_digests.iter().map(String::as_str);
     let given = if by_id {
         tags().chain(digests()).next().unwrap_or_default()
     } else {
@@ -419,13 +481,13 @@ fn pod(labels: &[metadata::Pair], ip: &str) -> Option<Pod> {
 
 fn gpus(config: &Config, host: &HostConfig) -> Vec<Box<str>> {
     // A node may have another name inside; by the one that says what it is.
-    let devices = host.devices.iter().flatten().filter_map(|device| {
+    let devices = host.devices.iter().filter_map(|device| {
         let names = [&device.path_on_host, &device.path_in_container];
         names.into_iter().find(|path| is_gpu_node(path))
     });
     let mut gpus: Vec<Box<str>> = devices.map(|path| text(path)).collect();
-    for request in host.device_requests.iter().flatten() {
-        let names = request.device_ids.iter().flatten();
+    for request in &host.device_requests {
+        let names = request.device_ids.iter();
         if request.driver == "cdi" {
             gpus.extend(names.map(|name| text(name)));
             continue;
@@ -456,7 +518,6 @@ fn gpus(config: &Config, host: &HostConfig) -> Vec<Box<str>> {
         let values = config
             .env
             .iter()
-            .flatten()
             .filter_map(|entry| entry.strip_prefix("NVIDIA_VISIBLE_DEVICES="));
         gpus.extend(values.flat_map(nvidia_visible));
     }
@@ -533,6 +594,34 @@ mod tests {
             ("/a", false)
         );
         assert!(found.pod.is_none() && !found.cut);
+    }
+
+    #[test]
+    fn null_stands_for_nothing_wherever_it_stands() {
+        let nulls = [
+            r#""Config":null"#,
+            r#""Config":{"Image":null,"User":null,"Env":[null],"Healthcheck":null,"Labels":null}"#,
+            r#""Config":{"Labels":{"a":null},"Healthcheck":{"Test":null}}"#,
+            r#""State":null,"Mounts":[null],"Name":null,"Created":null,"Image":null"#,
+            r#""State":{"StartedAt":null},"Mounts":[{"Source":null,"RW":null}]"#,
+            r#""HostConfig":null,"NetworkSettings":null"#,
+            r#""HostConfig":{"Privileged":null,"Devices":[null],"DeviceRequests":[{"Count":null,"Capabilities":[null,["gpu",null]]}]}"#,
+            r#""NetworkSettings":{"IPAddress":null,"Networks":{"x":null}}"#,
+        ];
+        for part in nulls {
+            let found = read(
+                &format!(r#"{{"Id":"{HEX}",{part}}}"#),
+                r#"{"RepoTags":[null]}"#,
+            );
+            assert_eq!(&*found.id, HEX, "{part}");
+        }
+        let found = read(r#"{"Config":{"Labels":{"a":null,"b":"1"}}}"#, "{}");
+        assert_eq!(
+            (find(&found.labels, "a"), find(&found.labels, "b")),
+            (Some(""), Some("1"))
+        );
+        let listed: Vec<Listed> = serde_json::from_str(r#"[{"Id":null},{}]"#).expect("a list");
+        assert_eq!(listed.len(), 2);
     }
 
     #[test]

@@ -69,26 +69,65 @@ pub struct Container {
 impl Container {
     /// About how much memory it holds.
     pub fn size_bytes(&self) -> usize {
+        let Self {
+            id,
+            kind: _,
+            name,
+            image,
+            labels,
+            mounts,
+            user,
+            ip,
+            gpus,
+            healthcheck,
+            cni,
+            pod,
+            ..
+        } = self;
+        let texts = |texts: &[&str]| -> usize { texts.iter().map(|text| text.len()).sum() };
         let pairs = |pairs: &[Pair]| -> usize {
-            pairs
-                .iter()
-                .map(|(k, v)| k.len() + v.len() + size_of::<Pair>())
-                .sum()
+            let texts = pairs.iter().map(|(name, value)| name.len() + value.len());
+            size_of_val(pairs) + texts.sum::<usize>()
         };
-        let mounts: usize = self
-            .mounts
-            .iter()
-            .map(|mount| size_of::<Mount>() + mount.source.len() + mount.destination.len())
-            .sum();
-        let pod = self.pod.as_ref().map_or(0, |pod| {
-            pairs(&pod.labels) + pairs(&pod.annotations) + pod.name.len() + pod.cni.len()
+        let of_mounts = mounts.iter().map(|mount| {
+            let Mount {
+                source,
+                destination,
+                mode,
+                writable: _,
+                propagation,
+            } = mount;
+            texts(&[source, destination, mode, propagation])
         });
+        let Image {
+            given,
+            repository,
+            tag,
+            digest,
+            id: image_id,
+        } = image;
+        let of_pod = |pod: &Pod| {
+            let Pod {
+                name,
+                namespace,
+                uid,
+                labels,
+                annotations,
+                sandbox_id,
+                ip,
+                cni,
+            } = pod;
+            texts(&[name, namespace, uid, sandbox_id, ip, cni]) + pairs(labels) + pairs(annotations)
+        };
         size_of::<Self>()
-            + pairs(&self.labels)
-            + mounts
-            + pod
-            + self.cni.len()
-            + self.image.given.len() * 2
+            + texts(&[id, name, user, ip, healthcheck, cni])
+            + texts(&[given, repository, tag, digest, image_id])
+            + pairs(labels)
+            + size_of_val(&**mounts)
+            + of_mounts.sum::<usize>()
+            + size_of_val(&**gpus)
+            + gpus.iter().map(|gpu| gpu.len()).sum::<usize>()
+            + pod.as_ref().map_or(0, of_pod)
     }
 }
 
@@ -318,6 +357,55 @@ mod tests {
             1
         );
         assert!(cut);
+    }
+
+    #[test]
+    fn whatever_a_container_holds_counts() {
+        let long = || Box::<str>::from("x".repeat(1000));
+        let pairs = || vec![(long(), long())];
+        let all = Container {
+            id: long(),
+            name: long(),
+            image: Image {
+                given: long(),
+                repository: long(),
+                tag: long(),
+                digest: long(),
+                id: long(),
+            },
+            labels: pairs(),
+            mounts: vec![Mount {
+                source: long(),
+                destination: long(),
+                mode: long(),
+                writable: true,
+                propagation: long(),
+            }],
+            user: long(),
+            ip: long(),
+            gpus: vec![long()],
+            healthcheck: long(),
+            cni: long(),
+            pod: Some(Pod {
+                name: long(),
+                namespace: long(),
+                uid: long(),
+                labels: pairs(),
+                annotations: pairs(),
+                sandbox_id: long(),
+                ip: long(),
+                cni: long(),
+            }),
+            ..Container::default()
+        };
+        let texts = serde_json::to_string(&all)
+            .expect("JSON")
+            .matches(&*long())
+            .count();
+        assert_eq!(texts, 28);
+        let size = all.size_bytes();
+        let bound = texts * 1000 + 2000;
+        assert!((texts * 1000..bound).contains(&size), "{size}");
     }
 
     #[test]
