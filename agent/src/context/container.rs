@@ -363,7 +363,7 @@ fn container_id(component: &[u8]) -> Option<&str> {
 
 /// The owner of a process's cgroups by `/proc/PID/cgroup`: the container that any line names, v2's or a v1 controller's. `None`
 /// where the process is gone.
-fn owner_of_process(proc: &Path, tgid: u32) -> Option<Owner> {
+pub(super) fn owner_of_process(proc: &Path, tgid: u32) -> Option<Owner> {
     let mut text = Vec::new();
     let file = fs::File::open(proc.join(tgid.to_string()).join("cgroup")).ok()?;
     io::Read::read_to_end(&mut io::Read::take(file, CGROUP_FILE_BYTES_MAX), &mut text).ok()?;

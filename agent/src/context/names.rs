@@ -19,6 +19,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
+use super::container::Owner;
 use crate::event::MountNs;
 
 pub use database::{IdMap, User, group, parse, user};
@@ -71,7 +72,7 @@ impl Names {
             root: root.into(),
             host: Accounts::default(),
             checked: None,
-            host_ns: super::procfs::mount_namespace(proc, 1),
+            host_ns: host_ns(proc),
             containers: FxHashMap::default(),
             entries: 0,
             reader: Some(Reader::start(proc)),
@@ -306,6 +307,16 @@ impl Names {
             .map(|container| entries(&container.accounts))
             .sum();
     }
+}
+
+/// The mount namespace of process 1; where that one lets nobody look, the agent's own, unless it is in a container.
+fn host_ns(proc: &Path) -> Option<u32> {
+    let first = super::procfs::mount_namespace(proc, 1);
+    first.or_else(|| {
+        let own = std::process::id();
+        let is_host = super::container::owner_of_process(proc, own) == Some(Owner::Host);
+        is_host.then(|| super::procfs::mount_namespace(proc, own))?
+    })
 }
 
 fn entries(accounts: &Accounts) -> usize {

@@ -187,6 +187,23 @@ fn containers_come_and_go_within_bounds() {
 }
 
 #[test]
+fn the_hosts_namespace_is_the_first_process_s_or_else_an_agents_outside_containers() {
+    let fake = Fake::new();
+    let own = std::process::id();
+    let check = |cgroup: &str, expected: Option<u32>| {
+        let file = fake.folder.path().join(own.to_string()).join("cgroup");
+        fs::write(file, cgroup).expect("written");
+        assert_eq!(fake.names().host_ns(), expected, "{cgroup}");
+    };
+    fake.process(own, 77, "", "");
+    check("0::/system.slice/saker.service\n", Some(1));
+    fs::remove_file(fake.folder.path().join("1/ns/mnt")).expect("removed");
+    check("0::/system.slice/saker.service\n", Some(77));
+    let id = "5a".repeat(32);
+    check(&format!("0::/docker/{id}\n"), None);
+}
+
+#[test]
 fn a_number_used_again_and_a_new_root_are_read_anew() {
     let fake = Fake::new();
     fake.process(20, 2, "first:x:7:7::/:/bin/sh\n", "0 0 4294967295");
