@@ -250,7 +250,7 @@ fn a_container_that_lived_for_a_moment_gets_its_names() {
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let digest = containerd.import(IMAGE, &["/bin/sh"]);
-    let mut agent = agent(&containerd, folder.path(), PATIENT);
+    let mut agent = agent(&containerd, folder.path(), "");
     for round in 0..10 {
         // A pod of its own each time: nothing is known of it beforehand.
         let pod = containerd.pod(&format!("brief-{round}"), LABELS, NOTES);
