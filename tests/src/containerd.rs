@@ -7,7 +7,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -239,7 +242,12 @@ impl Containerd {
 
     /// Starts a container.
     pub fn start_container(&self, id: &str) {
-        self.runtime.start(id).expect("the container starts");
+        if let Err(why) = self.runtime.start(id) {
+            panic!(
+                "container {id} does not start: {why}; containerd's log:\n{}",
+                self.log()
+            );
+        }
     }
 
     /// Makes and starts a container; returns its id.
@@ -249,22 +257,26 @@ impl Containerd {
         id
     }
 
-    /// Makes, starts and removes this many containers at once, as fast as the daemon does it; each gets `command` and its number
-    /// as the last argument. Returns their ids, in order.
+    /// Makes and starts this many containers, `at_once` at a time, as fast as the daemon does it; each gets `command` and its number as
+    /// the last argument. `pod` makes pods of different names: one for each of those at once, and as a kubelet does, another one where
+    /// a sandbox has died under its containers. Returns each container's pod and id, in order.
     pub fn run_many(
         &self,
-        pod: &Pod,
+        pod: impl Fn(usize) -> Pod + Sync,
         count: usize,
         at_once: usize,
         wanted: &Wanted<'_>,
-    ) -> Vec<String> {
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        let ids = std::sync::Mutex::new(vec![String::new(); count]);
+    ) -> Vec<(Pod, String)> {
+        let next = AtomicUsize::new(0);
+        let pods = AtomicUsize::new(0);
+        let new_pod = || pod(pods.fetch_add(1, Ordering::Relaxed));
+        let made = std::sync::Mutex::new(vec![None; count]);
         thread::scope(|scope| {
             for _ in 0..at_once {
                 scope.spawn(|| {
+                    let mut pod = new_pod();
                     loop {
-                        let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        let n = next.fetch_add(1, Ordering::Relaxed);
                         if n >= count {
                             return;
                         }
@@ -275,20 +287,26 @@ impl Containerd {
                             .copied()
                             .chain([number.as_str()])
                             .collect();
-                        let id = self.run(
-                            pod,
-                            &Wanted {
-                                name: &name,
-                                command: &command,
-                                ..wanted.clone()
-                            },
-                        );
-                        ids.lock().expect("no thread panicked")[n] = id;
+                        let wanted = Wanted {
+                            name: &name,
+                            command: &command,
+                            ..wanted.clone()
+                        };
+                        let mut id = self.create(&pod, &wanted);
+                        if let Err(why) = self.runtime.start(&id) {
+                            // The sandbox's process is gone.
+                            assert!(why.contains("lstat /proc/0/"), "{why}:\n{}", self.log());
+                            pod = new_pod();
+                            id = self.run(&pod, &wanted);
+                        }
+                        made.lock().expect("no thread panicked")[n] = Some((pod.clone(), id));
                     }
                 });
             }
         });
-        ids.into_inner().expect("no thread panicked")
+        let made = made.into_inner().expect("no thread panicked");
+        let made = made.into_iter().map(|made| made.expect("each was made"));
+        made.collect()
     }
 
     /// Runs a program in a running container and returns what it wrote.

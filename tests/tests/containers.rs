@@ -278,19 +278,19 @@ fn two_hundred_containers_at_once_all_get_their_names() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let digest = containerd.import(IMAGE, &["/bin/sh"]);
     let mut agent = agent(&containerd, folder.path(), PATIENT);
-    let pod = containerd.pod("crowd", LABELS, NOTES);
     let wanted = Wanted {
         name: "many",
         image: IMAGE,
         command: &["/bin/true", "marked-many"],
         ..Wanted::default()
     };
-    let ids = containerd.run_many(&pod, COUNT, 8, &wanted);
-    for (number, id) in ids.iter().enumerate() {
+    let pod = |number| containerd.pod(&format!("crowd-{number}"), LABELS, NOTES);
+    let made = containerd.run_many(pod, COUNT, 8, &wanted);
+    for (number, (pod, id)) in made.iter().enumerate() {
         let args = format!("marked-many {number}");
         let alert = agent.await_alert(&args, |alert| alert["output_fields"]["proc.args"] == *args);
         let fields = &alert["output_fields"];
-        check(fields, &pod, id, IMAGE, &digest);
+        check(fields, pod, id, IMAGE, &digest);
         assert_eq!(fields["container.name"], format!("many-{number}"));
     }
     let stopped = agent.stop();
