@@ -393,7 +393,8 @@ mod tests {
         check_pickle_is_found(Path::new("/usr/bin/python3"));
         let home = std::env::var_os("HOME").unwrap_or_default();
         let versions = PathBuf::from(home).join(".pyenv/versions");
-        for minor in MINORS {
+        // Those that a machine for these tests has.
+        for minor in 8..=13 {
             let Some(version) = fs::read_dir(&versions).ok().and_then(|versions| {
                 versions.flatten().find(|version| {
                     version
