@@ -481,29 +481,29 @@ pub fn moment(record: &[u8]) -> Option<u64> {
     at.first_chunk().copied().map(u64::from_ne_bytes)
 }
 
-/// The process that a record says has just started a program, without decoding more of it than that.
-pub fn started_process(record: &[u8]) -> Option<u32> {
+/// The process of a record of this kind, without decoding more of it than that.
+fn process_of(record: &[u8], kind: Kind) -> Option<u32> {
     let at = |offset: usize| record.get(offset..);
-    let kind = at(offset_of!(Header, kind))?.first_chunk()?;
+    let found = at(offset_of!(Header, kind))?.first_chunk()?;
     let tgid = at(offset_of!(Header, tgid))?.first_chunk()?;
-    (u16::from_ne_bytes(*kind) == Kind::Exec as u16).then(|| u32::from_ne_bytes(*tgid))
+    (u16::from_ne_bytes(*found) == kind as u16).then(|| u32::from_ne_bytes(*tgid))
+}
+
+/// The process that a record says has just started a program.
+pub fn started_process(record: &[u8]) -> Option<u32> {
+    process_of(record, Kind::Exec)
 }
 
 /// The process and the path inside its root of a file that a record says was opened, where that is a part of Python: the module
 /// `_pickle`, or the interpreter's own library.
 pub fn opened_python(record: &[u8]) -> Option<(u32, &[u8])> {
-    let at = |offset: usize| record.get(offset..);
-    let kind = at(offset_of!(Header, kind))?.first_chunk()?;
-    if u16::from_ne_bytes(*kind) != Kind::Open as u16 {
-        return None;
-    }
-    let tgid = at(offset_of!(Header, tgid))?.first_chunk()?;
+    let tgid = process_of(record, Kind::Open)?;
     let opened = open(record).ok()?;
     let path = opened.resolved.bytes;
     let name = path.rsplit(|byte| *byte == b'/').next()?;
     let is_whole = opened.res >= 0 && !opened.resolved.cut && !opened.detached;
     let is_part = name.starts_with(b"_pickle.") || name.starts_with(b"libpython3.");
-    (is_whole && is_part).then(|| (u32::from_ne_bytes(*tgid), path))
+    (is_whole && is_part).then_some((tgid, path))
 }
 
 /// The texts behind the fixed part `T`, which they must fill to the last byte.

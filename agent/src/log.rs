@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     alert::Alert,
-    metrics::{Cause, Metrics},
+    metrics::{Cause, Metrics, level},
 };
 
 /// The position behind an alert; the first alert has cursor 1.
@@ -169,9 +169,7 @@ impl Shared {
     }
 
     fn show_bytes(&self, entries: &Entries) {
-        self.metrics
-            .alert_log_bytes
-            .set(i64::try_from(entries.bytes).unwrap_or(i64::MAX));
+        self.metrics.alert_log_bytes.set(level(entries.bytes));
     }
 }
 

@@ -657,6 +657,14 @@ impl Default for Metrics {
     }
 }
 
+/// What a gauge shows of a number of things, or of bytes.
+pub fn level<N>(count: N) -> i64
+where
+    i64: TryFrom<N>,
+{
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// Brings a counter up to an absolute value that something else counts. A value that fell back is ignored.
 pub fn raise_to(counter: &Counter<u64, AtomicU64>, total: u64) {
     let atomic = counter.inner();

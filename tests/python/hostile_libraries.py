@@ -27,17 +27,21 @@ class Evil:
         return os.system, (f"touch {FOLDER}/ran-{self.way}",)
 
 
+def saved(name, way, library=pickle):
+    path = FOLDER / name
+    path.write_bytes(library.dumps(Evil(way)))
+    return path
+
+
 def with_pickle(way):
-    path = FOLDER / "model.pkl"
-    path.write_bytes(pickle.dumps(Evil(way)))
+    path = saved("model.pkl", way)
     return lambda: pickle.load(path.open("rb"))
 
 
 def with_c_pickle(way):
     import _pickle
 
-    path = FOLDER / "model-c.pkl"
-    path.write_bytes(_pickle.dumps(Evil(way)))
+    path = saved("model-c.pkl", way, _pickle)
     return lambda: _pickle.Unpickler(path.open("rb")).load()
 
 
@@ -48,15 +52,13 @@ def with_subclass(way):
         def find_class(self, module, name):
             return super().find_class(module, name)
 
-    path = FOLDER / "model-sub.pkl"
-    path.write_bytes(pickle.dumps(Evil(way)))
+    path = saved("model-sub.pkl", way)
     return lambda: Loader(path.open("rb")).load()
 
 
 def with_python(way):
     """The unpickler that is written in Python."""
-    path = FOLDER / "model-python.pkl"
-    path.write_bytes(pickle.dumps(Evil(way)))
+    path = saved("model-python.pkl", way)
     return lambda: pickle._Unpickler(path.open("rb")).load()
 
 
@@ -178,8 +180,7 @@ def with_numpy_archive(way):
 def with_numpy_core(way):
     import numpy
 
-    path = FOLDER / "model-plain.npy"
-    path.write_bytes(pickle.dumps(Evil(way)))
+    path = saved("model-plain.npy", way)
     # Neither magic number nor archive: numpy takes it for a pickle.
     return lambda: numpy.load(path, allow_pickle=True)
 
@@ -195,16 +196,14 @@ def with_pandas(way, compression=None):
 def with_dill(way):
     import dill
 
-    path = FOLDER / "model.dill"
-    path.write_bytes(dill.dumps(Evil(way)))
+    path = saved("model.dill", way, dill)
     return lambda: dill.load(path.open("rb"))
 
 
 def with_cloudpickle(way):
     import cloudpickle
 
-    path = FOLDER / "model-cloud.pkl"
-    path.write_bytes(cloudpickle.dumps(Evil(way)))
+    path = saved("model-cloud.pkl", way, cloudpickle)
     return lambda: cloudpickle.load(path.open("rb"))
 
 

@@ -21,7 +21,7 @@ use crate::{
     decode,
     metrics::{
         Cause, KindOutcome, Metrics, OVER_SHARE, PYTHON_FAILURES, PYTHON_STATES, RINGS, RingName,
-        State, raise_to,
+        State, level, raise_to,
     },
     pipeline::Pipeline,
     source::{
@@ -270,7 +270,7 @@ impl SensorThread {
             self.metrics
                 .python_files
                 .get_or_create(&State { state })
-                .set(i64::try_from(read(count)).unwrap_or(i64::MAX));
+                .set(level(read(count)));
         }
         let failures = [
             &counts.without_site,
@@ -326,7 +326,7 @@ impl SensorThread {
             self.metrics
                 .ring_waiting_bytes
                 .get_or_create(&RingName { ring })
-                .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+                .set(level(bytes));
         }
     }
 

@@ -13,35 +13,36 @@ use saker_rules::{
 };
 
 use super::EventView;
-use crate::{context::process::Image, redact::Redactor};
+use crate::{
+    context::process::Image,
+    redact::{Line, Redactor},
+};
 
 impl EventView<'_> {
     /// `argv[0]`.
     pub(super) fn exe<'a>(&'a self, image: &'a Arc<Image>) -> &'a [u8] {
-        match self.line(image) {
-            Some(line) => self.arena.alloc_slice_copy(&line.exe),
-            None => &image.argv0,
-        }
+        self.of_line(image, |line| &line.exe, &image.argv0)
     }
 
     /// The arguments behind it.
     pub(super) fn args<'a>(&'a self, image: &'a Arc<Image>) -> &'a [u8] {
-        match self.line(image) {
-            Some(line) => self.arena.alloc_slice_copy(line.args()),
-            None => image.args(),
-        }
+        self.of_line(image, Line::args, image.args())
     }
 
     /// Name and arguments.
     pub(super) fn cmdline<'a>(&'a self, image: &'a Arc<Image>) -> &'a [u8] {
-        match self.line(image) {
-            Some(line) => self.arena.alloc_slice_copy(&line.cmdline),
-            None => &image.cmdline,
-        }
+        self.of_line(image, |line| &line.cmdline, &image.cmdline)
     }
 
-    fn line(&self, image: &Arc<Image>) -> Option<Arc<crate::redact::Line>> {
-        self.redactor?.line(image)
+    /// A part of what is shown of a command line, or where all of it may be, that part `as_is`.
+    fn of_line<'a>(
+        &'a self,
+        image: &Arc<Image>,
+        part: fn(&Line) -> &[u8],
+        as_is: &'a [u8],
+    ) -> &'a [u8] {
+        let line = self.redactor.and_then(|redactor| redactor.line(image));
+        line.map_or(as_is, |line| self.arena.alloc_slice_copy(part(&line)))
     }
 
     /// The value of a thing that somebody named: a variable, a label.

@@ -11,7 +11,7 @@ use crate::{
     },
     decode::{decode, with_payload},
     event::{Body, Event, Kind, Packet},
-    metrics::{HELLO_OUTCOMES, Metrics, Outcome, raise_to},
+    metrics::{HELLO_OUTCOMES, Metrics, Outcome, level, raise_to},
 };
 
 /// Old names are looked for this often: it means looking at all of them.
@@ -48,7 +48,6 @@ impl Network {
 
     /// Brings the metrics up to date.
     pub(super) fn publish(&self, metrics: &Metrics) {
-        let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (names, bytes, evicted) = self.resolved.sizes();
         metrics.dns_names.set(level(names));
         metrics.dns_names_bytes.set(level(bytes));

@@ -1,7 +1,9 @@
 //! What the pipeline counts, as metrics.
 
 use super::{Pipeline, UNRESOLVED};
-use crate::metrics::{Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Kind, Outcome, State};
+use crate::metrics::{
+    Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Kind, Outcome, State, level, raise_to,
+};
 
 impl Pipeline {
     /// Brings the metrics up to date.
@@ -22,7 +24,7 @@ impl Pipeline {
                 .metrics
                 .held_events_ended
                 .get_or_create(&Outcome { outcome });
-            crate::metrics::raise_to(&counter, self.counts.held[index]);
+            raise_to(&counter, self.counts.held[index]);
         }
         for (index, cause) in INCOMPLETE_CAUSES.iter().enumerate() {
             let cause = (*cause).into();
@@ -30,15 +32,14 @@ impl Pipeline {
                 .metrics
                 .incomplete_events
                 .get_or_create(&Cause { cause });
-            crate::metrics::raise_to(&counter, self.counts.incomplete[index]);
+            raise_to(&counter, self.counts.incomplete[index]);
         }
-        crate::metrics::raise_to(
+        raise_to(
             &self.metrics.cgroups_unresolved,
             self.counts.incomplete[UNRESOLVED],
         );
         self.published = self.counts;
         let (live, exited, evicted) = self.table.sizes();
-        let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics
             .processes
             .get_or_create(&State { state: "live" })
@@ -47,15 +48,15 @@ impl Pipeline {
             .processes
             .get_or_create(&State { state: "exited" })
             .set(level(exited));
-        crate::metrics::raise_to(&self.metrics.processes_evicted, evicted);
+        raise_to(&self.metrics.processes_evicted, evicted);
         self.metrics.containers.set(level(self.containers.len()));
         self.metrics.held_events.set(level(self.hold.len()));
         let (known, bytes, forgotten) = self.runtimes.sizes();
         self.metrics.container_metadata.set(level(known));
         self.metrics.container_metadata_bytes.set(level(bytes));
-        crate::metrics::raise_to(&self.metrics.container_metadata_evicted, forgotten);
+        raise_to(&self.metrics.container_metadata_evicted, forgotten);
         let (_, forgotten, _) = self.names.sizes();
-        crate::metrics::raise_to(&self.metrics.names_evicted, forgotten);
+        raise_to(&self.metrics.names_evicted, forgotten);
         self.network.publish(&self.metrics);
     }
 }

@@ -81,27 +81,24 @@ const fn row(name: &'static str, attach: Attach, optional: &'static str) -> Prog
 
 /// The programs that see opens through io_uring: the end first, as with calls.
 const URING_OPENS: &str = "files opened through io_uring (Linux 6.0)";
-const URING_COMPLETE: ProgramRow = ProgramRow {
-    name: "saker_uring_complete",
-    attach: Attach::RawTracepoint(&["io_uring_complete"]),
-    optional: URING_OPENS,
-    fields: &[Group::Uring],
-};
-const URING_SUBMIT: ProgramRow = ProgramRow {
-    name: "saker_uring_submit",
-    attach: Attach::RawTracepoint(&["io_uring_submit_req", "io_uring_submit_sqe"]),
-    optional: URING_OPENS,
-    fields: &[Group::Uring],
-};
+const URING_COMPLETE: ProgramRow = row_uring("saker_uring_complete", &["io_uring_complete"]);
+const URING_SUBMIT: ProgramRow = row_uring(
+    "saker_uring_submit",
+    &["io_uring_submit_req", "io_uring_submit_sqe"],
+);
+const fn row_uring(name: &'static str, tracepoints: &'static [&'static str]) -> ProgramRow {
+    ProgramRow {
+        fields: &[Group::Uring],
+        ..row(name, Attach::RawTracepoint(tracepoints), URING_OPENS)
+    }
+}
 
 /// What only programs at functions see of opens.
 const OPENS_32: &str = "files opened by 32-bit calls, on kernels that have them";
 const fn row32(name: &'static str, function: &'static str) -> ProgramRow {
     ProgramRow {
-        name,
-        attach: Attach::FunctionEnd(function),
-        optional: OPENS_32,
         fields: &[Group::Registers32],
+        ..row(name, Attach::FunctionEnd(function), OPENS_32)
     }
 }
 

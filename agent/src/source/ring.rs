@@ -22,14 +22,14 @@
 //! [`Kind::is_sheddable`]: saker_ebpf::wire::Kind::is_sheddable
 
 use std::io;
-use std::mem::offset_of;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use saker_ebpf::wire::Header;
+
+use crate::decode;
 
 /// The rings that the kernel programs write to.
 pub struct Rings {
@@ -156,10 +156,8 @@ impl Ring {
     fn front(&mut self) -> Option<u64> {
         if self.front.is_none() {
             let record = self.records.next()?;
-            let at = record.get(offset_of!(Header, ktime_ns)..);
             // What is no record at all goes first, and fails to decode.
-            let at = at.and_then(|at| at.first_chunk()).copied();
-            self.front = Some(at.map_or(0, u64::from_ne_bytes));
+            self.front = Some(decode::moment(&record).unwrap_or(0));
             // Dropping it would take it out.
             std::mem::forget(record);
         }

@@ -181,7 +181,6 @@ impl Sensor {
         };
         drop(ebpf);
         drop(offsets);
-        return_memory();
         Ok(Self {
             rings: Rings::new(kept, sheddable),
             shares,
@@ -319,15 +318,6 @@ impl Sensor {
             return Err(io::Error::last_os_error());
         }
         Ok(())
-    }
-}
-
-/// Hands back the memory that loading took: the kernel's types alone are parsed to some megabytes, once.
-fn return_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes the number of bytes to keep at the heap's end.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 
