@@ -494,16 +494,18 @@ pub fn started_process(record: &[u8]) -> Option<u32> {
     process_of(record, Kind::Exec)
 }
 
-/// The process and the path inside its root of a file that a record says was opened, where that is a part of Python: the module
-/// `_pickle`, or the interpreter's own library.
+/// The process and the path inside its root of a file that a record says was opened to be read, where that is a part of Python: the
+/// module `_pickle`, or the interpreter's own library.
 pub fn opened_python(record: &[u8]) -> Option<(u32, &[u8])> {
     let tgid = process_of(record, Kind::Open)?;
     let opened = open(record).ok()?;
     let path = opened.resolved.bytes;
     let name = path.rsplit(|byte| *byte == b'/').next()?;
     let is_whole = opened.res >= 0 && !opened.resolved.cut && !opened.detached;
+    let is_read = opened.flags & u64::from((libc::O_ACCMODE | libc::O_PATH).cast_unsigned())
+        == libc::O_RDONLY as u64;
     let is_part = name.starts_with(b"_pickle.") || name.starts_with(b"libpython3.");
-    (is_whole && is_part).then_some((tgid, path))
+    (is_whole && is_read && is_part).then_some((tgid, path))
 }
 
 /// The texts behind the fixed part `T`, which they must fill to the last byte.

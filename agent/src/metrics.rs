@@ -198,7 +198,7 @@ pub static METRICS: &[MetricInfo] = &[
         name: "saker_python_failures_total",
         kind: "counter",
         labels: &["cause"],
-        help: "Why pickles of an interpreter are not seen: no_site (nothing to attach to was found in it), attach (the kernel refused), queue_full (too many processes started at once), evicted (too many files), unreadable (a file that is no sound ELF file, or could not be read), cut (a bound on what is looked at in one process or file was reached), not_looked_again (too many processes wait for a second look).",
+        help: "Why pickles of an interpreter are not seen: no_site (nothing to attach to was found in it), attach (the kernel refused), queue_full (too many processes started, or opened parts of Python, at once), evicted (too many files), unreadable (a file that is no sound ELF file, or could not be read), cut (a bound on what is looked at in one process or file was reached), not_looked_again (too many processes wait for a second look).",
     },
     MetricInfo {
         name: "saker_dns_names",

@@ -186,6 +186,71 @@ fn what_is_loaded_late_is_seen() {
     assert_books_close(&agent.stop());
 }
 
+/// A file system of its own, which can be unmounted only if nobody holds anything in it.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "saker-tests"])
+            .arg(folder.path());
+        assert!(mount.status().expect("mount runs").success());
+        Self(folder)
+    }
+
+    fn unmount(&self) -> bool {
+        let unmounted = Command::new("umount").arg(self.0.path()).status();
+        unmounted.expect("umount runs").success()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Already done, where the test went well.
+        let _ = Command::new("umount")
+            .args(["--quiet", "--lazy"])
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+/// As whoever builds an image in a folder does, or containerd when it unpacks one: the interpreter is copied, it runs, and what it lay
+/// on is unmounted.
+#[test]
+fn what_is_watched_can_be_unmounted() {
+    if !root_or_skip() {
+        return;
+    }
+    let Some(of) = pyenv().pop() else { return };
+    let mut agent = Agent::start(&[]);
+    let [unpacked, run] = [Mounted::new(), Mounted::new()];
+    for mounted in [&unpacked, &run] {
+        // Written by one program, and read by another.
+        let program = fresh_copy(&of, &mounted.0.path().join("python"));
+        let mut pack = Command::new("tar");
+        pack.args(["-cf", "/dev/zero", "-C"]).arg(mounted.0.path());
+        assert!(pack.arg(".").status().expect("tar runs").success());
+        if mounted.0.path() == run.0.path() {
+            let mut command = Command::new(program);
+            let mut child = command
+                .args(["-c", LOAD, "pickle", "Unpickler"])
+                .spawn()
+                .expect("it starts");
+            let pid = u64::from(child.id());
+            agent.await_alert("a load from what is mounted", |alert| {
+                alert["rule"] == RULE && alert["output_fields"]["proc.pid"] == pid
+            });
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+    }
+    assert!(unpacked.unmount(), "what was packed is held");
+    assert!(run.unmount(), "what ran is held");
+    assert_books_close(&agent.stop());
+}
+
 /// A rule that alerts for what the shipped one does, with everything that is known of the container.
 const CONTAINER_RULE: &str = "
 - rule: Unpickled in a container

@@ -35,6 +35,16 @@ pub fn mount_detached(file_system: &CStr) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), none, none) })
 }
 
+/// The same file in a mount of our own, which appears nowhere either: what the kernel keeps of the file then keeps nobody from
+/// unmounting the one that it was found in. Only for files in mounts of this process's namespace.
+pub fn clone_detached(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE
+        | libc::OPEN_TREE_CLOEXEC
+        | libc::c_uint::try_from(libc::AT_EMPTY_PATH).map_err(io::Error::other)?;
+    // SAFETY: open_tree takes a descriptor, a C string, and flags.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags) })
+}
+
 /// Opens a file or folder below an open folder.
 pub fn open_below(folder: BorrowedFd<'_>, path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: openat takes a folder and a C string.

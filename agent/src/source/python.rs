@@ -9,4 +9,5 @@ pub mod elf;
 pub mod interpreters;
 mod key;
 pub mod locate;
+mod opened;
 pub mod watch;

@@ -3,12 +3,12 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya::programs::ProgramFd;
 
 use super::elf::{Site, Version};
-use crate::source::perf;
+use crate::source::{mounts, perf};
 
 /// The programs, loaded.
 pub(super) struct Programs {
@@ -25,8 +25,28 @@ impl Programs {
         })
     }
 
-    /// Attaches to a place in a file, until what is returned is dropped.
-    pub(super) fn attach(&self, file: &File, site: &Site, version: Version) -> io::Result<OwnedFd> {
+    /// Attaches to places in a file, until what is returned is dropped. The kernel keeps the path that it is given, mount
+    /// included, for as long as the program is attached: where it can, it is given a mount that nobody wants to unmount.
+    pub(super) fn attach(
+        &self,
+        file: &File,
+        sites: &[Site],
+        version: Version,
+    ) -> io::Result<Vec<OwnedFd>> {
+        let own = mounts::clone_detached(file.as_fd());
+        let place = own.as_ref().map_or(file.as_fd(), AsFd::as_fd);
+        sites
+            .iter()
+            .map(|site| self.attach_at(place, site, version))
+            .collect()
+    }
+
+    fn attach_at(
+        &self,
+        place: BorrowedFd<'_>,
+        site: &Site,
+        version: Version,
+    ) -> io::Result<OwnedFd> {
         let (name, offset) = match site {
             Site::Call { file_offset } => (name(version, false), *file_offset),
             Site::Entry { file_offset } => (name(version, true), *file_offset),
@@ -37,7 +57,7 @@ impl Programs {
             .find(|(known, _)| *known == name)
             .ok_or_else(|| io::Error::other(format!("program {name} is not loaded")))?;
         // The file that was read, whatever its name means by now.
-        let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let path = CString::new(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
         perf::attach_uprobe(self.perf_type, &path, offset, program.as_fd())
     }
 }

@@ -126,6 +126,25 @@ pub fn loaded(proc: &Path, pid: u32) -> Look {
     look
 }
 
+/// Whether a process uses a file of this name as code. Who copies, packs or unpacks an interpreter opens the same files.
+pub fn runs(proc: &Path, pid: u32, path: &str) -> bool {
+    let mut look = Look::default();
+    let maps = look.read(&proc.join(pid.to_string()).join("maps"), MAPS_BYTES_MAX);
+    // What is behind the bound may be it.
+    look.is_cut || maps_as_code(&maps, base(path))
+}
+
+fn maps_as_code(maps: &[u8], name: &str) -> bool {
+    String::from_utf8_lossy(maps).lines().any(|line| {
+        let access = line.split(' ').nth(1).unwrap_or_default();
+        access.contains('x') && line.find('/').is_some_and(|at| base(&line[at..]) == name)
+    })
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 /// One file that a process has opened, by its path inside the process's root.
 pub fn opened(proc: &Path, pid: u32, path: &str, version: Option<Version>) -> Option<Found> {
     let root = Root::open(&proc.join(pid.to_string()).join("root")).ok()?;
@@ -203,7 +222,7 @@ fn mapped(process: &Path, look: &mut Look) -> Vec<String> {
         .lines()
         .filter_map(|line| Some(line[line.find('/')?..].to_owned()))
         .filter(|path| {
-            let name = path.rsplit('/').next().unwrap_or_default();
+            let name = base(path);
             elf::is_libpython(name) || is_extension(name)
         })
         .collect();
@@ -386,6 +405,26 @@ mod tests {
             !sites.find_class.is_empty()
         });
         assert!(with_site, "{found:?}");
+    }
+
+    #[track_caller]
+    fn check_maps(line: &str, expected: bool) {
+        let maps =
+            format!("{line}\n7ffc0000-7ffd0000 r-xp 00000000 00:00 0                  [vdso]\n");
+        assert_eq!(
+            maps_as_code(maps.as_bytes(), "_pickle.so"),
+            expected,
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn code_is_what_is_mapped_to_be_run() {
+        check_maps("7f00-7f01 r-xp 00001000 08:01 42   /a b/_pickle.so", true);
+        check_maps("7f00-7f01 r--p 00000000 08:01 42   /a b/_pickle.so", false);
+        check_maps("7f00-7f01 r-xp 00001000 08:01 42   /a/x_pickle.so", false);
+        check_maps("7f00-7f01 r-xp 00001000 00:00 0", false);
+        check_maps("", false);
     }
 
     #[test]

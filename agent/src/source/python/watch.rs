@@ -24,6 +24,7 @@ use super::elf::{self, Audits, ElfError, Site, Sites, Version};
 use super::interpreters::Interpreters;
 use super::key::FileKey;
 use super::locate;
+use super::opened::{Opened, Waiting};
 
 /// Processes that wait to be looked at. One that finds no room is looked at later, when its file shows up again.
 const QUEUE_MAX: usize = 8192;
@@ -116,6 +117,7 @@ impl Watch {
             known: HashMap::new(),
             strangers: HashSet::new(),
             second_looks: VecDeque::new(),
+            opened: Waiting::default(),
             interpreters: Arc::clone(&interpreters),
             stop: Arc::clone(&stop),
             proc: PathBuf::from("/proc"),
@@ -175,6 +177,7 @@ struct Worker {
     /// Programs that were looked at and did not run Python.
     strangers: HashSet<FileKey>,
     second_looks: VecDeque<(Instant, u32)>,
+    opened: Waiting,
     interpreters: Arc<Interpreters>,
     stop: Arc<AtomicBool>,
     proc: PathBuf,
@@ -243,10 +246,12 @@ impl Worker {
         let mut next_sweep = Instant::now() + SWEEP;
         while !self.stop.load(Ordering::Acquire) {
             self.take_asked(asked);
-            if let Some(later) = self.later.pop_front() {
+            let now = Instant::now();
+            if let Some(opened) = self.opened.pop(now) {
+                self.look_at_opened(opened);
+            } else if let Some(later) = self.later.pop_front() {
                 self.take_later(later);
             }
-            let now = Instant::now();
             if let Some((_, pid)) = self.second_looks.pop_front_if(|(due, _)| *due <= now) {
                 self.look(pid, false);
             }
@@ -261,10 +266,12 @@ impl Worker {
                 // Who does not wait any more need not know.
                 let _ = tell.try_send(());
             }
-            let due = self
-                .second_looks
-                .front()
-                .map_or(next_sweep, |(due, _)| next_sweep.min(*due));
+            let second = self.second_looks.front().map(|(due, _)| *due);
+            let opened = self.opened.next_due();
+            let due = [second, opened]
+                .into_iter()
+                .flatten()
+                .fold(next_sweep, Instant::min);
             match asked.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(ask) => self.take(ask),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -289,7 +296,7 @@ impl Worker {
     fn take(&mut self, ask: Ask) {
         match ask {
             Ask::Started(pid) => self.look(pid, true),
-            Ask::Opened(pid, path) => self.look_at_opened(pid, &path),
+            Ask::Opened(pid, path) => self.await_mapping(Opened::new(pid, path)),
             Ask::Tell(tell) => self.tells.push(tell),
             Ask::Wake => {}
         }
@@ -373,8 +380,23 @@ impl Worker {
         }
     }
 
-    /// Looks at one file of a process; at all of it, where it was no Python until now.
-    fn look_at_opened(&mut self, pid: u32, path: &str) {
+    /// Has a file looked at that was opened, when it is due.
+    fn await_mapping(&mut self, opened: Opened) {
+        if !self.opened.push(opened) {
+            let counts = &self.interpreters.counts();
+            counts.queue_full.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks at one file of a process, if it is there to be run; at all of the process, where it was no Python until now.
+    fn look_at_opened(&mut self, opened: Opened) {
+        if !locate::runs(&self.proc, opened.pid, &opened.path) {
+            if let Some(later) = opened.later() {
+                self.await_mapping(later);
+            }
+            return;
+        }
+        let (pid, path) = (opened.pid, opened.path.as_str());
         let Ok(exe) = FileKey::at(&self.proc.join(pid.to_string()).join("exe")) else {
             return;
         };
@@ -512,12 +534,8 @@ impl Worker {
         version: Version,
         how: How,
     ) {
-        let events: io::Result<Vec<OwnedFd>> = sites
-            .iter()
-            .take(SITES_MAX)
-            .map(|site| self.programs.attach(&found.file, site, version))
-            .collect();
-        let events = match events {
+        let sites = &sites[..sites.len().min(SITES_MAX)];
+        let events = match self.programs.attach(&found.file, sites, version) {
             Ok(events) => events,
             Err(error) => {
                 let counts = &self.interpreters.counts();
