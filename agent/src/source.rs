@@ -13,6 +13,7 @@ pub mod mounts;
 pub mod object;
 pub mod offsets;
 pub mod perf;
+pub mod priority;
 pub mod privileges;
 pub mod probes;
 pub mod program_types;

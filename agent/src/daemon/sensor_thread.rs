@@ -27,8 +27,8 @@ use crate::{
     source::{
         KernelCounters, Sensor, Waker,
         capture::Written,
-        object,
-        python::watch::{self, Looker, Watch},
+        object, priority,
+        python::watch::{Looker, Watch},
     },
 };
 
@@ -156,7 +156,7 @@ impl SensorThread {
 
     /// Runs until it is stopped or the ring cannot be waited for.
     pub fn run(mut self) -> Summary {
-        watch::hurry();
+        priority::hurry();
         self.pipeline.scan(Path::new("/proc"));
         // Who is told that the agent watches may load a model the next moment, in a Python that runs already.
         if let Some(pythons) = &self.pythons

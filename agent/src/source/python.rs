@@ -5,6 +5,7 @@
 
 mod attach;
 pub mod code;
+mod detach;
 pub mod elf;
 pub mod interpreters;
 mod key;

@@ -20,11 +20,13 @@ use aya::programs::ProgramFd;
 use tracing::{debug, info, warn};
 
 use super::attach::Programs;
+use super::detach::Detacher;
 use super::elf::{self, Audits, ElfError, Site, Sites, Version};
 use super::interpreters::Interpreters;
 use super::key::FileKey;
 use super::locate;
 use super::opened::{Opened, Waiting};
+use crate::source::priority;
 
 /// Processes that wait to be looked at. One that finds no room is looked at later, when its file shows up again.
 const QUEUE_MAX: usize = 8192;
@@ -123,7 +125,7 @@ impl Watch {
             proc: PathBuf::from("/proc"),
             later: VecDeque::new(),
             tells: Vec::new(),
-            detaching: None,
+            detacher: Detacher::start(&stop)?,
         };
         let thread = thread::Builder::new()
             .name("python".into())
@@ -186,7 +188,7 @@ struct Worker {
     /// Who is told when everything is done.
     tells: Vec<SyncSender<()>>,
     /// Lets files go, which takes the kernel a while.
-    detaching: Option<JoinHandle<()>>,
+    detacher: Detacher,
 }
 
 /// What a file was found to be.
@@ -241,7 +243,7 @@ impl Attached {
 
 impl Worker {
     fn run(mut self, asked: &Receiver<Ask>) {
-        hurry();
+        priority::hurry();
         self.look_at_all(asked);
         let mut next_sweep = Instant::now() + SWEEP;
         while !self.stop.load(Ordering::Acquire) {
@@ -277,9 +279,6 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-        }
-        if let Some(detaching) = self.detaching.take() {
-            let _ = detaching.join();
         }
     }
 
@@ -535,6 +534,7 @@ impl Worker {
         how: How,
     ) {
         let sites = &sites[..sites.len().min(SITES_MAX)];
+        self.detacher.stand_back();
         let events = match self.programs.attach(&found.file, sites, version) {
             Ok(events) => events,
             Err(error) => {
@@ -620,7 +620,8 @@ impl Worker {
             .map(|(key, _)| *key);
         if let Some(key) = oldest {
             let evicted = self.attached.remove(&key);
-            self.detach(evicted.into_iter().collect());
+            self.detacher
+                .let_go(evicted.into_iter().flat_map(|file| file.events));
             self.interpreters
                 .counts()
                 .evicted
@@ -644,27 +645,10 @@ impl Worker {
             let idle = self
                 .attached
                 .extract_if(|_, attached| attached.is_idle(now))
-                .map(|(_, attached)| attached)
-                .collect();
-            self.detach(idle);
+                .flat_map(|(_, attached)| attached.events);
+            self.detacher.let_go(idle);
         }
         self.count();
-    }
-
-    /// Lets files go. For each the kernel waits until nobody is in the program any more: processes that start cannot wait so
-    /// long, and another thread does it.
-    fn detach(&mut self, files: Vec<Attached>) {
-        if files.is_empty() {
-            return;
-        }
-        if let Some(before) = self.detaching.take() {
-            let _ = before.join();
-        }
-        // Where there is no thread, the files are let go here.
-        self.detaching = thread::Builder::new()
-            .name("python-detach".into())
-            .spawn(move || drop(files))
-            .ok();
     }
 
     fn count(&self) {
@@ -684,11 +668,4 @@ impl Worker {
 fn is_pickle(found: &locate::Found) -> bool {
     let name = found.inside.rsplit('/').next().unwrap_or_default();
     name.starts_with("_pickle.")
-}
-
-/// On a busy node the thread that hands processes over, and the one that looks at them, must not wait their turn behind the
-/// process that they are to overtake.
-pub fn hurry() {
-    // SAFETY: takes integers; 0 is the calling thread. Where it is not allowed, nothing changes.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
 }
