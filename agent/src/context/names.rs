@@ -189,6 +189,9 @@ impl Names {
             }
             return;
         };
+        if reader.hangs_in(mount_ns) {
+            return;
+        }
         if let Some(container) = self.containers.get_mut(&mount_ns) {
             container.used = clock;
             let is_fresh = |checked: Instant| now.duration_since(checked) < RECHECK_CONTAINER;

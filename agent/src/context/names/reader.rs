@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
@@ -22,9 +22,9 @@ use super::database::{Database, IdMap, Stamp, User, group, user};
 
 /// Questions that wait; more are dropped, and asked again with a later event.
 const QUEUE_MAX: usize = 256;
-/// A reader that takes longer is left to itself and another one takes its place, so many times.
+/// A reader that takes longer is left to itself and another one takes its place, while no more than so many are.
 const STUCK: Duration = Duration::from_secs(5);
-const STUCK_MAX: u64 = 8;
+const STUCK_MAX: usize = 8;
 
 /// What one file system says of users and groups.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -98,13 +98,19 @@ pub struct Reader {
     seen: u64,
     asked: u64,
     waiting_since: Option<Instant>,
-    stuck: u64,
+    /// What the thread that is there now is at.
+    at: At,
+    /// Threads that were left to themselves and have not ended.
+    stuck: Vec<Weak<Mutex<Option<MountNs>>>>,
 }
+
+/// The mount namespace that a thread reads in, for as long as the thread is there.
+type At = Arc<Mutex<Option<MountNs>>>;
 
 impl Reader {
     /// Starts the thread; processes are looked up below `proc`.
     pub fn start(proc: &Path) -> Self {
-        let (questions, answers, answered) = spawn(proc.to_owned());
+        let (questions, answers, answered, at) = spawn(proc.to_owned());
         Self {
             proc: proc.to_owned(),
             questions,
@@ -113,7 +119,8 @@ impl Reader {
             seen: 0,
             asked: 0,
             waiting_since: None,
-            stuck: 0,
+            at,
+            stuck: Vec::new(),
         }
     }
 
@@ -150,22 +157,34 @@ impl Reader {
             .waiting_since
             .is_some_and(|since| now.saturating_duration_since(since) > STUCK)
             && self.answered.load(Relaxed) == self.seen;
-        if !is_stuck || self.stuck == STUCK_MAX {
+        if !is_stuck {
             return false;
         }
-        let stuck = self.stuck + 1;
+        self.stuck.retain(|thread| thread.strong_count() > 0);
+        if self.stuck.len() == STUCK_MAX {
+            return false;
+        }
+        let mut stuck = std::mem::take(&mut self.stuck);
+        stuck.push(Arc::downgrade(&self.at));
         *self = Self::start(&self.proc);
         self.stuck = stuck;
         true
     }
 
-    /// Threads that were left to themselves.
+    /// Whether a thread hangs in this namespace: another one would too.
+    pub fn hangs_in(&self, mount_ns: MountNs) -> bool {
+        let mut there = self.stuck.iter().filter_map(Weak::upgrade);
+        there.any(|at| *at.lock().unwrap_or_else(PoisonError::into_inner) == Some(mount_ns))
+    }
+
+    /// Threads that were left to themselves and have not ended.
     pub fn stuck(&self) -> u64 {
-        self.stuck
+        let there = self.stuck.iter().filter(|thread| thread.strong_count() > 0);
+        there.count() as u64
     }
 }
 
-type Ends = (SyncSender<Question>, Receiver<Answer>, Arc<AtomicU64>);
+type Ends = (SyncSender<Question>, Receiver<Answer>, Arc<AtomicU64>, At);
 
 fn spawn(proc: PathBuf) -> Ends {
     let (questions, to_read) = sync_channel::<Question>(QUEUE_MAX);
@@ -173,6 +192,8 @@ fn spawn(proc: PathBuf) -> Ends {
     let (read, answers) = sync_channel(QUEUE_MAX + 1);
     let answered = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&answered);
+    let at = At::default();
+    let now_at = Arc::clone(&at);
     let body = move || {
         for Question {
             mount_ns,
@@ -180,6 +201,7 @@ fn spawn(proc: PathBuf) -> Ends {
             mut accounts,
         } in to_read
         {
+            *now_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(mount_ns);
             let is_it =
                 || super::super::procfs::mount_namespace(&proc, pid) == Some(mount_ns.number);
             let was_it = is_it();
@@ -196,5 +218,5 @@ fn spawn(proc: PathBuf) -> Ends {
     };
     // Without a thread every question is refused, and names of containers stay unknown.
     drop(thread::Builder::new().name("names".into()).spawn(body));
-    (questions, answers, answered)
+    (questions, answers, answered, at)
 }

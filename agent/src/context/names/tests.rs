@@ -235,3 +235,100 @@ fn a_number_used_again_and_a_new_root_are_read_anew() {
     }
     assert_eq!(name_in(&names, early, 7).as_deref(), Some("first"));
 }
+
+/// A file system whose owner never answers, until this is dropped.
+struct Hanging {
+    owner: Option<fs::File>,
+    folder: std::path::PathBuf,
+}
+
+impl Hanging {
+    fn mount_or_skip(folder: &std::path::Path) -> Option<Self> {
+        use std::os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _};
+
+        let owner = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse");
+        let Ok(owner) = owner else {
+            saker_tests::skip("/dev/fuse cannot be opened");
+            return None;
+        };
+        let text = |text: &[u8]| std::ffi::CString::new(text).expect("no NUL");
+        let (target, options) = (
+            text(folder.as_os_str().as_bytes()),
+            text(
+                format!(
+                    "fd={},rootmode=40000,user_id=0,group_id=0",
+                    owner.as_raw_fd()
+                )
+                .as_bytes(),
+            ),
+        );
+        // SAFETY: five pointers to texts that end with a zero.
+        let mounted = unsafe {
+            libc::mount(
+                c"saker-tests".as_ptr(),
+                target.as_ptr(),
+                c"fuse".as_ptr(),
+                0,
+                options.as_ptr().cast(),
+            )
+        };
+        if mounted < 0 {
+            saker_tests::skip("a FUSE file system cannot be mounted");
+            return None;
+        }
+        Some(Self {
+            owner: Some(owner),
+            folder: folder.into(),
+        })
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        use std::os::unix::ffi::OsStrExt as _;
+
+        // Without its owner nothing waits for it any more.
+        self.owner = None;
+        let folder = std::ffi::CString::new(self.folder.as_os_str().as_bytes()).expect("no NUL");
+        // SAFETY: a text that ends with a zero.
+        unsafe { libc::umount2(folder.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+#[test]
+fn a_container_whose_files_hang_takes_no_names_from_others() {
+    let fake = Fake::new();
+    for (mount_ns, pid) in [(2, 20), (3, 30)] {
+        fake.process(pid, mount_ns, "app:x:7:7::/:/bin/sh\n", "0 0 4294967295");
+    }
+    let Some(hanging) = Hanging::mount_or_skip(&fake.folder.path().join("20/root/etc")) else {
+        return;
+    };
+    let mut names = fake.names();
+    let mut now = Instant::now();
+    let deadline = now + Duration::from_secs(20);
+    names.prepare(ns(2), 20, now);
+    names.prepare(ns(3), 30, now);
+    // More often than readers may hang.
+    for _ in 0..20 {
+        now += Duration::from_secs(60);
+        names.refresh(now);
+        names.prepare(ns(2), 20, now);
+        names.prepare(ns(3), 30, now);
+        while names.containers[&ns(3)].is_asked {
+            assert!(Instant::now() < deadline, "the other container waits");
+            names.take_answers(Duration::ZERO, None);
+            std::thread::yield_now();
+        }
+        assert_eq!(name(&names, 3, 7).as_deref(), Some("app"));
+        assert_eq!(names.sizes().2, 1, "one hangs, and nobody follows it");
+    }
+    drop(hanging);
+    while names.sizes().2 > 0 {
+        assert!(Instant::now() < deadline, "who hung has not ended");
+        std::thread::yield_now();
+    }
+}
