@@ -9,6 +9,10 @@ pub const SETTINGS_GLOBAL: &str = "SAKER_SETTINGS";
 /// Name of the global that holds [`Offsets`].
 pub const OFFSETS_GLOBAL: &str = "SAKER_OFFSETS";
 
+/// In the place of the number of the kernel's function `bpf_rdonly_cast`, in every call of it. The loader puts the number there, or
+/// takes the call away where the kernel does not have it.
+pub const CAST_MARK: u32 = 0x7ca5_7ab1;
+
 /// Name of the map that holds one [`DeviceTable`].
 pub const DEVICES_MAP: &str = "DEVICES";
 
@@ -16,32 +20,10 @@ pub const DEVICES_MAP: &str = "DEVICES";
 pub const DEVICE_RANGES_MAX: usize = 16;
 /// Most path prefixes that [`Settings`] can hold.
 pub const OPEN_PREFIXES_MAX: usize = 8;
-/// Name of the map of wanted file name extensions, keyed by [`extension_key`].
-pub const EXTENSIONS_MAP: &str = "OPEN_EXTENSIONS";
-/// Most extensions that the map can hold.
-pub const EXTENSIONS_MAX: u32 = 256;
-/// Bytes of an extension, its dot included, that are told apart. A longer one cannot be asked for.
-pub const EXTENSION_BYTES: usize = 16;
-
 /// [`Settings::open_filter`]: paths are compared with the prefixes as the kernel resolved them, not as they were passed.
 pub const OPEN_BY_RESOLVED: u32 = 1 << 0;
 /// [`Settings::open_filter`]: names are looked up in the map of extensions.
 pub const OPEN_BY_EXTENSION: u32 = 1 << 1;
-
-/// The key of an extension: its bytes from the dot on, zero-padded. `None` for what is none, or too long.
-pub fn extension_key(extension: &[u8]) -> Option<[u64; 2]> {
-    let is_one = extension.len() <= EXTENSION_BYTES
-        && extension.first() == Some(&b'.')
-        && !extension[1..]
-            .iter()
-            .any(|byte| matches!(byte, b'.' | b'/' | 0));
-    let word = |word: usize| {
-        u64::from_le_bytes(core::array::from_fn(|at| {
-            extension.get(word * 8 + at).copied().unwrap_or(0)
-        }))
-    };
-    is_one.then(|| [word(0), word(1)])
-}
 
 /// Bytes of a path that the prefix filter looks at, a multiple of 8.
 pub const OPEN_PREFIX_BYTES: usize = 32;
@@ -78,6 +60,10 @@ pub struct Settings {
     pub v1_state: u32,
     /// That hierarchy's number; 0 for none.
     pub v1_hierarchy: u32,
+    /// The kernel type that any address may be read as: two numbers of 8 bytes. 0: reads go through a helper.
+    pub cast_type: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Drawn at random by the loader: no process can know which names the programs take for the same.
     pub seeds: [u64; 2],
     /// Paths to report.
@@ -186,6 +172,8 @@ impl Settings {
         root_cgroup_id: 0,
         v1_state: ABSENT,
         v1_hierarchy: 0,
+        cast_type: 0,
+        reserved: 0,
         seeds: [0; 2],
         prefixes: [OpenPrefix {
             mask: [0; PREFIX_WORDS],

@@ -1,8 +1,9 @@
 //! All reads of kernel structs. Offsets come from the loader; nothing here knows a layout.
 //!
-//! Reads go through `bpf_probe_read_kernel`, which clears its destination when an address is bad. So a read always
-//! gives a value, a chain of reads through a missing pointer ends in zeros, and no error path multiplies what the
-//! verifier has to follow (and none is there for it to prune wrongly, aya#1574).
+//! A read of a bad address gives zeros, and never an error: so a chain of reads through a missing pointer ends in zeros, and no
+//! error path multiplies what the verifier has to follow (and none is there for it to prune wrongly, aya#1574). `memory` does it.
+
+mod memory;
 
 use core::hint::black_box;
 
@@ -14,6 +15,9 @@ use saker_ebpf::wire::cgroup::CGROUP_OF_V1;
 use saker_ebpf::wire::{self, Header, Kind};
 
 use crate::settings::{self, offset, present};
+
+use memory::pair;
+pub use memory::{read, tail};
 
 /// An address in the kernel, of whatever type; 0 where a pointer was missing.
 pub type Address = u64;
@@ -41,22 +45,6 @@ const OVERLAY_MAGIC: u64 = 0x794c_7630;
 
 /// `signal_struct.flags`: the group is ending with one code for all.
 const SIGNAL_GROUP_EXIT: u32 = 4;
-
-/// Reads a `T` at `base + offset`; zeros when there is nothing to read.
-#[inline(always)]
-pub fn read<T: Copy>(base: Address, offset: u32) -> T {
-    let mut value = core::mem::MaybeUninit::<T>::zeroed();
-    // SAFETY: the helper writes at most `size_of::<T>()` bytes to `value`, and checks the source itself. `T` is used
-    // only with integers and arrays of them, for which zeros are a value.
-    unsafe {
-        bpf_probe_read_kernel(
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            (base + u64::from(offset)) as *const _,
-        );
-        value.assume_init()
-    }
-}
 
 /// The thread that this program runs in.
 #[inline(always)]
@@ -420,33 +408,46 @@ impl Place {
     };
 }
 
-/// The file behind a descriptor of a task; nowhere when there is none.
+/// The file behind a descriptor of a task; 0 when there is none.
 #[inline(always)]
-pub fn opened(task: Address, descriptor: u32) -> Place {
+pub fn opened(task: Address, descriptor: u32) -> Address {
     let files: Address = read(task, offset!(task_files));
     let table: Address = read(files, offset!(files_table));
-    let len: u32 = read(table, offset!(table_len));
-    if descriptor >= len {
-        return Place::NONE;
+    // The number is 4 bytes long; what follows it is padding, or read on its own.
+    let (len, all) = pair(table, offset!(table_len), offset!(table_files));
+    if descriptor >= len as u32 {
+        return 0;
     }
-    let all: Address = read(table, offset!(table_files));
-    let file: Address = read(all + u64::from(descriptor) * 8, 0);
+    read(all + u64::from(descriptor) * 8, 0)
+}
+
+/// The dentry that a file was opened by.
+#[inline(always)]
+pub fn dentry(file: Address) -> Address {
+    read(file, offset!(file_dentry))
+}
+
+/// Where a file is; nowhere without a file.
+#[inline(always)]
+pub fn place(file: Address) -> Place {
     if file == 0 {
         return Place::NONE;
     }
-    Place {
-        mount: read(file, offset!(file_mnt)),
-        dentry: read(file, offset!(file_dentry)),
-    }
+    let (mount, dentry) = pair(file, offset!(file_mnt), offset!(file_dentry));
+    Place { mount, dentry }
 }
 
 /// A dentry's name, and its length.
 #[inline(always)]
 pub fn name(dentry: Address) -> (Address, u32) {
-    (
-        read(dentry, offset!(dentry_name)),
-        read(dentry, offset!(dentry_name_len)),
-    )
+    let length = offset!(dentry_name_len);
+    let name = offset!(dentry_name);
+    if length.wrapping_add(4) == name {
+        // The length is the upper half of a word whose lower one is the name's hash.
+        let (hash_and_length, name) = pair(dentry, name.wrapping_sub(8), name);
+        return (name, (hash_and_length >> 32) as u32);
+    }
+    (read(dentry, name), read(dentry, length))
 }
 
 /// The root folder of a task: `/` for it, the container's root for a container's process.
@@ -560,7 +561,7 @@ impl Walk {
             );
             return;
         }
-        let length: u32 = read(dentry, offset!(dentry_name_len));
+        let (name, length) = name(dentry);
         let length = black_box(length) & NAME_BYTES_MAX;
         if length + 1 > start {
             return self.end(1);
@@ -569,7 +570,6 @@ impl Walk {
         // The mask repeats what was just checked, in the form that the verifier follows; `black_box` keeps the
         // compiler from seeing that it changes nothing.
         let to = black_box(start) as usize & (WALK_BYTES - 1);
-        let name: Address = read(dentry, offset!(dentry_name));
         // SAFETY: `to` is at most 1023 and `length` at most 255: within the buffer and its slack.
         unsafe {
             let path = (&raw mut self.path).cast::<u8>().add(to);

@@ -6,4 +6,5 @@
 #![no_std]
 
 pub mod config;
+pub mod extension;
 pub mod wire;

@@ -3,7 +3,8 @@
 use crate::kernel::Walk;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use saker_ebpf::config::{DeviceTable, EXTENSIONS_MAX};
+use saker_ebpf::config::DeviceTable;
+use saker_ebpf::extension::EXTENSIONS_MAX;
 use saker_ebpf::wire::{
     ARGV_BYTES_MAX, COUNTER_SLOTS, Counters, ENV_BYTES_MAX, Exec, Open, PATH_BYTES_MAX,
 };

@@ -87,6 +87,13 @@ pub fn share() -> (u64, u64) {
     }
 }
 
+/// The kernel type that any address may be read as; 0 where reads go through a helper.
+#[inline(always)]
+pub fn cast_type() -> u32 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*settings()).cast_type) }
+}
+
 /// The root cgroup.
 #[inline(always)]
 pub fn root_cgroup_id() -> u64 {

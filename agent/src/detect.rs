@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, mem};
 
-use saker_ebpf::config::{EXTENSIONS_MAX, extension_key};
+use saker_ebpf::extension::{EXTENSIONS_MAX, extension_key};
 use saker_rules::{
     bundle::Bundle,
     engine::{Engine, EngineOptions, RuleMatching},

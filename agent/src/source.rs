@@ -5,6 +5,7 @@
 pub mod attach;
 pub mod btf;
 pub mod capture;
+pub mod cast;
 pub mod cgroup;
 pub mod devices;
 pub mod errors;

@@ -10,6 +10,7 @@
 
 mod finish;
 mod functions;
+mod name;
 mod uring;
 
 use aya_ebpf::EbpfContext as _;
@@ -29,7 +30,7 @@ use crate::kernel;
 use crate::maps::{OPEN_PENDING, OpenCall};
 use crate::settings::{self, offset};
 
-use finish::Scratch;
+use finish::{Ending, Scratch};
 
 const AT_FDCWD: i32 = -100;
 /// `O_CREAT | O_WRONLY | O_TRUNC`, which is what creat is.
@@ -152,14 +153,23 @@ pub fn saker_end_openat2(ctx: TracePointContext) -> u32 {
 /// A call that ends, its arguments still in the registers that it came with.
 #[inline(always)]
 fn end(ctx: &TracePointContext, syscall: u32) -> u32 {
-    if is_own() {
+    let task = kernel::current_task();
+    if is_own(task) {
         return 0;
     }
-    // SAFETY: takes the running task, which is what the first helper gives.
-    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as kernel::Address;
-    let call = call(syscall, |at| argument(registers, at));
     let result = syscall_argument(ctx, 0) as i32;
-    finish::finish(ctx, &call, result, Scratch::Tracepoint);
+    finish::finish(
+        ctx,
+        task,
+        Ending::Descriptor(result),
+        Scratch::Tracepoint,
+        || {
+            // SAFETY: takes the running task, which is what the first helper gives.
+            let registers =
+                unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as kernel::Address;
+            call(syscall, |at| argument(registers, at))
+        },
+    );
     0
 }
 
@@ -197,7 +207,7 @@ pub fn saker_enter_openat2(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn enter(ctx: &TracePointContext, syscall: u32) -> u32 {
-    if is_own() {
+    if is_own(kernel::current_task()) {
         return 0;
     }
     // One argument too many, and the kernel refuses to attach: a tracepoint's context is as long as its call's arguments.
@@ -242,14 +252,20 @@ fn exit(ctx: &TracePointContext) -> u32 {
     };
     let _ = OPEN_PENDING.remove(thread);
     let result = syscall_argument(ctx, 0) as i32;
-    finish::finish(ctx, &call, result, Scratch::Tracepoint);
+    finish::finish(
+        ctx,
+        kernel::current_task(),
+        Ending::Descriptor(result),
+        Scratch::Tracepoint,
+        || call,
+    );
     0
 }
 
 /// Is this the agent's own call? It is counted once also where entry and end are seen: its end finds nothing in the map.
 #[inline(always)]
-fn is_own() -> bool {
-    let own = settings::is_own((bpf_get_current_pid_tgid() >> 32) as u32);
+fn is_own(task: kernel::Address) -> bool {
+    let own = settings::is_own(kernel::tgid(task));
     if own {
         emit::count(Kind::Open, Outcome::Filtered);
     }

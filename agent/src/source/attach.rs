@@ -284,10 +284,16 @@ fn read_types(path: Option<&Path>) -> Result<Btf, String> {
 }
 
 /// Loads a program. It stays loaded when a hook that it shares could not be attached.
-///
-/// The verifier gives up with EAGAIN when a signal is pending for the thread, and a long program takes it milliseconds: this
-/// thread takes no signals meanwhile. They wait, or other threads take them.
 fn ensure_loaded(load: impl FnOnce() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match without_signals(load) {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+/// Has the kernel verify a program. The verifier gives up with EAGAIN when a signal is pending for the thread, and a long program
+/// takes it milliseconds: this thread takes no signals meanwhile. They wait, or other threads take them.
+pub fn without_signals<T>(load: impl FnOnce() -> T) -> T {
     // SAFETY: both sets are ours and outlive the calls, which fill them; a valid `how` and valid sets cannot fail.
     let before = unsafe {
         let (mut all, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
@@ -298,10 +304,7 @@ fn ensure_loaded(load: impl FnOnce() -> Result<(), ProgramError>) -> Result<(), 
     let result = load();
     // SAFETY: the set is the one that the kernel gave above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
-    match result {
-        Err(ProgramError::AlreadyLoaded) => Ok(()),
-        other => other,
-    }
+    result
 }
 
 /// Why a hook could not be attached.

@@ -170,6 +170,25 @@ impl Btf {
         numbers.iter().find_map(|number| self.size(*number, 0))
     }
 
+    /// The type number of the only struct with this name.
+    pub fn struct_number(&self, name: &str) -> Option<u32> {
+        match self.structs.get(name.as_bytes())?[..] {
+            [number] => Some(number),
+            _ => None,
+        }
+    }
+
+    /// The type number of a function.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        let at = self.types.iter().position(|at| {
+            type_at(&self.bytes, *at as usize).is_some_and(|found| {
+                found.kind == kind::FUNC
+                    && string(&self.bytes, self.strings, found.name) == Some(name.as_bytes())
+            })
+        })?;
+        u32::try_from(at + 1).ok()
+    }
+
     /// The number that an enum gives to a name.
     pub fn enum_value(&self, type_name: &str, name: &str) -> Option<u32> {
         let enums = self.types.iter().filter_map(|at| {
@@ -421,6 +440,10 @@ mod tests {
         ); // 10
         builder.add("self", kind::TYPEDEF, 11, &[]); // 11
         builder.add_struct("loop", kind::STRUCT, &[("", 12, 0, 0), ("m", 11, 0, 0)]); // 12
+        builder.add("call", kind::FUNC, 14, &[]); // 13
+        builder.add("", kind::FUNC_PROTO, 1, &[]); // 14
+        builder.add_struct("twice", kind::STRUCT, &[("a", 1, 0, 0)]); // 15
+        builder.add_struct("twice", kind::STRUCT, &[("b", 1, 0, 0)]); // 16
         builder.bytes()
     }
 
@@ -439,6 +462,16 @@ mod tests {
         check("outer", "words", 32, 20);
         check("inner", "b", 4, 4);
         check("flags", "whole", 4, 4);
+    }
+
+    #[test]
+    fn numbers_structs_and_functions() {
+        let btf = Btf::parse(sample()).expect("well formed");
+        assert_eq!(btf.struct_number("outer"), Some(9));
+        assert_eq!(btf.struct_number("call"), None);
+        assert_eq!(btf.struct_number("twice"), None, "it is not known which");
+        assert_eq!(btf.function("call"), Some(13));
+        assert_eq!(btf.function("outer"), None);
     }
 
     #[test]

@@ -9,18 +9,19 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use saker_ebpf::config::{
-    DEVICES_MAP, DeviceRange, DeviceTable, EXTENSIONS_MAP, OFFSETS_GLOBAL, OPEN_BY_EXTENSION,
-    OPEN_BY_RESOLVED, OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX, Offsets, OpenPrefix, SETTINGS_GLOBAL,
-    Settings, extension_key,
+    DEVICES_MAP, DeviceRange, DeviceTable, OFFSETS_GLOBAL, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED,
+    OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX, Offsets, OpenPrefix, SETTINGS_GLOBAL, Settings,
 };
+use saker_ebpf::extension::{EXTENSIONS_MAP, extension_key};
 use saker_ebpf::wire::{Kind, RECORD_BYTES_MAX};
 
 use super::attach::{Attacher, Attachment, LoadedProgram};
+use super::cast;
 use super::cgroup::RootCgroup;
 use super::devices::NODE_PREFIXES;
 use super::errors::SensorError;
 use super::offsets::FoundOffsets;
-use super::probes::{CONNECT_HOOK, OPEN_END_HOOK, PROBES};
+use super::probes::{CONNECT_HOOK, DEVICE_HOOK, OPEN_END_HOOK, PROBES};
 use super::sensor::SensorConfig;
 use super::shares::Shares;
 use super::status::HookStatus;
@@ -80,19 +81,15 @@ pub fn map_error(error: impl Into<MapError>) -> SensorError {
     }
 }
 
-/// What the kernel programs are told to report.
-fn settings(config: &SensorConfig) -> Settings {
+/// What the kernel programs are told to report; `by_path` the devices too, which no hook of their own is there for.
+fn settings(config: &SensorConfig, by_path: bool) -> Settings {
     let mut settings = Settings {
         own_tgid: config.own_tgid,
         report_threads: u32::from(config.report_threads),
         kinds: served(config),
         ..Settings::NONE
     };
-    let devices: &[&[u8]] = if config.kinds.contains(&Kind::DeviceOpen) {
-        &NODE_PREFIXES
-    } else {
-        &[]
-    };
+    let devices: &[&[u8]] = if by_path { &NODE_PREFIXES } else { &[] };
     let prefixes = config
         .opens
         .prefixes
@@ -176,12 +173,42 @@ pub fn load(
     cgroup: &RootCgroup,
     ranges: &[DeviceRange],
 ) -> Result<Loaded, SensorError> {
-    let mut settings = settings(config);
+    let load =
+        |devices_by_path| load_with(object, config, offsets, cgroup, ranges, devices_by_path);
+    let wanted = config.kinds.contains(&Kind::DeviceOpen);
+    let is_disabled = config.disabled_hooks.iter().any(|hook| hook == DEVICE_HOOK);
+    let loaded = load(wanted && is_disabled)?;
+    let is_lacking = |status: &HookStatus| {
+        status.kind == Kind::DeviceOpen.name() && status.hook != Some(DEVICE_HOOK)
+    };
+    if wanted && !is_disabled && loaded.status.iter().any(is_lacking) {
+        // Only now is it known, and the programs of opens were loaded to look at no path for the sake of devices: once more.
+        drop(loaded);
+        return load(true);
+    }
+    Ok(loaded)
+}
+
+fn load_with(
+    object: &[u8],
+    config: &SensorConfig,
+    offsets: &FoundOffsets,
+    cgroup: &RootCgroup,
+    ranges: &[DeviceRange],
+    devices_by_path: bool,
+) -> Result<Loaded, SensorError> {
+    let mut settings = settings(config, devices_by_path);
     // Without an id nothing is exempt, which costs events only on a node that shares one cgroup.
     settings.root_cgroup_id = cgroup.id().unwrap_or(0);
     if let Some((state, hierarchy)) = super::cgroup::v1_stand_in(&offsets.controllers) {
         (settings.v1_state, settings.v1_hierarchy) = (state, hierarchy);
     }
+    // Another kernel's types may stand in for this one's, but not for their numbers.
+    let is_own = config.plain_loads && config.btf_path.is_none();
+    let cast = offsets.cast.filter(|cast| is_own && cast.works());
+    settings.cast_type = cast.map_or(0, |cast| cast.type_number);
+    let mut object = object.to_vec();
+    cast::resolve(&mut object, cast);
     let settings = Global(settings);
     let found = Global(offsets.offsets);
     // AYA_LOG_LEVEL is aya-log's own global: 0 turns every line into dead code, which the verifier removes.
@@ -217,8 +244,9 @@ pub fn load(
         loader.map_max_entries("AYA_LOGS", 1);
     }
     let mut ebpf = loader
-        .load(object)
+        .load(&object)
         .map_err(|error| load_error(error, config))?;
+    drop(object);
     let mut devices = DeviceMap::new(take_map(&mut ebpf, DEVICES_MAP)?)?;
     devices.set(ranges)?;
     set_extensions(&mut ebpf, config)?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use saker_ebpf::config::{ABSENT, FIELDS, Field, Group, Offsets, SIZE, UPID_BYTES};
 
 use super::btf::Btf;
+use super::cast::Cast;
 use super::errors::SensorError;
 
 /// The running kernel's types.
@@ -30,6 +31,8 @@ pub struct FoundOffsets {
     pub missing: Vec<MissingField>,
     /// Places of controllers' states in `css_set`, of those of [`CONTROLLERS`] that the kernel has, in that order.
     pub controllers: Vec<(&'static str, u32)>,
+    /// What lets programs read by plain loads, where the kernel has it.
+    pub cast: Option<Cast>,
 }
 
 /// A field that this kernel does not have as the programs expect it.
@@ -102,6 +105,7 @@ pub fn find(btf: &Btf) -> FoundOffsets {
         by_field,
         missing,
         controllers: controllers(btf),
+        cast: Cast::find(btf),
     }
 }
 

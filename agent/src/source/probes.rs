@@ -65,6 +65,9 @@ pub enum Attach {
     Uprobe,
 }
 
+/// The hook of devices by their numbers. Where it cannot be, opens stand in for it, and the programs of opens have to be told so.
+pub const DEVICE_HOOK: &str = "cgroup_device";
+
 /// The hook whose programs also serve other kinds.
 pub const CONNECT_HOOK: &str = "cgroup/connect";
 
@@ -302,7 +305,7 @@ pub const PROBES: &[Probe] = &[
         kind: Kind::DeviceOpen,
         hooks: &[
             Hook {
-                name: "cgroup_device",
+                name: DEVICE_HOOK,
                 programs: &[row("saker_device", Attach::CgroupDevice, REQUIRED)],
                 needs: "cgroup v2, CONFIG_CGROUP_BPF",
                 fields: &[Group::Header],

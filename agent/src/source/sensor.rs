@@ -49,6 +49,8 @@ pub struct SensorConfig {
     pub environment: Vec<String>,
     /// Hooks not to use, by their name in the probe table.
     pub disabled_hooks: Vec<String>,
+    /// Let programs read the kernel's memory by plain loads, where the kernel allows it; else always by a helper, which is slower.
+    pub plain_loads: bool,
 }
 
 /// Which opens to report: those that meet a prefix or an extension.
@@ -110,6 +112,7 @@ impl Default for SensorConfig {
             report_threads: false,
             environment: Vec::new(),
             disabled_hooks: Vec::new(),
+            plain_loads: true,
         }
     }
 }

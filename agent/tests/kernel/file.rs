@@ -178,6 +178,13 @@ fn an_open_without_a_readable_path_is_no_loss() {
     assert_eq!(opens.lost(), 0, "{opens:?}");
 }
 
+/// Every hook with both ways to read the kernel's memory.
+fn ways_to_see() -> impl Iterator<Item = (&'static [&'static str], bool)> {
+    HOOKS
+        .into_iter()
+        .flat_map(|disabled| [(disabled, true), (disabled, false)])
+}
+
 /// This thread: other tests open files too.
 fn own_tid() -> u32 {
     // SAFETY: takes nothing, cannot fail.
@@ -199,10 +206,13 @@ fn open_at(dfd: i32, path: &str) -> i32 {
 /// The opens of this process that are reported when `act` runs under `filter`, as (as passed, resolved); and how many were not.
 fn reported(
     filter: &OpenFilter,
-    disabled: &[&str],
+    (disabled, plain_loads): (&[&str], bool),
     act: impl FnOnce(),
 ) -> Option<(Vec<(String, String)>, u64)> {
-    let mut watch = watch(opens(filter.clone(), disabled))?;
+    let mut watch = watch(SensorConfig {
+        plain_loads,
+        ..opens(filter.clone(), disabled)
+    })?;
     act();
     let mut seen = Vec::new();
     watch.finish(&mut |event| {
@@ -247,8 +257,8 @@ fn a_file_is_known_by_its_own_path_however_it_was_reached() {
             format!("/proc/self/fd/{dfd}/secret/deep/file"),
         ),
     ];
-    for disabled in HOOKS {
-        let Some((seen, filtered)) = reported(&filter, disabled, || {
+    for way_to_see in ways_to_see() {
+        let Some((seen, filtered)) = reported(&filter, way_to_see, || {
             for (dfd, way) in &ways {
                 assert!(open_at(*dfd, way) >= 0, "{way}");
             }
@@ -264,8 +274,8 @@ fn a_file_is_known_by_its_own_path_however_it_was_reached() {
             .collect();
         // What failed has no path of its own, and may be written in many ways: it is reported.
         expected.push(("not-there".to_owned(), String::new()));
-        assert_eq!(seen, expected, "{disabled:?}");
-        assert!(filtered >= 1, "{disabled:?}");
+        assert_eq!(seen, expected, "{way_to_see:?}");
+        assert!(filtered >= 1, "{way_to_see:?}");
     }
 }
 
@@ -299,8 +309,8 @@ fn only_names_with_a_wanted_extension_are_reported() {
         ..OpenFilter::default()
     };
     let path = |name: &str| folder.join(name).to_str().expect("text").to_owned();
-    for disabled in HOOKS {
-        let Some((seen, filtered)) = reported(&filter, disabled, || {
+    for way_to_see in ways_to_see() {
+        let Some((seen, filtered)) = reported(&filter, way_to_see, || {
             for name in wanted.iter().chain(&unwanted) {
                 assert!(open_at(libc::AT_FDCWD, &path(name)) >= 0, "{name}");
             }
@@ -319,7 +329,7 @@ fn only_names_with_a_wanted_extension_are_reported() {
         expected.push((path("hidden"), path("m.pt")));
         expected.push((path("not-there.pt"), String::new()));
         expected.push((".pt".to_owned(), String::new()));
-        assert_eq!(seen, expected, "{disabled:?}");
-        assert!(filtered >= unwanted.len() as u64 + 6, "{disabled:?}");
+        assert_eq!(seen, expected, "{way_to_see:?}");
+        assert!(filtered >= unwanted.len() as u64 + 6, "{way_to_see:?}");
     }
 }

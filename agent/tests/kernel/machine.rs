@@ -1,13 +1,14 @@
 //! Machines that lack something: each refusal is told apart, and the rest goes on.
 
 use saker::event::Body;
+use saker::source::cast::Cast;
 use saker::source::{Kind, Sensor, SensorConfig, SensorError, cgroup, offsets};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::device::renamed_node;
-use crate::{Watch, exec_of, file, kinds, run, watch};
+use crate::{Watch, exec_of, file, kernel_is_at_least, kinds, run, watch};
 
 #[test]
 fn a_hook_that_cannot_attach_leaves_the_rest() {
@@ -301,4 +302,34 @@ fn signals_while_loading_are_survived() {
             .iter()
             .all(|status| !status.wanted || status.hook.is_some())
     );
+}
+
+#[test]
+fn kernels_that_have_it_are_read_by_plain_loads() {
+    let Some(_watch) = watch(kinds(&[Kind::Exec])) else {
+        return;
+    };
+    let found = offsets::read(None).expect("the kernel's types");
+    let is_compiled = std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
+    if is_compiled.is_ok_and(|enabled| enabled.trim() == "0") {
+        return saker_tests::skip("this kernel does not compile its programs");
+    }
+    let works = found.cast.is_some_and(|cast| cast.works());
+    assert_eq!(works, kernel_is_at_least(6, 2), "{:?}", found.cast);
+    // A function that is not there for programs, and a type that is none.
+    for wrong in [
+        Cast {
+            function: 1,
+            type_number: 1,
+        },
+        Cast {
+            type_number: u32::MAX,
+            ..found.cast.unwrap_or(Cast {
+                function: 1,
+                type_number: 0,
+            })
+        },
+    ] {
+        assert!(!wrong.works(), "{wrong:?}");
+    }
 }

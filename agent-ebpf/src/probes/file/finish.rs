@@ -4,25 +4,32 @@
 //! folders that moved and threads that change the caller's memory make no difference. Only of an open that failed is
 //! there nothing but the path as passed.
 
+use core::hint::black_box;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user_str};
-
-use core::hint::black_box;
-use saker_ebpf::config::EXTENSION_BYTES;
+use saker_ebpf::wire::connect::RES_ATTEMPT;
 use saker_ebpf::wire::file::{OPEN_DETACHED, OPEN_PATH_CUT, OPEN_PATH_FAULT, OPEN_RESOLVED_CUT};
 use saker_ebpf::wire::{Kind, Open, PATH_BYTES_MAX};
 
+use super::name;
 use crate::emit::{self, Outcome};
-use crate::kernel::{self, Address, Place};
-use crate::maps::{
-    OPEN_EXTENSIONS, OPEN_SCRATCH, OPEN_SCRATCHES, OPEN_TEXT_BYTES, OpenCall, OpenScratch,
-};
+use crate::kernel::{self, Address};
+use crate::maps::{OPEN_SCRATCH, OPEN_SCRATCHES, OPEN_TEXT_BYTES, OpenCall, OpenScratch};
 use crate::{settings, share};
 
 const EFAULT: i32 = -14;
 
-/// Beside the `OPEN_*` bits of a call: what it opens gets no descriptor, so that its result is none. Not part of the record.
-pub const NO_DESCRIPTOR: u32 = 1 << 31;
+/// How an open ended.
+#[derive(Clone, Copy)]
+pub enum Ending {
+    /// With a descriptor, or an error.
+    Descriptor(i32),
+    /// With something that is no descriptor, though it may be open, or with an error.
+    Result(i32),
+    /// That is not known: it was asked for.
+    Unknown,
+}
 
 /// Who puts records together where: programs that can interrupt each other on a CPU have different places. Those at tracepoints of
 /// system calls cannot.
@@ -44,25 +51,42 @@ pub enum Scratch {
 
 const _: () = assert!(Scratch::Openat2_32 as u32 + 1 == OPEN_SCRATCHES);
 
-/// Reports a call, if it is wanted.
+/// Reports a call of the running `task`, if it is wanted.
+///
+/// Nearly no open is, and most are decided by the name of the opened file alone. So nothing else is looked at before that: what was
+/// `call`ed is not read, and nothing is looked up but the name's extension, where it has one.
 #[inline(always)]
-pub fn finish(ctx: &impl EbpfContext, call: &OpenCall, res: i32, scratch: Scratch) {
-    let task = kernel::current_task();
-    let place = if res >= 0 && call.flags & NO_DESCRIPTOR == 0 {
-        kernel::opened(task, res as u32)
-    } else {
-        Place::NONE
+pub fn finish(
+    ctx: &impl EbpfContext,
+    task: Address,
+    ending: Ending,
+    scratch: Scratch,
+    call: impl FnOnce() -> OpenCall,
+) {
+    let (res, file) = match ending {
+        Ending::Descriptor(res) if res >= 0 => (res, kernel::opened(task, res as u32)),
+        Ending::Descriptor(res) | Ending::Result(res) => (res, 0),
+        Ending::Unknown => (RES_ATTEMPT, 0),
     };
+    // None also of a file that another thread has closed meanwhile: it goes by the path as passed.
+    let dentry = if file == 0 { 0 } else { kernel::dentry(file) };
+    let by_extension = settings::opens_by_extension();
+    let by_path = settings::opens_by_resolved() || settings::has_prefixes();
+    let mut wanted =
+        settings::wants_every_path() || by_extension && dentry != 0 && name::is_wanted(dentry);
+    if !wanted && dentry != 0 && !by_path {
+        emit::count(Kind::Open, Outcome::Filtered);
+        return;
+    }
+    let call = call();
+    let place = kernel::place(file);
     let Some(scratch) = OPEN_SCRATCH.get_ptr_mut(scratch as u32) else {
         return;
     };
     // SAFETY: the map's value is an `OpenScratch`, nobody else's on this CPU while the program runs.
     unsafe {
-        let by_extension = settings::opens_by_extension();
         let mut is_read = false;
         let mut is_walked = false;
-        let mut wanted = settings::wants_every_path()
-            || by_extension && place.dentry != 0 && wants_name(place.dentry);
         if !wanted && settings::opens_by_resolved() {
             if place.dentry == 0 {
                 // A path that led nowhere may be written in many ways, and rules see it made plain.
@@ -81,7 +105,7 @@ pub fn finish(ctx: &impl EbpfContext, call: &OpenCall, res: i32, scratch: Scratc
             read_path(scratch, call.path);
             is_read = true;
             wanted = by_passed && settings::wants_path(&(*scratch).beginning())
-                || by_tail && wants_tail(scratch);
+                || by_tail && name::is_tail_wanted(scratch);
         }
         if !wanted {
             emit::count(Kind::Open, Outcome::Filtered);
@@ -90,7 +114,7 @@ pub fn finish(ctx: &impl EbpfContext, call: &OpenCall, res: i32, scratch: Scratc
         if !is_read {
             read_path(scratch, call.path);
         }
-        let mut flags = call.flags & !NO_DESCRIPTOR;
+        let mut flags = call.flags;
         if (*scratch).read_status < 0 {
             // The kernel could not read it either: nothing was opened, and there is no name to report.
             if res == EFAULT {
@@ -159,76 +183,4 @@ unsafe fn read_path(scratch: *mut OpenScratch, address: Address) {
             address as *const _,
         );
     }
-}
-
-/// Does the opened file's name end in a wanted extension?
-#[inline(always)]
-fn wants_name(dentry: Address) -> bool {
-    let (name, length) = kernel::name(dentry);
-    let mut tail = [0u8; EXTENSION_BYTES];
-    // A name shorter than the tail has other bytes of the kernel's before it; they are not looked at.
-    // SAFETY: the helper writes at most the size of `tail`.
-    unsafe {
-        bpf_probe_read_kernel(
-            tail.as_mut_ptr().cast(),
-            EXTENSION_BYTES as u32,
-            name.wrapping_add(u64::from(length))
-                .wrapping_sub(EXTENSION_BYTES as u64) as *const _,
-        );
-    }
-    wants_extension(&tail, length)
-}
-
-/// Does the path as passed end in a wanted extension?
-///
-/// # Safety
-/// `scratch` is the value of [`OPEN_SCRATCH`], and its path was read.
-#[inline(always)]
-unsafe fn wants_tail(scratch: *mut OpenScratch) -> bool {
-    // SAFETY: `from` is below the size of `text`, whose slack is longer than a tail.
-    unsafe {
-        let length = (*scratch).path_len();
-        if length < EXTENSION_BYTES as u32 {
-            // Shorter than the tail: moved, so that it ends where a longer one does.
-            let mut tail = [0u8; EXTENSION_BYTES];
-            let mut at = 0;
-            while at < EXTENSION_BYTES as u32 {
-                if at < length {
-                    let to = (EXTENSION_BYTES as u32 - length + at) & (EXTENSION_BYTES as u32 - 1);
-                    tail[to as usize] = (*scratch).text[at as usize];
-                }
-                at += 1;
-            }
-            return wants_extension(&tail, length);
-        }
-        let from = black_box(length - EXTENSION_BYTES as u32) as usize & PATH_BYTES_MAX;
-        let tail = (&raw const (*scratch).text)
-            .cast::<u8>()
-            .add(from)
-            .cast::<[u8; EXTENSION_BYTES]>()
-            .read_unaligned();
-        wants_extension(&tail, length)
-    }
-}
-
-/// Looks up what follows the last dot within the last bytes of a name that is `length` long.
-#[inline(always)]
-fn wants_extension(tail: &[u8; EXTENSION_BYTES], length: u32) -> bool {
-    let mut key = [0u64; 2];
-    let mut back = 1;
-    while back <= EXTENSION_BYTES {
-        if back as u32 > length {
-            return false;
-        }
-        let byte = tail[EXTENSION_BYTES - back];
-        // The bytes behind move one place on, and this one becomes the first.
-        key[1] = key[1] << 8 | key[0] >> 56;
-        key[0] = key[0] << 8 | u64::from(byte);
-        if byte == b'.' {
-            // SAFETY: the value is not looked at, only whether there is one.
-            return unsafe { OPEN_EXTENSIONS.get(key).is_some() };
-        }
-        back += 1;
-    }
-    false
 }

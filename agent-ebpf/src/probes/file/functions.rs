@@ -11,7 +11,7 @@ use aya_ebpf::macros::fexit;
 use aya_ebpf::programs::FExitContext;
 use saker_ebpf::wire::file::{SYSCALL_CREAT, SYSCALL_OPEN, SYSCALL_OPENAT, SYSCALL_OPENAT2};
 
-use super::finish::{self, Scratch};
+use super::finish::{self, Ending, Scratch};
 use crate::kernel::{self, Address};
 use crate::maps::OpenCall;
 use crate::settings::offset;
@@ -84,12 +84,13 @@ fn end32(ctx: &FExitContext, syscall: u32, scratch: Scratch) -> i32 {
 }
 
 #[inline(always)]
-fn finish(ctx: &FExitContext, scratch: Scratch, call: impl Fn() -> OpenCall) -> i32 {
-    if super::is_own() {
+fn finish(ctx: &FExitContext, scratch: Scratch, call: impl FnOnce() -> OpenCall) -> i32 {
+    let task = kernel::current_task();
+    if super::is_own(task) {
         return 0;
     }
     // Behind the arguments stands what the function returned.
     let result: u64 = ctx.arg(1);
-    finish::finish(ctx, &call(), result as i32, scratch);
+    finish::finish(ctx, task, Ending::Descriptor(result as i32), scratch, call);
     0
 }

@@ -9,10 +9,9 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use saker_ebpf::wire::Kind;
-use saker_ebpf::wire::connect::RES_ATTEMPT;
 use saker_ebpf::wire::file::{SYSCALL_OPENAT, SYSCALL_OPENAT2};
 
-use super::finish::{self, Scratch};
+use super::finish::{self, Ending, Scratch};
 use crate::emit::{self, Outcome};
 use crate::kernel::{self, Address};
 use crate::maps::{OPEN_PENDING, OpenCall};
@@ -23,6 +22,9 @@ const IORING_OP_OPENAT2: u8 = 28;
 
 /// `IOSQE_CQE_SKIP_SUCCESS`, the same bit in the request's flags.
 const NO_COMPLETION: u32 = 1 << 6;
+
+/// Beside the `OPEN_*` bits of a call that is noted: what it opens gets no descriptor, so that its result is none.
+const NO_DESCRIPTOR: u32 = 1 << 31;
 
 /// The kernel adds it to every open.
 const O_LARGEFILE: u64 = 0o10_0000;
@@ -37,7 +39,8 @@ pub fn saker_uring_submit(ctx: RawTracePointContext) -> i32 {
         IORING_OP_OPENAT2 => SYSCALL_OPENAT2,
         _ => return 0,
     };
-    if super::is_own() {
+    let task = kernel::current_task();
+    if super::is_own(task) {
         return 0;
     }
     let open = request.wrapping_add(u64::from(offset!(uring_command)));
@@ -52,11 +55,11 @@ pub fn saker_uring_submit(ctx: RawTracePointContext) -> i32 {
         mode: mode as u32,
         dfd: kernel::read(open, offset!(uring_open_dfd)),
         syscall,
-        flags: if slot == 0 { 0 } else { finish::NO_DESCRIPTOR },
+        flags: if slot == 0 { 0 } else { NO_DESCRIPTOR },
     };
     let request_flags: u32 = kernel::read(request, offset!(uring_flags));
     if request_flags & NO_COMPLETION != 0 {
-        finish::finish(&ctx, &call, RES_ATTEMPT, Scratch::Submit);
+        finish::finish(&ctx, task, Ending::Unknown, Scratch::Submit, || call);
         return 0;
     }
     if OPEN_PENDING.insert(request, call, 0).is_err() {
@@ -77,6 +80,20 @@ pub fn saker_uring_complete(ctx: RawTracePointContext) -> i32 {
     };
     let _ = OPEN_PENDING.remove(request);
     let result: i32 = kernel::read(request, offset!(uring_result));
-    finish::finish(&ctx, &call, result, Scratch::Complete);
+    let ending = if call.flags & NO_DESCRIPTOR == 0 {
+        Ending::Descriptor(result)
+    } else {
+        Ending::Result(result)
+    };
+    finish::finish(
+        &ctx,
+        kernel::current_task(),
+        ending,
+        Scratch::Complete,
+        || OpenCall {
+            flags: call.flags & !NO_DESCRIPTOR,
+            ..call
+        },
+    );
     0
 }
