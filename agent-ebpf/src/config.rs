@@ -352,7 +352,11 @@ offsets! {
         uring_open_flags: "io_open" "how.flags" 8,
         uring_open_mode: "io_open" "how.mode" 8,
         uring_open_resolve: "io_open" "how.resolve" 8,
-        filename_user: "filename" "uptr" 8,
+        filename_name: "filename" "name" 8,
+    }
+    Group::Extra("the path that a device is opened by") => {
+        task_nameidata: "task_struct" "nameidata" 8,
+        nameidata_name: "nameidata" "name" 8,
     }
     Group::Extra("the executable's inode, device and whether it was deleted") => {
         dentry_inode: "dentry" "d_inode" 8,

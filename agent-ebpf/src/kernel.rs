@@ -421,6 +421,29 @@ pub fn opened(task: Address, descriptor: u32) -> Address {
     read(all + u64::from(descriptor) * 8, 0)
 }
 
+/// The path that a task is opening a file by, as it was passed; 0 when it is not doing that. While it only looks for a file, or
+/// makes one, nobody asks for permission to use a device.
+#[inline(always)]
+pub fn opening(task: Address) -> Address {
+    if !present(offset!(task_nameidata))
+        || !present(offset!(nameidata_name))
+        || !present(offset!(filename_name))
+    {
+        return 0;
+    }
+    let walk: Address = read(task, offset!(task_nameidata));
+    if walk == 0 {
+        return 0;
+    }
+    file_name(read(walk, offset!(nameidata_name)))
+}
+
+/// The text of the kernel's copy of a path.
+#[inline(always)]
+pub fn file_name(filename: Address) -> Address {
+    read(filename, offset!(filename_name))
+}
+
 /// The dentry that a file was opened by.
 #[inline(always)]
 pub fn dentry(file: Address) -> Address {

@@ -45,6 +45,15 @@ pub const OPEN_SCRATCHES: u32 = 11;
 #[map]
 pub static OPEN_PENDING: HashMap<u64, OpenCall> = HashMap::with_max_entries(32768, 0);
 
+/// Opens that rings were asked for, by their request, with the path: the kernel lets go of its copy before the request completes.
+/// One that finds no room is reported as an attempt, at once.
+#[map]
+pub static URING_OPENS: HashMap<u64, UringOpen> = HashMap::with_max_entries(256, 0);
+
+/// Where an entry of [`URING_OPENS`] is put together. One program does that, and no other interrupts it to do the same.
+#[map]
+pub static URING_SCRATCH: PerCpuArray<UringOpen> = PerCpuArray::with_max_entries(1, 0);
+
 /// Extensions of file names whose opens are wanted; the value says nothing.
 #[map]
 pub static OPEN_EXTENSIONS: HashMap<[u64; 2], u8> = HashMap::with_max_entries(EXTENSIONS_MAX, 0);
@@ -131,6 +140,18 @@ pub struct OpenCall {
     pub dfd: i32,
     pub syscall: u32,
     pub flags: u32,
+}
+
+/// An open that a ring was asked for.
+#[repr(C)]
+pub struct UringOpen {
+    pub call: OpenCall,
+    /// Not 0: where in the ring's own table it goes, so that it gets no descriptor.
+    pub slot: u32,
+    pub reserved: u32,
+    /// What reading the path gave: its bytes with the NUL, or an error.
+    pub read_status: i64,
+    pub path: [u8; OPEN_TEXT_BYTES],
 }
 
 /// The fields of a connect that only its entry knows.

@@ -28,7 +28,7 @@ pub use python::Pickle;
 use share::{Share, ShareKey};
 
 /// Raised with every change to a record's layout or meaning.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Kernel `TASK_COMM_LEN`, including the terminating NUL.
 pub const COMM_BYTES: usize = 16;
@@ -300,7 +300,9 @@ layout! {
         header @ 0, open_flags @ 80, resolve @ 88, mode @ 96, dfd @ 100, res @ 104, syscall @ 108, path_len @ 112,
         resolved_len @ 116, flags @ 120, reserved @ 124,
     }
-    DeviceOpen: 96 { header @ 0, major @ 80, minor @ 84, access @ 88, node @ 92 }
+    DeviceOpen: 360 {
+        header @ 0, major @ 80, minor @ 84, access @ 88, node @ 92, path_len @ 96, flags @ 100, path @ 104,
+    }
     Connect: 112 {
         header @ 0, address @ 80, family @ 96, port @ 98, protocol @ 100, socket_type @ 102, res @ 104, hook @ 108,
     }

@@ -333,8 +333,16 @@ fn pickle(record: &[u8]) -> Result<Pickle<'_>, DecodeError> {
     })
 }
 
-fn device_open(record: &[u8]) -> Result<DeviceOpen, DecodeError> {
+fn device_open(record: &[u8]) -> Result<DeviceOpen<'_>, DecodeError> {
     let open: wire::DeviceOpen = whole(record)?;
+    let at = offset_of!(wire::DeviceOpen, path);
+    let length = open.path_len as usize;
+    if length > device::DEVICE_PATH_BYTES_MAX {
+        return Err(DecodeError::Value {
+            field: "device.path_len",
+            found: open.path_len,
+        });
+    }
     Ok(DeviceOpen {
         major: open.major,
         minor: open.minor,
@@ -350,6 +358,10 @@ fn device_open(record: &[u8]) -> Result<DeviceOpen, DecodeError> {
                     found,
                 });
             }
+        },
+        path: Text {
+            bytes: &record[at..at + length],
+            cut: open.flags & device::DEVICE_PATH_CUT != 0,
         },
     })
 }

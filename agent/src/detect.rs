@@ -139,12 +139,14 @@ impl Detect {
         names.into_iter().collect()
     }
 
-    /// Evaluates one event and hands on an alert for each rule that it completes, with values as they are `shown`.
+    /// Evaluates one event and hands on an alert for each rule that it completes, with values as they are `shown`. Rules that have
+    /// `alerted` of the same act by another event are silent, and those that do so now are added.
     pub fn observe(
         &mut self,
         view: &EventView<'_>,
         shown: &EventView<'_>,
         metrics: &Metrics,
+        alerted: &mut Vec<u32>,
         alerts: &mut dyn FnMut(Alert),
     ) {
         self.detector
@@ -152,8 +154,14 @@ impl Detect {
         if self.matches.is_empty() {
             return;
         }
+        // One event can complete a rule more than once.
+        let before = alerted.len();
         let mut matches = mem::take(&mut self.matches);
         for found in matches.drain(..) {
+            if alerted[..before].contains(&found.rule.0) {
+                continue;
+            }
+            alerted.push(found.rule.0);
             let rule = &self.rules[found.rule.0 as usize];
             metrics
                 .rule_matches

@@ -158,7 +158,7 @@ pub enum Body<'a> {
     /// The thread opened a file by path, or could not.
     Open(Open<'a>),
     /// The thread asked for a device.
-    DeviceOpen(DeviceOpen),
+    DeviceOpen(DeviceOpen<'a>),
     /// The thread connected a socket.
     Connect(Connect),
     /// An unpickler of the process's Python is about to resolve a global.
@@ -431,7 +431,7 @@ impl OpenSyscall {
 
 /// A device's permission was asked for: by opening it, by `access`, or by `mknod`. The driver has not been asked yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceOpen {
+pub struct DeviceOpen<'a> {
     /// Major number.
     pub major: u32,
     /// Minor number.
@@ -444,6 +444,8 @@ pub struct DeviceOpen {
     pub mknod: bool,
     /// Character or block device.
     pub dev_type: DeviceType,
+    /// The path that is being opened, as it was passed; empty where nothing is opened by path.
+    pub path: Text<'a>,
 }
 
 /// The two types of devices.

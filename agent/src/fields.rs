@@ -51,8 +51,8 @@ pub struct EventView<'e> {
     pub relatives: Relatives<'e>,
     /// For an open by a relative path, the folder that it starts from, where the process could still be asked.
     pub folder: Option<&'e [u8]>,
-    /// The registered name of the device, for an event about one.
-    pub device: Option<&'e str>,
+    /// The device, for an event about one that has a name.
+    pub device: Option<Device<'e>>,
     /// For an event from inside Python, what is known of it beyond the event.
     pub python: Option<&'e Python>,
     /// For an event about a packet, what the packet says.
@@ -75,6 +75,17 @@ pub struct EventView<'e> {
     pub redactor: Option<&'e Redactor>,
     /// Where computed values live until the event is done.
     pub arena: &'e Bump,
+}
+
+/// A device that an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device<'e> {
+    /// Its registered name.
+    pub name: &'e str,
+    /// Its major number.
+    pub major: u32,
+    /// Its minor number.
+    pub minor: u32,
 }
 
 /// What a packet says, read once for all fields.

@@ -4,6 +4,7 @@
 //! alerts go is the caller's business.
 
 mod clock;
+mod devices;
 mod hold;
 mod lost;
 mod network;
@@ -31,7 +32,7 @@ use crate::{
     decode::decode,
     detect::Detect,
     event::{Body, Event, Exec},
-    fields::{Carried, EventView, Python},
+    fields::{Carried, Device, EventView, Python},
     metrics::{Cause, HOLD_OUTCOMES, INCOMPLETE_CAUSES, Metrics},
     redact::Redactor,
     source::{
@@ -43,6 +44,7 @@ use crate::{
 pub use replay::{Gaps, Replay};
 
 use clock::Clock;
+use devices::DeviceOpens;
 use hold::{Held, Hold, HoldLimits};
 use network::Network;
 use release::Ending;
@@ -67,6 +69,7 @@ pub struct Pipeline {
     interpreters: Option<Arc<Interpreters>>,
     outside: Outside,
     models: LastOpened,
+    device_opens: DeviceOpens,
     network: Network,
     arena: Bump,
     hostname: String,
@@ -150,6 +153,7 @@ impl Pipeline {
             accelerators,
             interpreters: None,
             models: LastOpened::default(),
+            device_opens: DeviceOpens::default(),
             network: Network::default(),
             arena: Bump::new(),
             hostname: place.hostname,
@@ -489,10 +493,18 @@ impl Pipeline {
     }
 
     fn evaluate(&mut self, event: &Event<'_>, scene: &Scene<'_>, alerts: &mut dyn FnMut(Alert)) {
-        let device = match event.body {
-            Body::DeviceOpen(open) => self.accelerators.path(open.major, open.minor),
+        let begun = match &event.body {
+            Body::Open(open) => self.device_opens.end(event, open),
             _ => None,
         };
+        let numbers = match event.body {
+            Body::DeviceOpen(open) => Some((open.major, open.minor)),
+            _ => begun.as_ref().map(|begun| (begun.major, begun.minor)),
+        };
+        let device = numbers.and_then(|(major, minor)| {
+            let name = self.accelerators.path(major, minor)?;
+            Some((name, major, minor))
+        });
         let carried = Carried::of(event);
         let view = EventView {
             event,
@@ -507,7 +519,11 @@ impl Pipeline {
                 .past
                 .map_or(Relatives::Now(&self.table), Relatives::Then),
             folder: scene.folder,
-            device: device.as_deref(),
+            device: device.as_ref().map(|(name, major, minor)| Device {
+                name,
+                major: *major,
+                minor: *minor,
+            }),
             python: scene.python,
             carried: carried.as_ref(),
             resolved: &self.network.resolved,
@@ -525,14 +541,18 @@ impl Pipeline {
             ..view
         };
         let raised = &mut self.counts.alerts;
+        let mut alerted = begun.map_or_else(Vec::new, |begun| begun.alerted);
         self.detect
-            .observe(&view, &shown, &self.metrics, &mut |alert| {
+            .observe(&view, &shown, &self.metrics, &mut alerted, &mut |alert| {
                 *raised += 1;
                 if let Some(redactor) = shown.redactor {
                     self.metrics.redactions.inc_by(redactor.take_count());
                 }
                 alerts(alert);
             });
+        if let Body::DeviceOpen(open) = &event.body {
+            self.device_opens.begin(event, open, alerted);
+        }
         if scene.number.is_multiple_of(LATENCY_SAMPLE) && self.clock.is_running() {
             let latency_ns = self.clock.boot_ns().saturating_sub(event.ts_ns);
             self.metrics.event_latency.observe(latency_ns as f64 / 1e9);

@@ -158,6 +158,13 @@ fn device(node: u32, access: u32) -> Vec<u8> {
             minor: 255,
             access,
             node,
+            path_len: 3,
+            flags: wire::device::DEVICE_PATH_CUT,
+            path: {
+                let mut path = [b'?'; wire::device::DEVICE_PATH_BYTES_MAX + 1];
+                path[..3].copy_from_slice(b"x/y");
+                path
+            },
         },
         &[],
     )
@@ -487,6 +494,7 @@ fn opens_devices_and_connections() {
         (device.read, device.write, device.mknod),
         (false, true, true)
     );
+    assert_eq!((device.path.bytes, device.path.cut), (&b"x/y"[..], true));
 
     let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1];
     let four = [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

@@ -375,11 +375,11 @@ fields! {
     FdLipName "fd.lip.name" Str [] "" ["dns", "tls"] Live("the DNS answers that this container, or the host, was given: all names that led to the address, aliases included; see docs/network.md") "Domain names of the local address. `=` holds if one name does, `!=` if all do.";
     FdRipName "fd.rip.name" Str [] "" ["connect", "sendto", "dns", "tls"] Live("the DNS answers that this container, or the host, was given: all names that led to the address, aliases included; see docs/network.md") "Domain names of the remote address. `=` holds if one name does, `!=` if all do.";
     FdDev "fd.dev" Int [] "" ["open", "openat", "openat2", "device_open"] Recorded("the file system's device is not read yet") "Device number of the file system that holds the file.";
-    FdDevMajor "fd.dev.major" Int [] "" ["device_open"] Live("the device hook") "Major number of the opened device.";
-    FdDevMinor "fd.dev.minor" Int [] "" ["device_open"] Live("the device hook") "Minor number of the opened device.";
-    FdDevName "fd.dev.name" Str [] "" ["device_open"] Live("/proc/devices and the device hook") "Name of the opened device by its numbers, such as `/dev/nvidia0`, whatever the path that was opened.";
+    FdDevMajor "fd.dev.major" Int [] "" ["device_open", "open", "openat", "openat2", "creat"] Live("the device hook") "Major number of the opened accelerator.";
+    FdDevMinor "fd.dev.minor" Int [] "" ["device_open", "open", "openat", "openat2", "creat"] Live("the device hook") "Minor number of the opened accelerator.";
+    FdDevName "fd.dev.name" Str [] "" ["device_open", "open", "openat", "openat2", "creat"] Live("/proc/devices and the device hook") "Name of the opened accelerator by its numbers, such as `/dev/nvidia0`, whatever the path that was opened.";
     FdIno "fd.ino" Int [] "" ["open", "openat", "openat2", "device_open"] Recorded("the opened inode is not read yet") "Inode number of the file.";
-    FdNameraw "fd.nameraw" Str [] "" ["open", "openat", "openat2"] Live("the call's arguments") "Path as it was passed, not resolved.";
+    FdNameraw "fd.nameraw" Str [] "" ["open", "openat", "openat2", "creat", "device_open"] Live("the call's arguments, or the kernel's copy of them") "Path as it was passed, not resolved.";
     FdTypes "fd.types" Str "list" [OptionalIndex] "" [] Recorded("file descriptor tables are not kept") "Types of all open descriptors, or of the one in brackets.";
     FsPathName "fs.path.name" Path [] "" [] Live("path as passed to the call, made absolute by the working directory") "For calls on the file system, the path that the call names, made absolute.";
     FsPathNameraw "fs.path.nameraw" Path [] "" [] Live("the call's arguments") "For calls on the file system, the path that the call names, as passed.";

@@ -1,10 +1,12 @@
 //! Hook: cgroup_device at the root cgroup. Records out: [`DeviceOpen`].
 //!
 //! Sees a device by its numbers, whatever its node is called and however it was made, also through io_uring. Opens of
-//! anything but a device never get here.
+//! anything but a device never get here. The path that is being opened is the kernel's copy, from the walk that the task is in.
 
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::cgroup_device;
 use aya_ebpf::programs::DeviceContext;
+use saker_ebpf::wire::device::{DEVICE_PATH_BYTES_MAX, DEVICE_PATH_CUT};
 use saker_ebpf::wire::{DeviceOpen, Kind};
 
 use crate::emit::{self, Outcome};
@@ -56,6 +58,22 @@ fn observe(ctx: &DeviceContext) {
         (*open).minor = minor;
         (*open).access = access;
         (*open).node = node;
+        let path = kernel::opening(task);
+        let mut length = 0;
+        if path != 0 {
+            let status = bpf_probe_read_kernel_str(
+                (&raw mut (*open).path).cast(),
+                DEVICE_PATH_BYTES_MAX as u32 + 1,
+                path as *const _,
+            );
+            length = if status > 0 { status as u32 - 1 } else { 0 };
+        }
+        (*open).path_len = length;
+        (*open).flags = if length == DEVICE_PATH_BYTES_MAX as u32 {
+            DEVICE_PATH_CUT
+        } else {
+            0
+        };
     }
     emit::submit(Kind::DeviceOpen, entry);
 }

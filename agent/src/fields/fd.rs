@@ -38,12 +38,19 @@ fn of_open<'a>(view: &'a EventView<'_>, open: &Open<'a>, field: Field) -> Option
         Field::FdFilename => Value::Bytes(filename(name(view, open)?)),
         Field::FdContainername => in_container(view, name(view, open)?)?,
         Field::FdContainerdirectory => in_container(view, directory(name(view, open)?))?,
+        Field::FdDevName => known(view.device?.name.as_bytes())?,
+        Field::FdDevMajor => Value::Int(view.device?.major.into()),
+        Field::FdDevMinor => Value::Int(view.device?.minor.into()),
         _ => return None,
     })
 }
 
-fn of_device<'a>(view: &'a EventView<'_>, open: &DeviceOpen, field: Field) -> Option<Value<'a>> {
-    let name = || view.device.map(str::as_bytes);
+fn of_device<'a>(
+    view: &'a EventView<'_>,
+    open: &DeviceOpen<'a>,
+    field: Field,
+) -> Option<Value<'a>> {
+    let name = || view.device.map(|device| device.name.as_bytes());
     Some(match field {
         Field::FdType => Value::Bytes(b"file"),
         Field::FdTypechar => Value::Bytes(b"f"),
@@ -54,6 +61,7 @@ fn of_device<'a>(view: &'a EventView<'_>, open: &DeviceOpen, field: Field) -> Op
         Field::FdContainerdirectory => in_container(view, directory(name()?))?,
         Field::FdDevMajor => Value::Int(open.major.into()),
         Field::FdDevMinor => Value::Int(open.minor.into()),
+        Field::FdNameraw | Field::FsPathNameraw => known(open.path.bytes)?,
         _ => return None,
     })
 }

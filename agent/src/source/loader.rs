@@ -231,6 +231,9 @@ fn load_with(
     } else if !pairs_opens(config) {
         loader.map_max_entries("OPEN_PENDING", FEW_PENDING);
     }
+    if !opens_possible {
+        loader.map_max_entries("URING_OPENS", 1);
+    }
     if !config.kinds.contains(&Kind::Connect) {
         loader.map_max_entries("CONNECT_PENDING", 1);
     }

@@ -21,7 +21,7 @@ use saker::{
         Argv, Body, Connect, DeviceOpen, DeviceType, Event, Exec, Exit, Fork, Lost, Open,
         OpenSyscall, Text,
     },
-    fields::{Carried, EventView, Python},
+    fields::{Carried, Device, EventView, Python},
 };
 use saker_rules::{
     FieldArgRef, FieldSource as _,
@@ -127,6 +127,10 @@ fn device() -> Body<'static> {
         write: false,
         mknod: false,
         dev_type: DeviceType::Character,
+        path: Text {
+            bytes: b"/tmp/innocent",
+            cut: false,
+        },
     })
 }
 
@@ -283,7 +287,11 @@ impl World {
             relatives: Relatives::Now(&self.table),
             folder: None,
             python: matches!(event.body, Body::Pickle(_)).then_some(&self.python),
-            device: matches!(event.body, Body::DeviceOpen(_)).then_some("/dev/nvidia0"),
+            device: matches!(event.body, Body::DeviceOpen(_)).then_some(Device {
+                name: "/dev/nvidia0",
+                major: 195,
+                minor: 0,
+            }),
             carried: Carried::of(event).map(|carried| &*self.arena.alloc(carried)),
             resolved: &self.resolved,
             owner: &self.owner,
@@ -468,6 +476,8 @@ fn values_are_what_the_event_says() {
     check(open(b"/x", libc::O_RDONLY, -libc::ENOENT), "fd.num", "-1");
     check(device(), "fd.name", "/dev/nvidia0");
     check(device(), "fd.dev.major", "195");
+    check(device(), "fd.nameraw", "/tmp/innocent");
+    check(device(), "fs.path.nameraw", "/tmp/innocent");
     check(device(), "evt.is_open_read", "true");
     check(device(), "evt.is_open_write", "false");
     check(connect("10.1.2.3"), "fd.name", "10.1.2.3:443");

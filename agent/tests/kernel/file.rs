@@ -186,7 +186,7 @@ fn ways_to_see() -> impl Iterator<Item = (&'static [&'static str], bool)> {
 }
 
 /// This thread: other tests open files too.
-fn own_tid() -> u32 {
+pub fn own_tid() -> u32 {
     // SAFETY: takes nothing, cannot fail.
     unsafe { libc::gettid() as u32 }
 }

@@ -15,7 +15,9 @@ use saker_ebpf::wire::{Kind, Open, PATH_BYTES_MAX};
 use super::name;
 use crate::emit::{self, Outcome};
 use crate::kernel::{self, Address};
-use crate::maps::{OPEN_SCRATCH, OPEN_SCRATCHES, OPEN_TEXT_BYTES, OpenCall, OpenScratch};
+use crate::maps::{
+    OPEN_SCRATCH, OPEN_SCRATCHES, OPEN_TEXT_BYTES, OpenCall, OpenScratch, UringOpen,
+};
 use crate::{settings, share};
 
 const EFAULT: i32 = -14;
@@ -63,17 +65,49 @@ pub fn finish(
     scratch: Scratch,
     call: impl FnOnce() -> OpenCall,
 ) {
+    finish_of(ctx, task, ending, scratch, None, call);
+}
+
+/// Likewise of a path that was `kept`.
+///
+/// # Safety
+/// `kept` is a value of a map, and stays one.
+#[inline(always)]
+pub unsafe fn finish_kept(
+    ctx: &impl EbpfContext,
+    task: Address,
+    ending: Ending,
+    scratch: Scratch,
+    kept: *const UringOpen,
+) {
+    finish_of(ctx, task, ending, scratch, Some(kept), || {
+        // SAFETY: the caller vouches for `kept`.
+        unsafe { (*kept).call }
+    });
+}
+
+#[inline(always)]
+fn finish_of(
+    ctx: &impl EbpfContext,
+    task: Address,
+    ending: Ending,
+    scratch: Scratch,
+    kept: Option<*const UringOpen>,
+    call: impl FnOnce() -> OpenCall,
+) {
     let (res, file) = match ending {
         Ending::Descriptor(res) if res >= 0 => (res, kernel::opened(task, res as u32)),
         Ending::Descriptor(res) | Ending::Result(res) => (res, 0),
         Ending::Unknown => (RES_ATTEMPT, 0),
     };
-    // None also of a file that another thread has closed meanwhile: it goes by the path as passed.
     let dentry = if file == 0 { 0 } else { kernel::dentry(file) };
+    // Something is open, or may be, and nobody knows its name: the path as passed can lead to another one by a link. So it is when
+    // another thread has closed the file meanwhile.
+    let is_nameless = dentry == 0 && (res >= 0 || res == RES_ATTEMPT);
     let by_extension = settings::opens_by_extension();
     let by_path = settings::opens_by_resolved() || settings::has_prefixes();
-    let mut wanted =
-        settings::wants_every_path() || by_extension && dentry != 0 && name::is_wanted(dentry);
+    let mut wanted = settings::wants_every_path()
+        || by_extension && (is_nameless || dentry != 0 && name::is_wanted(dentry));
     if !wanted && dentry != 0 && !by_path {
         emit::count(Kind::Open, Outcome::Filtered);
         return;
@@ -102,7 +136,7 @@ pub fn finish(
         let by_passed = settings::has_prefixes() && !settings::opens_by_resolved();
         let by_tail = by_extension && place.dentry == 0;
         if !wanted && (by_passed || by_tail) {
-            read_path(scratch, call.path);
+            read_path(scratch, call.path, kept);
             is_read = true;
             wanted = by_passed && settings::wants_path(&(*scratch).beginning())
                 || by_tail && name::is_tail_wanted(scratch);
@@ -112,7 +146,7 @@ pub fn finish(
             return;
         }
         if !is_read {
-            read_path(scratch, call.path);
+            read_path(scratch, call.path, kept);
         }
         let mut flags = call.flags;
         if (*scratch).read_status < 0 {
@@ -169,14 +203,23 @@ pub fn finish(
     }
 }
 
-/// Reads the path as passed.
+/// Reads the path as passed, which the caller has at an address or which was `kept`.
 ///
 /// # Safety
-/// `scratch` is the value of [`OPEN_SCRATCH`].
+/// `scratch` is the value of [`OPEN_SCRATCH`], `kept` one of another map.
 #[inline(always)]
-unsafe fn read_path(scratch: *mut OpenScratch, address: Address) {
-    // SAFETY: `text` has PATH_BYTES_MAX + 1 bytes and more.
+unsafe fn read_path(scratch: *mut OpenScratch, address: Address, kept: Option<*const UringOpen>) {
+    // SAFETY: `text` has PATH_BYTES_MAX + 1 bytes and more, and a path that was kept has as many.
     unsafe {
+        if let Some(kept) = kept {
+            (*scratch).read_status = (*kept).read_status;
+            bpf_probe_read_kernel(
+                (&raw mut (*scratch).text).cast(),
+                OPEN_TEXT_BYTES as u32,
+                (&raw const (*kept).path).cast(),
+            );
+            return;
+        }
         (*scratch).read_status = bpf_probe_read_user_str(
             (&raw mut (*scratch).text).cast(),
             PATH_BYTES_MAX as u32 + 1,
