@@ -321,6 +321,8 @@ offsets! {
     }
     Group::Cgroup => {
         cgroup_root: "cgroup" "root" 8,
+        cgroup_self: "cgroup" "self" 0,
+        cgroup_parent: "cgroup" "self.parent" 8,
         cgroup_root_hierarchy: "cgroup_root" "hierarchy_id" 4,
     }
     Group::Pickle => {

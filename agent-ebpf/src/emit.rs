@@ -6,7 +6,8 @@
 use core::arch::asm;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE};
+use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
 use aya_ebpf::maps::RingBuf;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_log_ebpf::warn;
@@ -24,6 +25,7 @@ pub enum Outcome {
     RingFull,
     TooBig,
     MapFull,
+    ReadFault,
     OverShare,
 }
 
@@ -42,7 +44,7 @@ pub fn count(kind: Kind, outcome: Outcome) {
             lost_ring_full,
             lost_too_big,
             lost_map_full,
-            lost_read_fault: _,
+            lost_read_fault,
             lost_over_share,
         } = &mut *counters;
         core::ptr::from_mut(match outcome {
@@ -52,6 +54,7 @@ pub fn count(kind: Kind, outcome: Outcome) {
             Outcome::RingFull => lost_ring_full,
             Outcome::TooBig => lost_too_big,
             Outcome::MapFull => lost_map_full,
+            Outcome::ReadFault => lost_read_fault,
             Outcome::OverShare => lost_over_share,
         })
     };
@@ -104,6 +107,33 @@ pub fn reserve_share<T: 'static>(
         return None;
     }
     room(ctx, kind, &SHEDDABLE)
+}
+
+/// Likewise for a record that must not be lost and that whoever owns a cgroup can cause any number of: where that cgroup has room
+/// in its share, and in the half of the ring that is not kept for all others.
+#[inline(always)]
+pub fn reserve_half<T: 'static>(
+    ctx: &impl EbpfContext,
+    kind: Kind,
+    cgroup_id: u64,
+) -> Option<RingBufEntry<T>> {
+    count(kind, Outcome::Passed);
+    if !share::admits(kind, cgroup_id) {
+        return None;
+    }
+    let ring = (&raw const EVENTS).cast_mut().cast();
+    // SAFETY: the map is a ring buffer; the helper only looks.
+    let (used, size) = unsafe {
+        (
+            bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()),
+            bpf_ringbuf_query(ring, BPF_RB_RING_SIZE.into()),
+        )
+    };
+    if used > size / 2 {
+        lose(ctx, kind, Outcome::RingFull);
+        return None;
+    }
+    room(ctx, kind, &EVENTS)
 }
 
 #[inline(always)]

@@ -130,7 +130,7 @@ pub fn cgroup_id(task: Address) -> u64 {
 }
 
 /// The kernel's number for the root folder of every hierarchy.
-const V1_ROOT: u64 = 1;
+pub const V1_ROOT: u64 = 1;
 
 /// Id of a cgroup within its hierarchy.
 #[inline(always)]

@@ -158,7 +158,10 @@ pub struct UringOpen {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct ConnectPending {
+    /// Where the caller keeps the address.
+    pub given: u64,
     pub address: [u8; 16],
+    /// 0: it could not be read yet.
     pub family: u16,
     pub port: u16,
     pub reserved: u32,

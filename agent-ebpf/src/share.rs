@@ -1,5 +1,5 @@
 //! A cgroup's share of the ring of what can be shed: so many events a second, and so many at once. One that makes more loses
-//! its own, and nobody else's.
+//! its own, and nobody else's. What it has of new cgroups, which go into the other ring, is counted apart.
 //!
 //! A share is one moment: up to when it is used up. It is moved on by one addition for each event, which is exact also when
 //! processors do so at once; between looking and adding, each may let one more through. Spin locks are not for tracing programs.
@@ -10,7 +10,9 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use saker_ebpf::wire::Kind;
-use saker_ebpf::wire::share::{SHARE_OF_ACTS, SHARE_OF_PACKETS, SHARES_MAX, Share, ShareKey};
+use saker_ebpf::wire::share::{
+    CGROUP_WEIGHT, SHARE_OF_ACTS, SHARE_OF_CGROUPS, SHARE_OF_PACKETS, SHARES_MAX, Share, ShareKey,
+};
 
 use crate::emit::{self, Outcome};
 use crate::settings;
@@ -26,13 +28,13 @@ pub fn admits(kind: Kind, cgroup_id: u64) -> bool {
     if interval_ns == 0 || cgroup_id == settings::root_cgroup_id() {
         return true;
     }
-    let key = ShareKey {
-        cgroup_id,
-        part: match kind {
-            Kind::Dns => SHARE_OF_PACKETS,
-            _ => SHARE_OF_ACTS,
-        },
+    let (part, weight) = match kind {
+        Kind::Dns => (SHARE_OF_PACKETS, 1),
+        Kind::CgroupMkdir => (SHARE_OF_CGROUPS, CGROUP_WEIGHT),
+        _ => (SHARE_OF_ACTS, 1),
     };
+    let key = ShareKey { cgroup_id, part };
+    let interval_ns = interval_ns * weight;
     // SAFETY: the helper takes nothing.
     let now_ns = unsafe { bpf_ktime_get_boot_ns() };
     // Who was quiet for longer has saved no more than this.

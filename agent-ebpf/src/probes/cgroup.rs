@@ -2,6 +2,9 @@
 //!
 //! A container's cgroup is made before its first process is in it. Whoever reads the record knows whose every later event from there
 //! is, also when the container and its cgroup are gone by then.
+//!
+//! Who may make cgroups may make any number of them. So a cgroup has a share of those that are made in it, and all together have half
+//! of the ring: a tree that grows in depth as well as in width finds its end there.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::raw_tracepoint;
@@ -33,7 +36,8 @@ pub fn saker_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
         emit::count(Kind::CgroupMkdir, Outcome::Filtered);
         return 0;
     }
-    let Some(mut entry) = emit::reserve::<CgroupMkdir>(&ctx, Kind::CgroupMkdir) else {
+    let parent = parent_id(cgroup, mark);
+    let Some(mut entry) = emit::reserve_half::<CgroupMkdir>(&ctx, Kind::CgroupMkdir, parent) else {
         return 0;
     };
     let record = entry.as_mut_ptr();
@@ -61,4 +65,15 @@ pub fn saker_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     }
     emit::submit(Kind::CgroupMkdir, entry);
     0
+}
+
+/// The id of the cgroup that a new one is made in; that of the root of v2 stands for the root of a v1 hierarchy, too.
+#[inline(always)]
+fn parent_id(cgroup: Address, mark: u64) -> u64 {
+    let css: Address = kernel::read(cgroup, offset!(cgroup_parent));
+    let id = kernel::id_of_cgroup(css.wrapping_sub(u64::from(offset!(cgroup_self))));
+    if mark != 0 && id <= kernel::V1_ROOT {
+        return settings::root_cgroup_id();
+    }
+    id | mark
 }

@@ -111,6 +111,11 @@ pub fn inet(ctx: &SockAddrContext) -> [u32; 4] {
     [address, 0, 0, 0]
 }
 
+/// In a [`ConnectPending`]: neither IPv4 nor IPv6.
+const FAMILY_OTHER: u16 = u16::MAX;
+
+const EFAULT: i32 = -14;
+
 /// `struct sockaddr_in` and `sockaddr_in6`, as far as both are the same and then some.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -123,6 +128,51 @@ struct SocketAddress {
     rest: [u8; 16],
 }
 
+impl ConnectPending {
+    /// Reads the address that the caller keeps there. Its family stays 0 where that is not possible.
+    #[inline(always)]
+    fn read(given: u64) -> Self {
+        let mut pending = Self {
+            given,
+            address: [0; 16],
+            family: 0,
+            port: 0,
+            reserved: 0,
+        };
+        let mut there = core::mem::MaybeUninit::<SocketAddress>::zeroed();
+        // A family of two bytes decides how much to read: an IPv4 address may end at its last byte of readable memory.
+        // SAFETY: the helper writes at most the size given to `there`, whose every byte pattern is a value.
+        let there = unsafe {
+            let mut status = bpf_probe_read_user(there.as_mut_ptr().cast(), 8, given as *const _);
+            if status == 0 && (*there.as_ptr()).family == FAMILY_INET6 {
+                status = bpf_probe_read_user(
+                    there.as_mut_ptr().cast(),
+                    size_of::<SocketAddress>() as u32,
+                    given as *const _,
+                );
+            }
+            if status != 0 {
+                return pending;
+            }
+            there.assume_init()
+        };
+        pending.port = u16::from_be_bytes(there.port);
+        pending.family = match there.family {
+            FAMILY_INET => {
+                let [a, b, c, d] = there.first;
+                pending.address = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                FAMILY_INET
+            }
+            FAMILY_INET6 => {
+                pending.address = there.rest;
+                FAMILY_INET6
+            }
+            _ => FAMILY_OTHER,
+        };
+        pending
+    }
+}
+
 /// `int connect(int fd, const struct sockaddr *address, int length)`
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
 pub fn saker_enter_connect(ctx: TracePointContext) -> u32 {
@@ -131,43 +181,12 @@ pub fn saker_enter_connect(ctx: TracePointContext) -> u32 {
         emit::count(Kind::Connect, Outcome::Filtered);
         return 0;
     }
-    let mut given = core::mem::MaybeUninit::<SocketAddress>::zeroed();
-    let address = syscall_argument(&ctx, 1);
-    // A family of two bytes decides how much to read: an IPv4 address may end at its last byte of readable memory.
-    // SAFETY: the helper writes at most the size given to `given`, whose every byte pattern is a value.
-    let given = unsafe {
-        let mut status = bpf_probe_read_user(given.as_mut_ptr().cast(), 8, address as *const _);
-        if status == 0 && (*given.as_ptr()).family == FAMILY_INET6 {
-            status = bpf_probe_read_user(
-                given.as_mut_ptr().cast(),
-                size_of::<SocketAddress>() as u32,
-                address as *const _,
-            );
-        }
-        if status != 0 {
-            // Nothing that the kernel could connect to either.
-            emit::count(Kind::Connect, Outcome::Filtered);
-            return 0;
-        }
-        given.assume_init()
-    };
-    let mut pending = ConnectPending {
-        address: [0; 16],
-        family: given.family,
-        port: u16::from_be_bytes(given.port),
-        reserved: 0,
-    };
-    match given.family {
-        FAMILY_INET => {
-            let [a, b, c, d] = given.first;
-            pending.address = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        }
-        FAMILY_INET6 => pending.address = given.rest,
-        _ => {
-            emit::count(Kind::Connect, Outcome::Filtered);
-            return 0;
-        }
+    let pending = ConnectPending::read(syscall_argument(&ctx, 1));
+    if pending.family == FAMILY_OTHER {
+        emit::count(Kind::Connect, Outcome::Filtered);
+        return 0;
     }
+    // Memory that could not be read yet is read again at the end: the kernel will have fetched it until then.
     if CONNECT_PENDING.insert(thread, pending, 0).is_err() {
         emit::count(Kind::Connect, Outcome::Passed);
         emit::lose(&ctx, Kind::Connect, Outcome::MapFull);
@@ -180,32 +199,54 @@ pub fn saker_enter_connect(ctx: TracePointContext) -> u32 {
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn saker_exit_connect(ctx: TracePointContext) -> u32 {
     let thread = bpf_get_current_pid_tgid();
-    let Some(pending) = CONNECT_PENDING.get_ptr(thread) else {
+    // SAFETY: only this thread uses the key, and it is here.
+    let Some(pending) = (unsafe { CONNECT_PENDING.get(thread) }).copied() else {
         return 0;
     };
-    let task = kernel::current_task();
-    let cgroup_id = kernel::cgroup_id(task);
-    if let Some(mut entry) = emit::reserve_share::<Connect>(&ctx, Kind::Connect, cgroup_id) {
-        let connect = entry.as_mut_ptr();
-        // SAFETY: the ring gave room for a `Connect`; the map's value is valid while the program runs.
-        unsafe {
-            kernel::fill_header(
-                &raw mut (*connect).header,
-                Kind::Connect,
-                size_of::<Connect>() as u32,
-                task,
-            );
-            (*connect).address = (*pending).address;
-            (*connect).family = (*pending).family;
-            (*connect).port = (*pending).port;
-            (*connect).protocol = 0;
-            (*connect).socket_type = 0;
-            (*connect).res = syscall_argument(&ctx, 0) as i32;
-            (*connect).hook = HOOK_SYSCALL;
-        }
-        emit::submit(Kind::Connect, entry);
-    }
     // Only this thread uses the key, so it is there; were it not, nothing would have to be done.
     let _ = CONNECT_PENDING.remove(thread);
+    let result = syscall_argument(&ctx, 0) as i32;
+    if pending.family != 0 {
+        ended(&ctx, &pending, result);
+        return 0;
+    }
+    let again = ConnectPending::read(pending.given);
+    if result == EFAULT || again.family == FAMILY_OTHER {
+        // Nothing that the kernel could connect to, or nobody's business.
+        emit::count(Kind::Connect, Outcome::Filtered);
+    } else if again.family == 0 {
+        // The kernel has read what is gone by now.
+        emit::count(Kind::Connect, Outcome::Passed);
+        emit::lose(&ctx, Kind::Connect, Outcome::ReadFault);
+    } else {
+        ended(&ctx, &again, result);
+    }
     0
+}
+
+#[inline(always)]
+fn ended(ctx: &TracePointContext, pending: &ConnectPending, result: i32) {
+    let task = kernel::current_task();
+    let cgroup_id = kernel::cgroup_id(task);
+    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, Kind::Connect, cgroup_id) else {
+        return;
+    };
+    let connect = entry.as_mut_ptr();
+    // SAFETY: the ring gave room for a `Connect`.
+    unsafe {
+        kernel::fill_header(
+            &raw mut (*connect).header,
+            Kind::Connect,
+            size_of::<Connect>() as u32,
+            task,
+        );
+        (*connect).address = pending.address;
+        (*connect).family = pending.family;
+        (*connect).port = pending.port;
+        (*connect).protocol = 0;
+        (*connect).socket_type = 0;
+        (*connect).res = result;
+        (*connect).hook = HOOK_SYSCALL;
+    }
+    emit::submit(Kind::Connect, entry);
 }

@@ -2,9 +2,21 @@
 
 use saker::event::{Body, Connect};
 use saker::source::{Kind, SensorConfig};
+use std::io::Write as _;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::ptr::null_mut;
+use std::time::Instant;
 
-use crate::{Watch, kinds, watch};
+use crate::{DEADLINE, Watch, kinds, watch};
+
+/// The hooks that see the caller's memory.
+fn tracepoints() -> SensorConfig {
+    SensorConfig {
+        disabled_hooks: vec!["cgroup/connect".to_owned()],
+        ..kinds(&[Kind::Connect])
+    }
+}
 
 /// Acts, and returns this process's connect event to `port`.
 fn connect_to(watch: &mut Watch, port: u16, act: impl FnOnce()) -> Connect {
@@ -63,10 +75,7 @@ fn connections_are_seen_as_attempts() {
 
 #[test]
 fn tracepoints_stand_in_for_the_connect_hooks() {
-    let Some(mut watch) = watch(SensorConfig {
-        disabled_hooks: vec!["cgroup/connect".to_owned()],
-        ..kinds(&[Kind::Connect])
-    }) else {
+    let Some(mut watch) = watch(tracepoints()) else {
         return;
     };
     let status = watch
@@ -96,4 +105,137 @@ fn tracepoints_stand_in_for_the_connect_hooks() {
         TcpStream::connect(("127.0.0.1", port)).expect_err("nobody listens");
     });
     assert_eq!(connect.res, -libc::ECONNREFUSED);
+}
+
+/// The address of a port of the loopback's, on a page of a file that the kernel has not fetched for this process yet.
+struct Unfetched(*mut libc::c_void);
+
+// SAFETY: whose memory it is does not depend on the thread, and only the kernel reads it.
+unsafe impl Sync for Unfetched {}
+
+impl Unfetched {
+    const BYTES: usize = 4096;
+
+    fn new(port: u16) -> Self {
+        let mut file = tempfile::tempfile().expect("a file");
+        let mut bytes = vec![0; Self::BYTES];
+        bytes[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+        bytes[2..4].copy_from_slice(&port.to_be_bytes());
+        bytes[4..8].copy_from_slice(&[127, 0, 0, 1]);
+        file.write_all(&bytes).expect("write");
+        // SAFETY: a new mapping, at a place that the kernel chooses.
+        let page = unsafe {
+            let (protection, flags) = (libc::PROT_READ, libc::MAP_PRIVATE);
+            libc::mmap(
+                null_mut(),
+                Self::BYTES,
+                protection,
+                flags,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        assert_ne!(page, libc::MAP_FAILED);
+        Self(page)
+    }
+
+    fn connect(&self, socket: &OwnedFd) -> i32 {
+        // SAFETY: the kernel checks the address itself.
+        unsafe { libc::connect(socket.as_raw_fd(), self.0.cast(), 16) }
+    }
+
+    /// Nobody can read it from now on. It stays mapped: its place must not become that of another test's memory.
+    fn hide(&self) {
+        // SAFETY: nothing but the kernel looks there.
+        let failed = unsafe { libc::mprotect(self.0, Self::BYTES, libc::PROT_NONE) };
+        assert_eq!(failed, 0);
+    }
+}
+
+impl Drop for Unfetched {
+    fn drop(&mut self) {
+        // SAFETY: mapped above, this long, and nobody looks there any more.
+        unsafe { libc::munmap(self.0, Self::BYTES) };
+    }
+}
+
+fn socket(kind: i32) -> OwnedFd {
+    // SAFETY: takes numbers, and what comes back is nobody else's.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, kind | libc::SOCK_CLOEXEC, 0);
+        assert!(socket >= 0);
+        OwnedFd::from_raw_fd(socket)
+    }
+}
+
+#[test]
+fn an_address_that_is_not_in_memory_yet_is_read_at_the_end() {
+    let Some(mut watch) = watch(tracepoints()) else {
+        return;
+    };
+    let receiver = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let port = receiver.local_addr().expect("address").port();
+    let address = Unfetched::new(port);
+    let connect = connect_to(&mut watch, port, || {
+        assert_eq!(address.connect(&socket(libc::SOCK_DGRAM)), 0);
+    });
+    assert_eq!(connect.addr, "127.0.0.1".parse::<IpAddr>().expect("one"));
+    address.hide();
+    // What the kernel could not read either is nobody's loss.
+    assert_eq!(address.connect(&socket(libc::SOCK_DGRAM)), -1);
+    watch.finish(&mut |_| {});
+    let counters = watch.sensor.counters().expect("counters");
+    let counts = counters.kind(Kind::Connect);
+    assert!(counts.filtered >= 1, "{counts:?}");
+    assert_eq!(counts.lost(), 0, "{counts:?}");
+}
+
+#[test]
+fn an_address_that_is_gone_at_the_end_is_counted_as_lost() {
+    let Some(mut watch) = watch(tracepoints()) else {
+        return;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    // SAFETY: takes two numbers.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let to = listener.local_addr().expect("address");
+    // It waits to be accepted, and there is no room for a second: whoever connects now waits.
+    let _first = TcpStream::connect(to).expect("connect");
+    let second = socket(libc::SOCK_STREAM);
+    let address = Unfetched::new(to.port());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (address, second) = (&address, &second);
+        let connecting = scope.spawn(move || {
+            // SAFETY: takes nothing and cannot fail.
+            tell.send(unsafe { libc::gettid() }).expect("it is awaited");
+            Unfetched::connect(address, second)
+        });
+        let thread = told.recv().expect("it says");
+        let end = Instant::now() + DEADLINE;
+        let call = format!("{} ", libc::SYS_connect);
+        loop {
+            let file = format!("/proc/self/task/{thread}/syscall");
+            let text = std::fs::read_to_string(file).expect("the thread waits");
+            if text.starts_with(&call) {
+                break;
+            }
+            assert!(Instant::now() < end, "it does not wait: {text}");
+            std::thread::yield_now();
+        }
+        address.hide();
+        // Or it would wait for minutes.
+        // SAFETY: takes two numbers.
+        let failed = unsafe { libc::shutdown(second.as_raw_fd(), libc::SHUT_RDWR) };
+        assert_eq!(failed, 0);
+        assert_eq!(connecting.join().expect("join"), -1);
+    });
+    watch.finish(&mut |_| {});
+    let counters = watch.sensor.counters().expect("counters");
+    let counts = counters.kind(Kind::Connect);
+    assert_eq!(counts.lost_read_fault, 1, "{counts:?}");
+    assert_eq!(
+        counts.seen,
+        counts.filtered + counts.submitted + counts.lost()
+    );
 }
