@@ -501,23 +501,41 @@ fn process_of(record: &[u8], kind: Kind) -> Option<u32> {
     (u16::from_ne_bytes(*found) == kind as u16).then(|| u32::from_ne_bytes(*tgid))
 }
 
-/// The process that a record says has just started a program.
-pub fn started_process(record: &[u8]) -> Option<u32> {
-    process_of(record, Kind::Exec)
+/// What a record says to who waits for Pythons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PythonSign<'a> {
+    /// This process has just started a program.
+    Started(u32),
+    /// This process has opened this file inside its root, to read it: by its name the module `_pickle`, or the interpreter's library.
+    Opened(u32, &'a [u8]),
+    /// A container is being made, or a part of Python written: one that nobody has seen may start soon.
+    Expected,
 }
 
-/// The process and the path inside its root of a file that a record says was opened to be read, where that is a part of Python: the
-/// module `_pickle`, or the interpreter's own library.
-pub fn opened_python(record: &[u8]) -> Option<(u32, &[u8])> {
-    let tgid = process_of(record, Kind::Open)?;
+/// What a record says to who waits for Pythons, without decoding more of it than that.
+pub fn python_sign(record: &[u8]) -> Option<PythonSign<'_>> {
+    if let Some(pid) = process_of(record, Kind::Exec) {
+        return Some(PythonSign::Started(pid));
+    }
+    if process_of(record, Kind::CgroupMkdir).is_some() {
+        return Some(PythonSign::Expected);
+    }
+    let pid = process_of(record, Kind::Open)?;
     let opened = open(record).ok()?;
     let path = opened.resolved.bytes;
+    if opened.res < 0 || opened.resolved.cut || opened.detached {
+        return None;
+    }
     let name = path.rsplit(|byte| *byte == b'/').next()?;
-    let is_whole = opened.res >= 0 && !opened.resolved.cut && !opened.detached;
-    let is_read = opened.flags & u64::from((libc::O_ACCMODE | libc::O_PATH).cast_unsigned())
-        == libc::O_RDONLY as u64;
-    let is_part = name.starts_with(b"_pickle.") || name.starts_with(b"libpython3.");
-    (is_whole && is_read && is_part).then_some((tgid, path))
+    let is_library = name.starts_with(b"libpython3.");
+    let read_only = libc::O_RDONLY as u64;
+    let access = opened.flags & u64::from((libc::O_ACCMODE | libc::O_PATH).cast_unsigned());
+    if access == read_only {
+        let is_part = is_library || name.starts_with(b"_pickle.");
+        return is_part.then_some(PythonSign::Opened(pid, path));
+    }
+    let is_extension = memchr::memmem::find(name, b".cpython-3").is_some();
+    (is_library || is_extension).then_some(PythonSign::Expected)
 }
 
 /// The texts behind the fixed part `T`, which they must fill to the last byte.

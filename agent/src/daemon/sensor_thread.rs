@@ -18,7 +18,7 @@ use crate::{
     alert::Alert,
     api::Health,
     context::outside::Totals,
-    decode,
+    decode::{self, PythonSign},
     metrics::{
         Cause, KindOutcome, Metrics, OVER_SHARE, PYTHON_FAILURES, PYTHON_STATES, RINGS, RingName,
         State, level, raise_to,
@@ -211,10 +211,11 @@ impl SensorThread {
         sensor.drain(max, &mut |record| {
             // Before anything else: a Python that has just started is about to import what is watched in it.
             if let Some(looker) = &*looker {
-                if let Some(pid) = decode::started_process(record) {
-                    looker.look(pid);
-                } else if let Some((pid, path)) = decode::opened_python(record) {
-                    looker.opened(pid, path);
+                match decode::python_sign(record) {
+                    Some(PythonSign::Started(pid)) => looker.look(pid),
+                    Some(PythonSign::Opened(pid, path)) => looker.opened(pid, path),
+                    Some(PythonSign::Expected) => looker.expect(),
+                    None => {}
                 }
             }
             pipeline.record(record, &mut |alert| offer(alerts, metrics, alert));

@@ -11,4 +11,5 @@ pub mod interpreters;
 mod key;
 pub mod locate;
 mod opened;
+mod warm;
 pub mod watch;

@@ -26,6 +26,7 @@ use super::interpreters::Interpreters;
 use super::key::FileKey;
 use super::locate;
 use super::opened::{Opened, Waiting};
+use super::warm::{Warm, Warmer};
 use crate::source::priority;
 
 /// Processes that wait to be looked at. One that finds no room is looked at later, when its file shows up again.
@@ -63,6 +64,8 @@ pub struct Watch {
     stop: Arc<AtomicBool>,
     interpreters: Arc<Interpreters>,
     thread: Option<JoinHandle<()>>,
+    /// `None` where the kernel cannot be kept ready.
+    warmer: Option<Warmer>,
 }
 
 /// What the thread is asked for.
@@ -83,6 +86,7 @@ enum Ask {
 pub struct Looker {
     queue: SyncSender<Ask>,
     interpreters: Arc<Interpreters>,
+    warm: Option<Warm>,
 }
 
 impl Looker {
@@ -95,6 +99,13 @@ impl Looker {
     /// something else, or the file lies where nobody looks. Never waits.
     pub fn opened(&self, pid: u32, path: &[u8]) {
         self.ask(Ask::Opened(pid, String::from_utf8_lossy(path).into_owned()));
+    }
+
+    /// A Python that nobody has seen before may be about to start. Never waits.
+    pub fn expect(&self) {
+        if let Some(warm) = &self.warm {
+            warm.expect();
+        }
     }
 
     fn ask(&self, ask: Ask) {
@@ -135,6 +146,9 @@ impl Watch {
             stop,
             interpreters,
             thread: Some(thread),
+            warmer: Warmer::start()
+                .inspect_err(|error| debug!("attaching takes its time: {error}"))
+                .ok(),
         })
     }
 
@@ -143,6 +157,7 @@ impl Watch {
         Looker {
             queue: self.queue.clone(),
             interpreters: Arc::clone(&self.interpreters),
+            warm: self.warmer.as_ref().map(Warmer::warm),
         }
     }
 
