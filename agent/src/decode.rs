@@ -528,9 +528,10 @@ pub fn python_sign(record: &[u8]) -> Option<PythonSign<'_>> {
     }
     let name = path.rsplit(|byte| *byte == b'/').next()?;
     let is_library = name.starts_with(b"libpython3.");
-    let read_only = libc::O_RDONLY as u64;
-    let access = opened.flags & u64::from((libc::O_ACCMODE | libc::O_PATH).cast_unsigned());
-    if access == read_only {
+    if opened.flags & libc::O_PATH as u64 != 0 {
+        return None;
+    }
+    if opened.flags & libc::O_ACCMODE as u64 == libc::O_RDONLY as u64 {
         let is_part = is_library || name.starts_with(b"_pickle.");
         return is_part.then_some(PythonSign::Opened(pid, path));
     }

@@ -3,7 +3,7 @@
 use std::mem::{offset_of, size_of};
 use std::net::IpAddr;
 
-use saker::decode::{DecodeError, DecodeErrors, decode};
+use saker::decode::{DecodeError, DecodeErrors, PythonSign, decode, python_sign};
 use saker::event::{Body, DeviceType, Event, OpenSyscall};
 use saker_ebpf::wire::{self, Header, Kind, Plain};
 
@@ -148,6 +148,55 @@ fn open(syscall: u32, path: &[u8]) -> Vec<u8> {
         },
         &[path, b"/x/"],
     )
+}
+
+/// An open that led to a file.
+fn opened(open_flags: i32, res: i32, flags: u32, resolved: &[u8]) -> Vec<u8> {
+    bytes(
+        &wire::Open {
+            header: header(Kind::Open, size_of::<wire::Open>() + 1 + resolved.len()),
+            open_flags: open_flags as u64,
+            resolve: 0,
+            mode: 0,
+            dfd: -100,
+            res,
+            syscall: wire::file::SYSCALL_OPENAT,
+            path_len: 1,
+            resolved_len: resolved.len() as u32,
+            flags,
+            reserved: 0,
+        },
+        &[b"x", resolved],
+    )
+}
+
+#[test]
+fn signs_of_a_python_that_starts() {
+    const MODULE: &[u8] =
+        b"/usr/lib/python3.13/lib-dynload/_pickle.cpython-313-x86_64-linux-gnu.so";
+    const OTHER: &[u8] = b"/srv/x/_json.cpython-313-x86_64-linux-gnu.so";
+    const LIBRARY: &[u8] = b"/opt/lib/libpython3.12.so.1.0";
+    let check = |record: &[u8], expected| assert_eq!(python_sign(record), expected);
+    check(&exec(b"./x\0", 0), Some(PythonSign::Started(100)));
+    check(&cgroup_mkdir(b"/a", 2, 0), Some(PythonSign::Expected));
+    check(&fork(1, 2), None);
+    for path in [MODULE, LIBRARY] {
+        let read = opened(libc::O_RDONLY | libc::O_CLOEXEC, 3, 0, path);
+        check(&read, Some(PythonSign::Opened(100, path)));
+        check(&opened(libc::O_PATH, 3, 0, path), None);
+        check(&opened(libc::O_RDONLY, -2, 0, path), None);
+        check(
+            &opened(libc::O_RDONLY, 3, wire::file::OPEN_RESOLVED_CUT, path),
+            None,
+        );
+    }
+    for path in [MODULE, OTHER, LIBRARY] {
+        let written = opened(libc::O_WRONLY | libc::O_CREAT, 3, 0, path);
+        check(&written, Some(PythonSign::Expected));
+    }
+    check(&opened(libc::O_RDONLY, 3, 0, OTHER), None);
+    check(&opened(libc::O_WRONLY, 3, 0, b"/srv/x/notes.txt"), None);
+    check(&[], None);
 }
 
 fn device(node: u32, access: u32) -> Vec<u8> {
