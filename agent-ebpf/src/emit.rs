@@ -2,18 +2,24 @@
 //!
 //! A record goes into the ring of its kind, one that can be shed only where its cgroup has room in its share.
 //! The order matters to the counts: `passed` before the attempt to write, `submitted` or a loss after it.
+//!
+//! To wake the agent costs whoever does what is seen more than all the rest. While what can be shed comes thick and fast the agent
+//! says so in [`AWAKE`], looks into that ring every millisecond, and is not woken. When it is about to sleep it takes that back and
+//! looks once more; here the ring is written first and `AWAKE` read after it. So one of the two sees the other.
 
 use core::arch::asm;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE};
+use aya_ebpf::bindings::{
+    BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE,
+};
 use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
 use aya_ebpf::maps::RingBuf;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_log_ebpf::warn;
-use saker_ebpf::wire::{Counters, Kind};
+use saker_ebpf::wire::{Counters, Header, Kind};
 
-use crate::maps::{COUNTERS, EVENTS, SHEDDABLE};
+use crate::maps::{AWAKE, COUNTERS, EVENTS, SHEDDABLE};
 use crate::share;
 
 /// What became of an event.
@@ -95,15 +101,15 @@ pub fn reserve<T: 'static>(ctx: &impl EbpfContext, kind: Kind) -> Option<RingBuf
     room(ctx, kind, &EVENTS)
 }
 
-/// Likewise for a record that can be shed, where the cgroup has room in its share.
+/// Likewise for a record that can be shed, where the cgroup in `header` has room in its share at the moment in `header`.
 #[inline(always)]
 pub fn reserve_share<T: 'static>(
     ctx: &impl EbpfContext,
     kind: Kind,
-    cgroup_id: u64,
+    header: &Header,
 ) -> Option<RingBufEntry<T>> {
     count(kind, Outcome::Passed);
-    if !share::admits(kind, cgroup_id) {
+    if !share::admits_at(kind, header.cgroup_id, header.ktime_ns) {
         return None;
     }
     room(ctx, kind, &SHEDDABLE)
@@ -148,8 +154,41 @@ fn room<T: 'static>(ctx: &impl EbpfContext, kind: Kind, ring: &RingBuf) -> Optio
 /// Hands over a record that was built in place.
 #[inline(always)]
 pub fn submit<T>(kind: Kind, entry: RingBufEntry<T>) {
-    entry.submit(0);
+    let quiet = quiet(kind);
+    entry.submit(quiet);
     count(kind, Outcome::Submitted);
+    wake(quiet);
+}
+
+/// How a record of this kind is handed over: with `BPF_RB_NO_WAKEUP` where the agent comes by itself.
+#[inline(always)]
+fn quiet(kind: Kind) -> u64 {
+    if kind.is_sheddable() && is_awake() {
+        BPF_RB_NO_WAKEUP.into()
+    } else {
+        0
+    }
+}
+
+/// Wakes the agent if it went to sleep while a record was handed over quietly.
+#[inline(always)]
+fn wake(quiet: u64) {
+    if quiet == 0 || is_awake() {
+        return;
+    }
+    // A full ring is one that the agent has yet to look into.
+    if let Some(nothing) = SHEDDABLE.reserve::<u64>(0) {
+        nothing.discard(BPF_RB_FORCE_WAKEUP.into());
+    }
+}
+
+#[inline(always)]
+fn is_awake() -> bool {
+    let Some(awake) = AWAKE.get_ptr(0) else {
+        return false;
+    };
+    // SAFETY: the map's value; volatile, because the agent changes it.
+    unsafe { core::ptr::read_volatile(awake) != 0 }
 }
 
 /// Copies a record of any size to its ring. `passed` was counted when its building started, and one of a kind that can be shed
@@ -164,11 +203,19 @@ pub unsafe fn output(ctx: &impl EbpfContext, kind: Kind, record: *const u8, size
     } else {
         &raw const EVENTS
     };
+    let quiet = quiet(kind);
     // SAFETY: the map is a ring buffer; the caller vouches for the record.
-    let status =
-        unsafe { bpf_ringbuf_output(ring.cast_mut().cast(), record.cast_mut().cast(), size, 0) };
+    let status = unsafe {
+        bpf_ringbuf_output(
+            ring.cast_mut().cast(),
+            record.cast_mut().cast(),
+            size,
+            quiet,
+        )
+    };
     if status == 0 {
         count(kind, Outcome::Submitted);
+        wake(quiet);
     } else {
         lose(ctx, kind, Outcome::RingFull);
     }

@@ -17,6 +17,10 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 #[map]
 pub static SHEDDABLE: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 
+/// Not 0 while the agent comes by itself to look into that ring: then nobody has to wake it.
+#[map]
+pub static AWAKE: Array<u32> = Array::with_max_entries(1, 0);
+
 /// [`Counters`] by kind.
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);

@@ -24,6 +24,13 @@ static SHARES: LruHashMap<ShareKey, Share> = LruHashMap::with_max_entries(SHARES
 /// Is there room in the cgroup's share for this event, which has passed every filter? Where not, it is counted as lost.
 #[inline(always)]
 pub fn admits(kind: Kind, cgroup_id: u64) -> bool {
+    // SAFETY: the helper takes nothing.
+    admits_at(kind, cgroup_id, unsafe { bpf_ktime_get_boot_ns() })
+}
+
+/// Likewise where the moment is known already.
+#[inline(always)]
+pub fn admits_at(kind: Kind, cgroup_id: u64, now_ns: u64) -> bool {
     let (interval_ns, burst_ns) = settings::share();
     if interval_ns == 0 || cgroup_id == settings::root_cgroup_id() {
         return true;
@@ -35,8 +42,6 @@ pub fn admits(kind: Kind, cgroup_id: u64) -> bool {
     };
     let key = ShareKey { cgroup_id, part };
     let interval_ns = interval_ns * weight;
-    // SAFETY: the helper takes nothing.
-    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
     // Who was quiet for longer has saved no more than this.
     let quiet_ns = now_ns.saturating_sub(burst_ns);
     let Some(share) = SHARES.get_ptr_mut(&key) else {

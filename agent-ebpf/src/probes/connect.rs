@@ -14,10 +14,10 @@ use aya_ebpf::programs::{SockAddrContext, TracePointContext};
 use saker_ebpf::wire::connect::{
     FAMILY_INET, FAMILY_INET6, HOOK_CGROUP, HOOK_SYSCALL, RES_ATTEMPT,
 };
-use saker_ebpf::wire::{Connect, Kind};
+use saker_ebpf::wire::{Connect, Header, Kind};
 
 use crate::emit::{self, Outcome};
-use crate::kernel::{self, Address};
+use crate::kernel;
 use crate::maps::{CONNECT_PENDING, ConnectPending};
 use crate::probes::file::syscall_argument;
 use crate::probes::sockets;
@@ -40,22 +40,28 @@ pub fn saker_connect6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
-    let task = kernel::current_task();
-    let is_own = settings::is_own(kernel::tgid(task));
-    sockets::connected(ctx, task, is_own);
-    if !settings::wants(Kind::Connect) {
-        return;
-    }
-    if is_own {
+    let is_own = settings::is_own((bpf_get_current_pid_tgid() >> 32) as u32);
+    let (protocol, port) = sockets::protocol_and_port(ctx);
+    let wanted = sockets::wanted(protocol, port);
+    let is_wanted = settings::wants(Kind::Connect) && !is_own;
+    if settings::wants(Kind::Connect) && is_own {
         emit::count(Kind::Connect, Outcome::Filtered);
+    }
+    if wanted.is_none() && !is_wanted {
         return;
     }
-    report(ctx, Kind::Connect, task, family, address);
+    let header = kernel::header(Kind::Connect, size_of::<Connect>() as u32);
+    if let Some(kind) = wanted {
+        sockets::note(ctx, &header, is_own, kind);
+    }
+    if is_wanted {
+        report(ctx, Kind::Connect, &header, family, address);
+    }
 }
 
 /// Writes a [`Connect`] record.
 #[inline(always)]
-pub fn report(ctx: &SockAddrContext, kind: Kind, task: Address, family: u16, address: [u32; 4]) {
+pub fn report(ctx: &SockAddrContext, kind: Kind, header: &Header, family: u16, address: [u32; 4]) {
     let sock_addr: *const bpf_sock_addr = ctx.sock_addr;
     // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
     let (port, socket_type, protocol) = unsafe {
@@ -65,18 +71,13 @@ pub fn report(ctx: &SockAddrContext, kind: Kind, task: Address, family: u16, add
             core::ptr::read_volatile(&raw const (*sock_addr).protocol),
         )
     };
-    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, kind, kernel::cgroup_id(task)) else {
+    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, kind, header) else {
         return;
     };
     let connect = entry.as_mut_ptr();
     // SAFETY: the ring gave room for a `Connect`; `address` has the address's bytes in network order as they are.
     unsafe {
-        kernel::fill_header(
-            &raw mut (*connect).header,
-            kind,
-            size_of::<Connect>() as u32,
-            task,
-        );
+        (*connect).header = *header;
         (*connect).address = core::mem::transmute::<[u32; 4], [u8; 16]>(address);
         (*connect).family = family;
         (*connect).port = u16::from_be(port as u16);
@@ -226,20 +227,14 @@ pub fn saker_exit_connect(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn ended(ctx: &TracePointContext, pending: &ConnectPending, result: i32) {
-    let task = kernel::current_task();
-    let cgroup_id = kernel::cgroup_id(task);
-    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, Kind::Connect, cgroup_id) else {
+    let header = kernel::header(Kind::Connect, size_of::<Connect>() as u32);
+    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, Kind::Connect, &header) else {
         return;
     };
     let connect = entry.as_mut_ptr();
     // SAFETY: the ring gave room for a `Connect`.
     unsafe {
-        kernel::fill_header(
-            &raw mut (*connect).header,
-            Kind::Connect,
-            size_of::<Connect>() as u32,
-            task,
-        );
+        (*connect).header = header;
         (*connect).address = pending.address;
         (*connect).family = pending.family;
         (*connect).port = pending.port;

@@ -7,7 +7,7 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use saker_ebpf::wire::Kind;
 
-use super::packet::{self, ALLOW, About, Ends};
+use super::packet::{self, ALLOW, About, Ends, Front};
 use super::sockets::{self, IPPROTO_TCP, IPPROTO_UDP, PORT_DNS};
 use crate::emit::{self, Outcome};
 
@@ -18,10 +18,18 @@ const ANSWER: u8 = 0x80;
 
 #[cgroup_skb(ingress)]
 pub fn saker_dns(ctx: SkBuffContext) -> i32 {
-    if let Some(ends) = packet::ends(&ctx) {
+    if !is_from_elsewhere(&ctx)
+        && let Some(ends) = packet::ends(&ctx)
+    {
         observe(&ctx, &ends);
     }
     ALLOW
+}
+
+/// Is it known at the first look that no DNS server sent this?
+#[inline(always)]
+fn is_from_elsewhere(ctx: &SkBuffContext) -> bool {
+    Front::of(ctx).is_some_and(|front| front.port != PORT_DNS)
 }
 
 #[inline(always)]

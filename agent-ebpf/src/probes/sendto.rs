@@ -5,15 +5,16 @@
 //! look-up each. An IPv4-mapped address that is sent to by an IPv6 socket arrives at sendmsg4.
 
 use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{cgroup_sock_addr, map};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::SockAddrContext;
-use saker_ebpf::wire::Kind;
 use saker_ebpf::wire::connect::{FAMILY_INET, FAMILY_INET6};
+use saker_ebpf::wire::{Connect, Kind};
 
 use super::connect::{ALLOW, inet, inet6, report};
-use super::sockets;
+use super::sockets::{self, PORT_DNS};
 use crate::emit::{self, Outcome};
 use crate::{kernel, settings};
 
@@ -46,10 +47,13 @@ pub fn saker_sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn observe(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
-    let task = kernel::current_task();
-    let tgid = kernel::tgid(task);
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let is_own = settings::is_own(tgid);
-    sockets::sent(ctx, task, is_own);
+    let (_, port) = sockets::protocol_and_port(ctx);
+    if settings::wants(Kind::Dns) && port == PORT_DNS {
+        let header = kernel::header(Kind::Sendto, 0);
+        sockets::note(ctx, &header, is_own, Kind::Dns);
+    }
     if !settings::wants(Kind::Sendto) {
         return;
     }
@@ -75,5 +79,6 @@ fn observe(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
     // Noted even if the ring is full: what was lost is counted, and the flood that fills the ring must not get dearer by it.
     // A full map drops its oldest entry; should it fail all the same, the address is reported again.
     let _ = SENT.insert(key, 1, 0);
-    report(ctx, Kind::Sendto, task, family, address);
+    let header = kernel::header(Kind::Sendto, size_of::<Connect>() as u32);
+    report(ctx, Kind::Sendto, &header, family, address);
 }

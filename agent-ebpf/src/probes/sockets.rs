@@ -12,7 +12,6 @@ use aya_ebpf::programs::{SkBuffContext, SockAddrContext};
 use saker_ebpf::wire::{Header, Kind};
 
 use crate::emit::{self, Outcome};
-use crate::kernel::{self, Address};
 use crate::settings;
 
 /// Where DNS servers answer.
@@ -53,47 +52,43 @@ static SOCKETS: SkStorage<Owned> = SkStorage::new();
 /// Packets of a connection that are looked at while its beginning is incomplete. Who sends single bytes is not waited for.
 const PACKETS_MAX: u32 = 64;
 
-/// Notes who connects a socket, where packets of it will be wanted.
+/// Which packets of a socket that is being connected are wanted, if any.
 #[inline(always)]
-pub fn connected(ctx: &SockAddrContext, task: Address, is_own: bool) {
-    let (protocol, port) = protocol_and_port(ctx);
-    let is_tls = settings::wants(Kind::Tls) && protocol == IPPROTO_TCP;
-    let is_dns = settings::wants(Kind::Dns) && port == PORT_DNS;
-    if is_tls || is_dns {
-        note(ctx, task, is_own, is_tls);
+pub fn wanted(protocol: u32, port: u16) -> Option<Kind> {
+    if settings::wants(Kind::Tls) && protocol == IPPROTO_TCP {
+        Some(Kind::Tls)
+    } else if settings::wants(Kind::Dns) && port == PORT_DNS {
+        Some(Kind::Dns)
+    } else {
+        None
     }
 }
 
-/// Notes who sends a query by a socket that is not connected.
+/// Notes whose a socket is: of the thread in `header`, for packets of this kind.
 #[inline(always)]
-pub fn sent(ctx: &SockAddrContext, task: Address, is_own: bool) {
-    let (_, port) = protocol_and_port(ctx);
-    if settings::wants(Kind::Dns) && port == PORT_DNS {
-        note(ctx, task, is_own, false);
-    }
-}
-
-#[inline(always)]
-fn note(ctx: &SockAddrContext, task: Address, is_own: bool, is_tls: bool) {
+pub fn note(ctx: &SockAddrContext, header: &Header, is_own: bool, kind: Kind) {
     // SAFETY: the kernel hands over a valid context; its socket is never null.
     let owned = unsafe {
         let sk = core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk);
         storage(sk, BPF_SK_STORAGE_GET_F_CREATE)
     };
     if owned.is_null() {
-        let kind = if is_tls { Kind::Tls } else { Kind::Dns };
         emit::count(kind, Outcome::Passed);
         emit::lose(ctx, kind, Outcome::MapFull);
         return;
     }
     // SAFETY: the map's value is valid while the program runs, and not null.
     unsafe {
-        kernel::fill_header(&raw mut (*owned).header, Kind::Connect, 0, task);
+        (*owned).header = *header;
         (*owned).is_own = u32::from(is_own);
         (*owned).recorded = 0;
         (*owned).wanted = 0;
         (*owned).packets_left = PACKETS_MAX;
-        (*owned).state = if is_tls && !is_own { CONNECTING } else { DONE };
+        (*owned).state = if matches!(kind, Kind::Tls) && !is_own {
+            CONNECTING
+        } else {
+            DONE
+        };
     }
 }
 
@@ -137,8 +132,9 @@ unsafe fn storage(sk: *mut bpf_sock, flags: u32) -> *mut Owned {
     }
 }
 
+/// Protocol and port that a socket is connected to, or sent by.
 #[inline(always)]
-fn protocol_and_port(ctx: &SockAddrContext) -> (u32, u16) {
+pub fn protocol_and_port(ctx: &SockAddrContext) -> (u32, u16) {
     let sock_addr: *const bpf_sock_addr = ctx.sock_addr;
     // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
     unsafe {

@@ -12,7 +12,7 @@ use saker_ebpf::wire::Kind;
 use saker_ebpf::wire::connect::{FAMILY_INET, FAMILY_INET6};
 use saker_ebpf::wire::packet::HELLO_BYTES_MAX;
 
-use super::packet::{self, ALLOW, About};
+use super::packet::{self, ALLOW, About, Front};
 use super::sockets::{self, CONNECTING, DONE, Owned, RECORDING};
 use crate::emit::{self, Outcome};
 
@@ -26,6 +26,9 @@ const MESSAGE_HEADER: u32 = 4;
 
 #[cgroup_skb(egress)]
 pub fn saker_tls(ctx: SkBuffContext) -> i32 {
+    if carries_nothing(&ctx) {
+        return ALLOW;
+    }
     let owned = sockets::of_packet(&ctx);
     if !owned.is_null() {
         // SAFETY: not null, so the map's value, which is valid while the program runs.
@@ -36,6 +39,15 @@ pub fn saker_tls(ctx: SkBuffContext) -> i32 {
         }
     }
     ALLOW
+}
+
+/// Is it known at the first look that this is no data of a TCP connection? Of a short connection's packets it is for most.
+#[inline(always)]
+fn carries_nothing(ctx: &SkBuffContext) -> bool {
+    Front::of(ctx).is_some_and(|front| {
+        front.protocol == sockets::IPPROTO_UDP
+            || front.protocol == sockets::IPPROTO_TCP && front.headers == ctx.len()
+    })
 }
 
 /// # Safety

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     path::Path,
     sync::{
         Arc,
@@ -40,6 +40,9 @@ const DRAIN_MAX: usize = 8192;
 /// An event that comes so soon after the last waits as long for more of its kind, unless it is one that must not be lost. The
 /// kernel wakes this thread for each record that meets it waiting, which costs whoever does what is seen more than all the rest.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// Events that are no further apart than this are a stream, which is looked for without being woken.
+const STREAM: Duration = Duration::from_millis(4);
 
 /// How long the first look at all processes may keep the agent from saying that it watches.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
@@ -174,21 +177,17 @@ impl SensorThread {
         let mut next_due = None;
         // When the rings were last empty; none while there is more.
         let mut caught_up: Option<Instant> = None;
+        // Whether the last look found something, and it was not long after the one before.
+        let mut is_streaming = false;
         while !self.stop.load(Ordering::Acquire) {
             let next = next_due.map_or(next_tick, |due| next_tick.min(due));
-            let waited = self
-                .sensor
-                .poll(next.saturating_duration_since(Instant::now()))
-                .and_then(|_| match caught_up {
-                    Some(when) if when.elapsed() < GATHER => self.sensor.gather(GATHER),
-                    _ => Ok(()),
-                });
-            if let Err(error) = waited {
+            if let Err(error) = self.wait(next, caught_up, is_streaming) {
                 error!("cannot wait for events: {error}");
                 break;
             }
-            let is_caught_up = self.drain(DRAIN_MAX) < DRAIN_MAX;
-            caught_up = is_caught_up.then(Instant::now);
+            let taken = self.drain(DRAIN_MAX);
+            is_streaming = taken > 0 && caught_up.is_none_or(|when| when.elapsed() < STREAM);
+            caught_up = (taken < DRAIN_MAX).then(Instant::now);
             next_due = self.release();
             if Instant::now() >= next_tick {
                 self.tick();
@@ -197,6 +196,26 @@ impl SensorThread {
         }
         self.health.set_ready(false);
         self.finish()
+    }
+
+    /// Waits for events, at most until `next`.
+    fn wait(
+        &mut self,
+        next: Instant,
+        caught_up: Option<Instant>,
+        is_streaming: bool,
+    ) -> io::Result<()> {
+        let Some(caught_up) = caught_up else {
+            return Ok(());
+        };
+        if !is_streaming {
+            self.sensor
+                .poll(next.saturating_duration_since(Instant::now()))?;
+            if caught_up.elapsed() >= GATHER {
+                return Ok(());
+            }
+        }
+        self.sensor.gather(GATHER)
     }
 
     fn drain(&mut self, max: usize) -> usize {

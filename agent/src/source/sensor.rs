@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::Pod;
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
 use aya_log::EbpfLogger;
 use saker_ebpf::wire::{Counters, Kind};
@@ -120,6 +120,7 @@ impl Default for SensorConfig {
 /// The running kernel programs and what they write.
 pub struct Sensor {
     rings: Rings,
+    awake: Awake,
     shares: Shares,
     counters: PerCpuArray<MapData, CounterSlot>,
     attachments: Vec<Attachment>,
@@ -173,6 +174,10 @@ impl Sensor {
         let shares = Shares::new(loader::take_map(&mut ebpf, Shares::MAP)?)?;
         let counters =
             PerCpuArray::try_from(loader::take_map(&mut ebpf, "COUNTERS")?).map_err(map_error)?;
+        let awake = Awake {
+            map: Array::try_from(loader::take_map(&mut ebpf, "AWAKE")?).map_err(map_error)?,
+            is_set: false,
+        };
         let logger = match config.kernel_log {
             Some(_) => Some(EbpfLogger::init_with_logger(&mut ebpf, KernelLog).map_err(
                 |error| SensorError::Kernel {
@@ -186,6 +191,7 @@ impl Sensor {
         drop(offsets);
         Ok(Self {
             rings: Rings::new(kept, sheddable),
+            awake,
             shares,
             counters,
             attachments,
@@ -241,6 +247,8 @@ impl Sensor {
     /// Waits until a record can be drained, at most `timeout`. `false` when there is none: the time is up, a signal
     /// came, or a [`Waker`] was used.
     pub fn poll(&mut self, timeout: Duration) -> io::Result<bool> {
+        // Before the rings are looked at: what comes later wakes.
+        self.awake.set(false)?;
         let mut descriptors: Vec<RawFd> = self.rings.descriptors().to_vec();
         let rings = descriptors.len();
         descriptors.push(self.waker.event.as_raw_fd());
@@ -256,8 +264,9 @@ impl Sensor {
     }
 
     /// Waits, at most `time`, for something that is not to wait: a record of what must not be lost, or the [`Waker`]. Meanwhile
-    /// what can be shed gathers in its ring, and the kernel wakes nobody for each record of it.
+    /// what can be shed gathers in its ring, and the kernel wakes nobody for it, until the next [`Sensor::poll`].
     pub fn gather(&mut self, time: Duration) -> io::Result<()> {
+        self.awake.set(true)?;
         let [kept, _] = self.rings.descriptors();
         let waker = self.waker.event.as_raw_fd();
         super::ring::wait(&[kept, waker], time).map(drop)
@@ -319,6 +328,24 @@ impl Sensor {
         };
         if result < 0 {
             return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+/// Tells the kernel programs whether to wake the agent for what can be shed.
+struct Awake {
+    map: Array<MapData, u32>,
+    is_set: bool,
+}
+
+impl Awake {
+    fn set(&mut self, is_awake: bool) -> io::Result<()> {
+        if self.is_set != is_awake {
+            self.map
+                .set(0, u32::from(is_awake), 0)
+                .map_err(io::Error::other)?;
+            self.is_set = is_awake;
         }
         Ok(())
     }
