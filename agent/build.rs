@@ -33,6 +33,8 @@ fn main() {
         ("CARGO_PROFILE_RELEASE_LTO", "off"),
         ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
         ("CARGO_PROFILE_RELEASE_DEBUG", "2"),
+        // Less, and the programs cannot be linked: they are made of closures that must be inlined.
+        ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
         // aya-build shows every line that the build prints as a warning.
         ("CARGO_TERM_QUIET", "true"),
     ];

@@ -1,5 +1,5 @@
 //! Does one thing many times and says what one took, in nanoseconds of processor time, its own and its children's: `measure
-//! open|null|exec|tcp|udp|getppid MILLISECONDS FILE`. The file is opened, or started. What counts is the median of batches, so
+//! open|null|exec|tcp|page|udp|getppid MILLISECONDS FILE`. The file is opened, or started. What counts is the median of batches, so
 //! that a moment of noise does not, and not the time on the wall, which others on the same cores have a share of.
 
 use std::{
@@ -16,7 +16,7 @@ use std::{
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().collect();
     let [_, what, milliseconds, file] = &args[..] else {
-        eprintln!("usage: measure open|null|exec|tcp|udp|getppid MILLISECONDS FILE");
+        eprintln!("usage: measure open|null|exec|tcp|page|udp|getppid MILLISECONDS FILE");
         return ExitCode::from(2);
     };
     let Ok(time) = milliseconds.parse().map(Duration::from_millis) else {
@@ -36,7 +36,8 @@ fn main() -> ExitCode {
             let program = CString::new(file.as_str()).expect("no NUL in an argument");
             batches(time, 16, || start(&program))
         }
-        "tcp" => tcp(time),
+        "tcp" => tcp(time, 1, 0),
+        "page" => tcp(time, 200, 64 << 10),
         "udp" => udp(time),
         other => {
             eprintln!("{other} cannot be measured");
@@ -102,15 +103,24 @@ fn start(program: &CString) {
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
 }
 
-/// Connect, accept, and close both ends.
-fn tcp(time: Duration) -> f64 {
+/// Connect, accept, bytes of a request and of its answer, and close both ends.
+fn tcp(time: Duration, request: usize, answer: usize) -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it has an address");
+    // What is not read yet lies in the sockets' buffers: pieces that are sure to fit.
+    let piece = vec![b'x'; answer.clamp(request, 16 << 10)];
+    let mut buffer = piece.clone();
     batches(time, 100, || {
         let mut stream = TcpStream::connect(address).expect("it listens");
         let (mut accepted, _) = listener.accept().expect("it is there");
-        stream.write_all(b"x").expect("it is sent");
-        accepted.read_exact(&mut [0]).expect("it is received");
+        stream.write_all(&piece[..request]).expect("it is sent");
+        accepted
+            .read_exact(&mut buffer[..request])
+            .expect("it is received");
+        for _ in 0..answer / piece.len() {
+            accepted.write_all(&piece).expect("it is sent");
+            stream.read_exact(&mut buffer).expect("it is received");
+        }
         reset(&stream);
     })
 }

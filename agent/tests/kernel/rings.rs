@@ -1,8 +1,10 @@
 //! The two rings: what is shed is a noisy cgroup's own, what must not be lost is not, and both come out as one story.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use saker::decode::decode;
@@ -11,7 +13,7 @@ use saker::source::{Kind, OpenFilter, SensorConfig, ShareLimit};
 use saker_ebpf::wire::share::SHARE_OF_ACTS;
 use saker_tests::Cgroup;
 
-use crate::{Watch, kinds, owned, run, watch};
+use crate::{DEADLINE, Watch, kinds, owned, run, watch};
 
 /// Goes to the cgroup `$4`, opens `$1` `$2` times without starting anything, then starts as many programs as `$3` says.
 const OPENS: &str = "echo 0 > $4; i=0; while [ $i -lt $2 ]; do : < $1; i=$((i+1)); done
@@ -283,4 +285,48 @@ fn a_half_full_ring_of_what_must_not_be_lost_is_emptied_first() {
             .all(|(what, _)| *what == 'o'),
         "{order:?}"
     );
+}
+
+#[test]
+fn what_comes_while_the_agent_falls_asleep_wakes_it() {
+    const ROUNDS: u32 = 2000;
+    let Some(mut watch) = watch(kinds(&[Kind::Connect])) else {
+        return;
+    };
+    let receiver = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let to = receiver.local_addr().expect("address");
+    let (begin, begun) = mpsc::channel();
+    let connecting = std::thread::spawn(move || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        for round in begun {
+            // Now a little earlier, now a little later than the agent.
+            for _ in 0..round % 64 * 32 {
+                std::hint::spin_loop();
+            }
+            socket.connect(to).expect("connect");
+        }
+    });
+    let mut connects = 0;
+    for round in 0..ROUNDS {
+        // Awake: what comes now wakes nobody.
+        watch.sensor.gather(Duration::ZERO).expect("wait");
+        begin.send(round).expect("the thread runs");
+        while connects <= round {
+            // Falls asleep, unless it is there already.
+            assert!(
+                watch.sensor.poll(DEADLINE).expect("poll"),
+                "round {round}: nobody woke the agent"
+            );
+            watch.sensor.drain(1000, &mut |record| {
+                let event = decode(record).expect("the kernel's records decode");
+                let is_ours = event.tgid == std::process::id();
+                connects += match event.body {
+                    Body::Connect(connect) if is_ours && connect.port == to.port() => 1,
+                    _ => 0,
+                };
+            });
+        }
+    }
+    drop(begin);
+    connecting.join().expect("join");
 }

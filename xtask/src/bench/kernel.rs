@@ -38,13 +38,17 @@ pub struct Args {
 
 const CONFIG: &str = "http: {enabled: false}\n";
 
-/// What is measured: the actor's name of it, and people's.
+/// What is measured: the actor's name of it, and people's. Of TCP first what costs most for what it does, then what is usual.
 const OPERATIONS: &[(&str, &str)] = &[
     ("getppid", "getppid, a bystander"),
     ("open", "open and close of an ordinary file"),
     ("null", "open and close of /dev/null"),
     ("exec", "fork, exec, exit and wait"),
     ("tcp", "TCP connect, accept, a byte, close"),
+    (
+        "page",
+        "TCP connect, a request of 200 bytes, an answer of 64 KiB",
+    ),
     ("udp", "UDP echo"),
 ];
 
