@@ -1,0 +1,79 @@
+//! The header of a record: who did what it tells of, and when.
+
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns};
+use saker_ebpf::wire::{self, Header, Kind};
+
+use super::{Address, current_cgroup_id, current_task, read, tgid, tid};
+use crate::settings::offset;
+
+/// Fills a record's header for `task`, the thread that this program runs in. Every read costs as much as a look-up in a map, so
+/// what stands side by side is read at once.
+///
+/// # Safety
+/// `header` is writable memory for a [`Header`].
+#[inline(always)]
+pub unsafe fn fill_header(header: *mut Header, kind: Kind, size: u32, task: Address) {
+    let leader: Address = read(task, offset!(task_group_leader));
+    let parent: Address = read(task, offset!(task_real_parent));
+    let cred: Address = read(task, offset!(task_cred));
+    let [tid, tgid] = thread_ids(task);
+    let [uid, gid, euid, egid] = users(cred);
+    // SAFETY: the caller vouches for `header`; the helpers take nothing.
+    unsafe {
+        (*header).version = wire::VERSION;
+        (*header).kind = kind as u16;
+        (*header).size = size;
+        (*header).ktime_ns = bpf_ktime_get_boot_ns();
+        (*header).start_ns = read(leader, offset!(task_start));
+        (*header).cgroup_id = current_cgroup_id(task);
+        (*header).tgid = tgid;
+        (*header).tid = tid;
+        (*header).ppid = read(parent, offset!(task_tgid));
+        (*header).cpu = bpf_get_smp_processor_id();
+        (*header).uid = uid;
+        (*header).gid = gid;
+        (*header).euid = euid;
+        (*header).egid = egid;
+        (*header).comm = read(task, offset!(task_comm));
+    }
+}
+
+/// A header for the thread that this program runs in, for whoever needs it before there is room for a record, or twice.
+#[inline(always)]
+pub fn header(kind: Kind, size: u32) -> Header {
+    let mut header = core::mem::MaybeUninit::<Header>::uninit();
+    // SAFETY: all of it is filled.
+    unsafe {
+        fill_header(header.as_mut_ptr(), kind, size, current_task());
+        header.assume_init()
+    }
+}
+
+/// Thread and process id. The verifier knows the offsets, and keeps only one of the two ways.
+#[inline(always)]
+fn thread_ids(task: Address) -> [u32; 2] {
+    let first = offset!(task_pid);
+    if offset!(task_tgid) == first.wrapping_add(4) {
+        return read(task, first);
+    }
+    [tid(task), tgid(task)]
+}
+
+/// Real user and group, effective user and group.
+#[inline(always)]
+fn users(cred: Address) -> [u32; 4] {
+    let first = offset!(cred_uid);
+    let at = |place: u32| first.wrapping_add(place * 4);
+    let is_usual =
+        offset!(cred_gid) == at(1) && offset!(cred_euid) == at(4) && offset!(cred_egid) == at(5);
+    if is_usual {
+        let [uid, gid, _suid, _sgid, euid, egid]: [u32; 6] = read(cred, first);
+        return [uid, gid, euid, egid];
+    }
+    [
+        read(cred, first),
+        read(cred, offset!(cred_gid)),
+        read(cred, offset!(cred_euid)),
+        read(cred, offset!(cred_egid)),
+    ]
+}
