@@ -6,6 +6,7 @@
 //! system calls, auditd logs them.
 
 mod hooks;
+mod inside;
 mod peers;
 
 use std::{
@@ -34,12 +35,18 @@ pub struct Args {
     /// Milliseconds for each measurement.
     #[arg(long, default_value_t = 300)]
     milliseconds: u64,
+    /// Only these operations: getppid, open, null, exec, tcp, page, udp.
+    #[arg(long, value_delimiter = ',')]
+    operations: Vec<String>,
+    /// Measure how long the programs themselves run, by the kernel's account, and not the operations.
+    #[arg(long)]
+    inside: bool,
 }
 
 const CONFIG: &str = "http: {enabled: false}\n";
 
 /// What is measured: the actor's name of it, and people's. Of TCP first what costs most for what it does, then what is usual.
-const OPERATIONS: &[(&str, &str)] = &[
+const OPERATIONS: &[Operation] = &[
     ("getppid", "getppid, a bystander"),
     ("open", "open and close of an ordinary file"),
     ("null", "open and close of /dev/null"),
@@ -154,13 +161,17 @@ pub fn bench(args: &Args) -> Result<()> {
     let setups = setups(&programs)?;
     // Tasks with an audit context pay for it at every call, whoever is measured; those that start now have none.
     let _quiet = peers::NoAuditContext::new();
-    let mut times = vec![vec![Vec::new(); OPERATIONS.len()]; setups.len()];
+    let operations = chosen(&args.operations)?;
+    if args.inside {
+        return measure_inside(args, &programs, &setups, &operations);
+    }
+    let mut times = vec![vec![Vec::new(); operations.len()]; setups.len()];
     for round in 0..args.rounds.max(1) {
         for at in 0..setups.len() {
             // Each round begins with another one: whatever drifts meets all of them.
             let at = (at + round) % setups.len();
             let attached = attach(&setups[at], &programs)?;
-            for (operation, (name, _)) in OPERATIONS.iter().enumerate() {
+            for (operation, (name, _)) in operations.iter().enumerate() {
                 let each = measure(&programs, name, args.milliseconds)?;
                 times[at][operation].push(each);
             }
@@ -168,8 +179,54 @@ pub fn bench(args: &Args) -> Result<()> {
         }
         println!("round {} of {}", round + 1, args.rounds.max(1));
     }
-    report(&setups, &times);
+    report(&setups, &operations, &times);
     Ok(())
+}
+
+/// The least time of a run of the program that an operation has run most, of all rounds.
+fn measure_inside(
+    args: &Args,
+    programs: &Programs,
+    setups: &[Setup],
+    operations: &[Operation],
+) -> Result<()> {
+    let _account = inside::Account::keep()?;
+    for setup in setups {
+        if !matches!(setup, Setup::Floor(..) | Setup::Saker(..)) {
+            continue;
+        }
+        let attached = attach(setup, programs)?;
+        let pid = attached.pid().context("a program is attached")?;
+        println!("{}", setup.name());
+        for (name, what) in operations {
+            let mut least = f64::INFINITY;
+            for _ in 0..args.rounds.max(1) {
+                let before = inside::of_process(pid)?;
+                measure(programs, name, args.milliseconds)?;
+                let each = inside::each(&before, &inside::of_process(pid)?);
+                least = least.min(each.unwrap_or(f64::INFINITY));
+            }
+            println!("  {what:<42} {least:>7.1} ns a run");
+        }
+        attached.detach()?;
+    }
+    Ok(())
+}
+
+type Operation = (&'static str, &'static str);
+
+/// Those of these names; all where there are none.
+fn chosen(names: &[String]) -> Result<Vec<Operation>> {
+    if names.is_empty() {
+        return Ok(OPERATIONS.to_vec());
+    }
+    let find = |name: &String| {
+        let found = OPERATIONS.iter().find(|(known, _)| known == name);
+        found
+            .copied()
+            .with_context(|| format!("no operation is called {name:?}"))
+    };
+    names.iter().map(find).collect()
 }
 
 /// All that can be attached here. A floor stands in front of what it is the floor of.
@@ -207,8 +264,8 @@ fn measure(programs: &Programs, operation: &str, milliseconds: u64) -> Result<f6
 }
 
 /// A median of the rounds, and for each set-up the median and the quartiles of what it adds in its own round.
-fn report(setups: &[Setup], times: &[Vec<Vec<f64>>]) {
-    for (operation, (_, what)) in OPERATIONS.iter().enumerate() {
+fn report(setups: &[Setup], operations: &[Operation], times: &[Vec<Vec<f64>>]) {
+    for (operation, (_, what)) in operations.iter().enumerate() {
         let base = &times[0][operation];
         let alone = median(&mut base.clone());
         println!("\n{what}: {alone:.0} ns with nothing attached; added by");
@@ -244,6 +301,15 @@ enum Attached {
 }
 
 impl Attached {
+    /// The process that holds the programs.
+    fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Agent(agent) => Some(agent.pid()),
+            Self::Child(child) => Some(child.id()),
+            Self::Nothing | Self::Auditd(_) => None,
+        }
+    }
+
     fn detach(self) -> Result<()> {
         match self {
             Self::Nothing => {}
