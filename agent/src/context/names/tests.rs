@@ -304,7 +304,8 @@ fn a_container_whose_files_hang_takes_no_names_from_others() {
     for (mount_ns, pid) in [(2, 20), (3, 30)] {
         fake.process(pid, mount_ns, "app:x:7:7::/:/bin/sh\n", "0 0 4294967295");
     }
-    let Some(hanging) = Hanging::mount_or_skip(&fake.folder.path().join("20/root/etc")) else {
+    let Some(hanging) = Hanging::mount_or_skip(&fake.folder.path().join("20").join("root/etc"))
+    else {
         return;
     };
     let mut names = fake.names();

@@ -2,9 +2,9 @@
 //!
 //! Whoever attaches to a file waits until every processor has passed a quiet state (an RCU grace period, 8 to 16 milliseconds with 250
 //! ticks a second), because forks must not look at a process's memory meanwhile (`dup_mmap_sem` in the kernel's `uprobes.c`). A
-//! process may have loaded its first pickle by then. Who attaches within some 30 milliseconds after somebody else need not
+//! process may have loaded its first pickle by then. Who attaches within a grace period after somebody else need not
 //! wait: the forks are still on their guard. So when a container is being made, or Python's files are being written, this attaches to
-//! a page that nobody runs and lets go of it again, every 20 milliseconds for two seconds.
+//! a page that nobody runs and lets go of it again, every 8 milliseconds for two seconds, for some 2 % of a processor.
 //!
 //! Takes what does not hold the lock on all of perf's events, under which letting go would keep others from attaching: a
 //! `BPF_LINK_TYPE_UPROBE_MULTI` (Linux 6.6). On older kernels nothing is done.
@@ -27,11 +27,12 @@ use crate::source::priority;
 /// How long the kernel is kept ready after the last sign.
 const LASTS: Duration = Duration::from_secs(2);
 
-/// How often; the kernel forgets after twice as long.
-const EVERY: Duration = Duration::from_millis(20);
+/// How often. The kernel is ready for at least one grace period more, and those are seldom shorter than this.
+const EVERY: Duration = Duration::from_millis(8);
 
-/// Threads that let go, which takes each of them 60 to 80 milliseconds: enough to keep up.
-const LETTING_GO: usize = 5;
+/// Threads that let go, which takes each of them 60 to 80 milliseconds: enough to keep up. They need next to no stack.
+const LETTING_GO: usize = 12;
+const STACK_BYTES: usize = 64 << 10;
 
 /// The threads; they end when this is dropped.
 #[derive(Debug)]
@@ -111,7 +112,10 @@ impl Warmer {
     }
 
     fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let thread = thread::Builder::new().name(name.into()).spawn(body)?;
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .stack_size(STACK_BYTES)
+            .spawn(body)?;
         self.threads.push(thread);
         Ok(())
     }
