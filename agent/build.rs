@@ -1,4 +1,5 @@
-//! Builds the kernel programs and leaves the object where `source` includes it from; compiles the shipped rules.
+//! Builds the kernel programs and leaves the object where `source` includes it from; compiles the shipped rules; makes code of the
+//! protobuf files.
 //!
 //! The workspace pins a stable toolchain, and building `core` for the BPF target takes an unstable flag:
 //! `RUSTC_BOOTSTRAP` lets that one build, and nothing else, use it.
@@ -8,18 +9,34 @@ use std::path::Path;
 use std::process::exit;
 
 use aya_build::{Package, Toolchain, build_ebpf};
+use prost::Message as _;
 use saker_rules::bundle::Bundle;
 use saker_rules::compile::CompileOptions;
 use saker_rules::loader::{LoadOptions, load};
 use saker_rules::packs;
+use saker_rules::ruleset::Profile;
 
 /// Package and folder of the kernel programs, seen from this package.
 const PACKAGE: &str = "saker-ebpf";
 const FOLDER: &str = "../agent-ebpf";
 
+/// The compiler's release, which the agent shows in its metrics.
+fn tell_compiler() {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let asked = std::process::Command::new(rustc).arg("--version").output();
+    let said = asked.map_or(String::new(), |asked| {
+        String::from_utf8_lossy(&asked.stdout).into_owned()
+    });
+    // `rustc 1.95.0 (59807616e 2026-04-14)`
+    let release = said.split_whitespace().nth(1).unwrap_or("unknown");
+    println!("cargo:rustc-env=SAKER_RUSTC_VERSION={release}");
+}
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     compile_shipped_rules();
+    generate_messages();
+    tell_compiler();
     println!("cargo:rerun-if-env-changed=PATH");
     if !is_on_path("bpf-linker") {
         fail(
@@ -57,22 +74,53 @@ fn main() {
     }
 }
 
-/// The shipped rules become a bundle here, so that a starting agent compiles nothing.
+/// The shipped rules become bundles here, one a profile, so that a starting agent compiles nothing.
 fn compile_shipped_rules() {
     println!("cargo:rerun-if-changed=../rules/packs");
-    let report = load(&packs::shipped(), &LoadOptions::default());
-    if report.has_errors() {
-        fail(&format!(
-            "the shipped rules are wrong:\n{}",
-            report.render(false)
-        ));
-    }
-    let bundle = Bundle::compile(&report.ruleset, &CompileOptions::default())
-        .unwrap_or_else(|error| fail(&format!("the shipped rules do not compile: {error}")));
     let folder = env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets no OUT_DIR"));
-    if let Err(error) = bundle.write_to(Path::new(&folder).join("shipped.bundle")) {
+    for profile in Profile::ALL {
+        let options = LoadOptions {
+            profile: Some(profile),
+            ..LoadOptions::default()
+        };
+        let report = load(&packs::shipped(), &options);
+        if report.has_errors() {
+            fail(&format!(
+                "the shipped rules are wrong:\n{}",
+                report.render(false)
+            ));
+        }
+        let bundle = Bundle::compile(&report.ruleset, &CompileOptions::default())
+            .unwrap_or_else(|error| fail(&format!("the shipped rules do not compile: {error}")));
+        let file = format!("shipped-{}.bundle", profile.name());
+        if let Err(error) = bundle.write_to(Path::new(&folder).join(file)) {
+            fail(&format!(
+                "the bundle of shipped rules cannot be written: {error}"
+            ));
+        }
+    }
+}
+
+/// The messages and services of `proto/`, by a protobuf compiler that is a crate: no protoc is needed. The descriptors are for the
+/// reflection service.
+fn generate_messages() {
+    println!("cargo:rerun-if-changed=proto");
+    let files = [
+        "saker/v1/agent.proto",
+        "falco/outputs.proto",
+        "falco/schema.proto",
+        "falco/version.proto",
+    ];
+    let descriptors = protox::compile(files, ["proto"])
+        .unwrap_or_else(|error| fail(&format!("the protobuf files are wrong: {error}")));
+    let folder = env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets no OUT_DIR"));
+    let path = Path::new(&folder).join("descriptors.bin");
+    if let Err(error) = std::fs::write(&path, descriptors.encode_to_vec()) {
+        fail(&format!("{} cannot be written: {error}", path.display()));
+    }
+    if let Err(error) = tonic_prost_build::configure().compile_fds(descriptors) {
         fail(&format!(
-            "the bundle of shipped rules cannot be written: {error}"
+            "no code could be made of the protobuf files: {error}"
         ));
     }
 }

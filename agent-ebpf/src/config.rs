@@ -1,8 +1,8 @@
 //! What the loader decides before the kernel programs are loaded: settings, and where the running kernel keeps the
-//! struct fields that they read.
+//! struct fields that they read. And what it can change while they run: what the rules want.
 //!
-//! Both are read-only globals of the object. The kernel freezes them, so the verifier sees constants and drops code
-//! that a setting turns off.
+//! The first two are read-only globals of the object. The kernel freezes them, so the verifier sees constants and drops code
+//! that a setting turns off. The last is a map.
 
 /// Name of the global that holds [`Settings`].
 pub const SETTINGS_GLOBAL: &str = "SAKER_SETTINGS";
@@ -13,23 +13,28 @@ pub const OFFSETS_GLOBAL: &str = "SAKER_OFFSETS";
 /// takes the call away where the kernel does not have it.
 pub const CAST_MARK: u32 = 0x7ca5_7ab1;
 
+/// Name of the map that holds two [`Wanted`], of which one counts.
+pub const WANTED_MAP: &str = "WANTED";
+/// Name of the map that says which: one number, whose lowest bit is its place.
+pub const TURN_MAP: &str = "TURN";
+
 /// Name of the map that holds one [`DeviceTable`].
 pub const DEVICES_MAP: &str = "DEVICES";
 
 /// Most device ranges that [`DeviceTable`] can hold.
 pub const DEVICE_RANGES_MAX: usize = 16;
-/// Most path prefixes that [`Settings`] can hold.
+/// Most path prefixes that [`Wanted`] can hold.
 pub const OPEN_PREFIXES_MAX: usize = 8;
-/// [`Settings::open_filter`]: paths are compared with the prefixes as the kernel resolved them, not as they were passed.
+/// [`Wanted::open_filter`]: paths are compared with the prefixes as the kernel resolved them, not as they were passed.
 pub const OPEN_BY_RESOLVED: u32 = 1 << 0;
-/// [`Settings::open_filter`]: names are looked up in the map of extensions.
+/// [`Wanted::open_filter`]: names are looked up in the map of extensions.
 pub const OPEN_BY_EXTENSION: u32 = 1 << 1;
 
 /// Bytes of a path that the prefix filter looks at, a multiple of 8.
 pub const OPEN_PREFIX_BYTES: usize = 32;
 const PREFIX_WORDS: usize = OPEN_PREFIX_BYTES / 8;
 
-/// Most environment variables that [`Settings`] can ask for.
+/// Most environment variables that [`Wanted`] can ask for.
 pub const ENV_NAMES_MAX: usize = 16;
 
 /// What the programs report and what they drop.
@@ -41,15 +46,10 @@ pub struct Settings {
     pub own_tgid: u32,
     /// Not 0: also report new threads, not only new processes.
     pub report_threads: u32,
-    /// Entries of `prefixes` in use.
-    pub prefixes_len: u32,
-    /// `OPEN_BY_*` bits: how opens are filtered.
-    pub open_filter: u32,
-    /// Entries of `env` in use; 0 leaves environments alone.
-    pub env_len: u32,
-    /// A bit for the number of each kind that is wanted, and not left to another hook. Read only by programs that serve several
-    /// kinds.
-    pub kinds: u32,
+    /// Entries of [`Wanted::env`] that are looked at, in use or not.
+    pub env_slots: u32,
+    /// Zero.
+    pub unused: u32,
     /// Nanoseconds of a cgroup's share that an event of a sheddable kind takes; 0: there are no shares.
     pub share_interval_ns: u64,
     /// Nanoseconds that a cgroup that was quiet may be ahead of its share.
@@ -66,10 +66,37 @@ pub struct Settings {
     pub reserved: u32,
     /// Drawn at random by the loader: no process can know which names the programs take for the same.
     pub seeds: [u64; 2],
+}
+
+/// What the rules want, which changes when they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Wanted {
+    /// A bit for the number of each kind that is wanted, and not left to another hook. Read only by programs that serve several
+    /// kinds.
+    pub kinds: u32,
+    /// `OPEN_BY_*` bits: how opens are filtered.
+    pub open_filter: u32,
+    /// Entries of `prefixes` in use.
+    pub prefixes_len: u32,
+    /// How many environment variables are asked for; 0 leaves environments alone.
+    pub env_len: u32,
     /// Paths to report.
     pub prefixes: [OpenPrefix; OPEN_PREFIXES_MAX],
-    /// Environment variables to report, as `NAME=`.
+    /// Environment variables to report, as `NAME=`; [`OpenPrefix::NEVER`] where there is none.
     pub env: [OpenPrefix; ENV_NAMES_MAX],
+}
+
+impl Wanted {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        kinds: 0,
+        open_filter: 0,
+        prefixes_len: 0,
+        env_len: 0,
+        prefixes: [OpenPrefix::NEVER; OPEN_PREFIXES_MAX],
+        env: [OpenPrefix::NEVER; ENV_NAMES_MAX],
+    };
 }
 
 /// The device numbers to report. In a map and not among the settings: drivers are loaded and get their numbers while
@@ -120,6 +147,12 @@ pub struct OpenPrefix {
 }
 
 impl OpenPrefix {
+    /// What nothing starts with: a byte that would have to be another than it is compared as.
+    pub const NEVER: Self = Self {
+        mask: [0; PREFIX_WORDS],
+        value: [u64::MAX; PREFIX_WORDS],
+    };
+
     /// Prepares `prefix`. Only its first [`OPEN_PREFIX_BYTES`] count: a longer one lets more through, never less.
     pub fn new(prefix: &[u8]) -> Self {
         let mut mask = [0u8; OPEN_PREFIX_BYTES];
@@ -159,14 +192,12 @@ impl OpenPrefix {
 }
 
 impl Settings {
-    /// Settings that report no opens, and drop nobody's events.
+    /// Settings that drop nobody's events.
     pub const NONE: Self = Self {
         own_tgid: 0,
         report_threads: 0,
-        prefixes_len: 0,
-        open_filter: 0,
-        env_len: 0,
-        kinds: 0,
+        env_slots: 0,
+        unused: 0,
         share_interval_ns: 0,
         share_burst_ns: 0,
         root_cgroup_id: 0,
@@ -175,14 +206,6 @@ impl Settings {
         cast_type: 0,
         reserved: 0,
         seeds: [0; 2],
-        prefixes: [OpenPrefix {
-            mask: [0; PREFIX_WORDS],
-            value: [0; PREFIX_WORDS],
-        }; OPEN_PREFIXES_MAX],
-        env: [OpenPrefix {
-            mask: [0; PREFIX_WORDS],
-            value: [0; PREFIX_WORDS],
-        }; ENV_NAMES_MAX],
     };
 }
 

@@ -3,9 +3,10 @@
 //! A record goes into the ring of its kind, one that can be shed only where its cgroup has room in its share.
 //! The order matters to the counts: `passed` before the attempt to write, `submitted` or a loss after it.
 //!
-//! To wake the agent costs whoever does what is seen more than all the rest. While what can be shed comes thick and fast the agent
-//! says so in [`AWAKE`], looks into that ring every millisecond, and is not woken. When it is about to sleep it takes that back and
-//! looks once more; here the ring is written first and `AWAKE` read after it. So one of the two sees the other.
+//! To wake the agent costs whoever does what is seen more than all the rest. While records come thick and fast the agent says so
+//! in [`AWAKE`], looks into the rings every millisecond, and is not woken for what comes in crowds: what can be shed, and the globals
+//! of a model. When it is about to sleep it takes that back and looks once more; here the ring is written first and `AWAKE` read after
+//! it. So one of the two sees the other.
 
 use core::arch::asm;
 
@@ -118,15 +119,23 @@ pub fn reserve_share<T: 'static>(
 /// Likewise for a record that must not be lost and that whoever owns a cgroup can cause any number of: where that cgroup has room
 /// in its share, and in the half of the ring that is not kept for all others.
 #[inline(always)]
-pub fn reserve_half<T: 'static>(
+pub fn reserve_half_of_share<T: 'static>(
     ctx: &impl EbpfContext,
     kind: Kind,
     cgroup_id: u64,
 ) -> Option<RingBufEntry<T>> {
-    count(kind, Outcome::Passed);
     if !share::admits(kind, cgroup_id) {
+        count(kind, Outcome::Passed);
         return None;
     }
+    reserve_half(ctx, kind)
+}
+
+/// Likewise for a record that a file can cause any number of: in the half of the ring that is not kept for the starts and ends of
+/// processes.
+#[inline(always)]
+pub fn reserve_half<T: 'static>(ctx: &impl EbpfContext, kind: Kind) -> Option<RingBufEntry<T>> {
+    count(kind, Outcome::Passed);
     let ring = (&raw const EVENTS).cast_mut().cast();
     // SAFETY: the map is a ring buffer; the helper only looks.
     let (used, size) = unsafe {
@@ -154,26 +163,33 @@ fn room<T: 'static>(ctx: &impl EbpfContext, kind: Kind, ring: &RingBuf) -> Optio
 /// Hands over a record that was built in place.
 #[inline(always)]
 pub fn submit<T>(kind: Kind, entry: RingBufEntry<T>) {
-    let quiet = quiet(kind);
-    entry.submit(quiet);
+    let flags = flags(kind);
+    entry.submit(flags);
     count(kind, Outcome::Submitted);
-    wake(quiet);
+    wake(flags);
 }
 
-/// How a record of this kind is handed over: with `BPF_RB_NO_WAKEUP` where the agent comes by itself.
+/// How a record of this kind is handed over where the agent comes by itself: what comes in crowds wakes nobody. A start of a program
+/// always does, for a Python has to be found before it loads anything; without being told the kernel would leave that out behind a
+/// record that was handed over quietly and has not been read.
 #[inline(always)]
-fn quiet(kind: Kind) -> u64 {
-    if kind.is_sheddable() && is_awake() {
-        BPF_RB_NO_WAKEUP.into()
-    } else {
-        0
+fn flags(kind: Kind) -> u64 {
+    match kind {
+        Kind::Exec if is_awake() => BPF_RB_FORCE_WAKEUP.into(),
+        _ if comes_in_crowds(kind) && is_awake() => BPF_RB_NO_WAKEUP.into(),
+        _ => 0,
     }
+}
+
+#[inline(always)]
+fn comes_in_crowds(kind: Kind) -> bool {
+    kind.is_sheddable() || matches!(kind, Kind::Pickle)
 }
 
 /// Wakes the agent if it went to sleep while a record was handed over quietly.
 #[inline(always)]
-fn wake(quiet: u64) {
-    if quiet == 0 || is_awake() {
+fn wake(flags: u64) {
+    if flags != u64::from(BPF_RB_NO_WAKEUP) || is_awake() {
         return;
     }
     // A full ring is one that the agent has yet to look into.
@@ -203,19 +219,19 @@ pub unsafe fn output(ctx: &impl EbpfContext, kind: Kind, record: *const u8, size
     } else {
         &raw const EVENTS
     };
-    let quiet = quiet(kind);
+    let flags = flags(kind);
     // SAFETY: the map is a ring buffer; the caller vouches for the record.
     let status = unsafe {
         bpf_ringbuf_output(
             ring.cast_mut().cast(),
             record.cast_mut().cast(),
             size,
-            quiet,
+            flags,
         )
     };
     if status == 0 {
         count(kind, Outcome::Submitted);
-        wake(quiet);
+        wake(flags);
     } else {
         lose(ctx, kind, Outcome::RingFull);
     }

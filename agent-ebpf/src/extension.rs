@@ -1,4 +1,8 @@
-//! Extensions of file names: the key by which wanted ones are kept, and how it is cut from the end of a name.
+//! Extensions of file names, and names that have none: the key by which wanted ones are kept, and how it is cut from the end of a name.
+//! Wanted ones are kept by the last extension alone, which most names are decided by; two in a row stand beside it.
+//!
+//! A name without a dot is kept whole, behind a slash: `/token`. So credentials and the like, which are called by such names, are found by
+//! the look-up that finds extensions, and no path has to be walked.
 //!
 //! What runs for every open has no loop: a loop's rounds are a third of what an unwanted open costs.
 
@@ -6,16 +10,33 @@
 pub const EXTENSIONS_MAP: &str = "OPEN_EXTENSIONS";
 /// Most extensions that the map can hold.
 pub const EXTENSIONS_MAX: u32 = 256;
-/// Bytes of an extension, its dot included, that are told apart. A longer one cannot be asked for.
+/// Bytes of an extension with its dot, or of a name with its slash, that are told apart. A longer one cannot be asked for.
 pub const EXTENSION_BYTES: usize = 16;
 
-/// The key of an extension: its bytes from the dot on, zero-padded. `None` for what is none, or too long.
+/// Bit of the map's value: every name with this extension is wanted.
+pub const EXTENSION_OF_ALL: u8 = 1;
+/// Some are whose last two extensions are in the map too: `.pkl.gz` under `.gz`.
+pub const EXTENSION_OF_PAIR: u8 = 2;
+/// Some are whose file is a module of Python's that holds an unpickler, or takes one from elsewhere, by how they start.
+pub const EXTENSION_OF_MODULE: u8 = 4;
+/// How their names start, as little-endian words.
+pub const MODULES: [u64; 2] = [
+    u64::from_le_bytes(*b"_pickle."),
+    u64::from_le_bytes(*b"_ctypes."),
+];
+
+/// The key of an extension, of two, or of a whole name: its bytes from the dot or the slash on, zero-padded. `None` for what is none of
+/// them, or too long.
 pub fn extension_key(extension: &[u8]) -> Option<[u64; 2]> {
+    let dots_max = match extension.first() {
+        Some(b'.') => 1,
+        Some(b'/') => 0,
+        _ => return None,
+    };
+    let rest = &extension[1..];
     let is_one = extension.len() <= EXTENSION_BYTES
-        && extension.first() == Some(&b'.')
-        && !extension[1..]
-            .iter()
-            .any(|byte| matches!(byte, b'.' | b'/' | 0));
+        && !rest.iter().any(|byte| matches!(byte, b'/' | 0))
+        && rest.iter().filter(|byte| **byte == b'.').count() <= dots_max;
     let word = |word: usize| {
         u64::from_le_bytes(core::array::from_fn(|at| {
             extension.get(word * 8 + at).copied().unwrap_or(0)
@@ -24,12 +45,43 @@ pub fn extension_key(extension: &[u8]) -> Option<[u64; 2]> {
     is_one.then(|| [word(0), word(1)])
 }
 
-/// The key of what follows the last dot of a name that is `length` long and whose last bytes are `tail`, as little-endian words
-/// that end where the name does. What stands before a shorter name does not count. `None` where there is no dot.
+/// The key of what follows the last dot, or the last slash where no dot is behind it, of a name or path that is `length` long and whose last
+/// bytes are `tail`, as little-endian words that end where it does. What stands before a shorter one does not count; it is as if it
+/// stood behind a slash. `None` where the end has neither.
 #[inline(always)]
 pub fn key_of_tail(tail: [u64; 2], length: u32) -> Option<[u64; 2]> {
-    let [low, high] = tail;
+    const SLASH: u64 = b'/' as u64;
+    let (low, high) = of_name(tail, length);
     let (low, high) = if length >= 16 {
+        (low, high)
+    } else if length >= 8 {
+        (low | (SLASH << (8 * (15 - length))), high)
+    } else if length > 0 {
+        (low, high | (SLASH << (8 * (7 - length))))
+    } else {
+        return None;
+    };
+    cut(low, high, marks(low), marks(high))
+}
+
+/// The key of what follows the last dot but one of a name. `None` where there are not two among the last bytes.
+#[inline(always)]
+pub fn key_of_pair(tail: [u64; 2], length: u32) -> Option<[u64; 2]> {
+    let (low, high) = of_name(tail, length);
+    let (in_low, in_high) = (dots(low), dots(high));
+    if in_high != 0 {
+        return cut(low, high, in_low, but_last(in_high));
+    }
+    if in_low == 0 {
+        return None;
+    }
+    cut(low, high, but_last(in_low), 0)
+}
+
+/// The tail without what stands before a shorter name.
+#[inline(always)]
+fn of_name([low, high]: [u64; 2], length: u32) -> (u64, u64) {
+    if length >= 16 {
         (low, high)
     } else if length > 8 {
         (low & last_bytes(length - 8), high)
@@ -38,19 +90,28 @@ pub fn key_of_tail(tail: [u64; 2], length: u32) -> Option<[u64; 2]> {
     } else if length > 0 {
         (0, high & last_bytes(length))
     } else {
-        return None;
-    };
-    let dots = dots(high);
-    if dots != 0 {
-        return Some([high >> last_mark(dots), 0]);
+        (0, 0)
     }
-    let dots = self::dots(low);
-    if dots == 0 {
+}
+
+/// What follows the last mark, zero-padded.
+#[inline(always)]
+fn cut(low: u64, high: u64, in_low: u64, in_high: u64) -> Option<[u64; 2]> {
+    if in_high != 0 {
+        return Some([high >> last_mark(in_high), 0]);
+    }
+    if in_low == 0 {
         return None;
     }
-    let shift = last_mark(dots);
+    let shift = last_mark(in_low);
     // In two steps: a shift by all 64 bits is none.
     Some([(low >> shift) | (high << 1 << (63 - shift)), high >> shift])
+}
+
+/// All marks but the last.
+#[inline(always)]
+fn but_last(marks: u64) -> u64 {
+    marks & ((1 << last_mark(marks)) - 1)
 }
 
 /// A mask of the last `count` bytes of a word, 1 to 8.
@@ -62,10 +123,21 @@ fn last_bytes(count: u32) -> u64 {
 /// The upper bit of each byte that is a dot.
 #[inline(always)]
 fn dots(word: u64) -> u64 {
+    zeros(word ^ u64::from_ne_bytes([b'.'; 8]))
+}
+
+/// The upper bit of each byte that is a dot or a slash: `.` is 0x2e, `/` 0x2f, which differ in the lowest bit alone.
+#[inline(always)]
+fn marks(word: u64) -> u64 {
+    zeros((word | u64::from_ne_bytes([1; 8])) ^ u64::from_ne_bytes([b'/'; 8]))
+}
+
+/// The upper bit of each byte that is 0.
+#[inline(always)]
+fn zeros(word: u64) -> u64 {
     const LOWER: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let other = word ^ u64::from_ne_bytes([b'.'; 8]);
-    // A byte that is 0 stays below 0x80 when 0x7f is added; no carry leaves a byte, so that none is taken for a dot.
-    !(((other & LOWER) + LOWER) | other | LOWER)
+    // Such a byte stays below 0x80 when 0x7f is added; no carry leaves a byte, so that no other is taken for one.
+    !(((word & LOWER) + LOWER) | word | LOWER)
 }
 
 /// Bits before the last byte that is marked.

@@ -3,7 +3,7 @@
 use crate::kernel::Walk;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use saker_ebpf::config::DeviceTable;
+use saker_ebpf::config::{DeviceTable, Wanted};
 use saker_ebpf::extension::EXTENSIONS_MAX;
 use saker_ebpf::wire::{
     ARGV_BYTES_MAX, COUNTER_SLOTS, Counters, ENV_BYTES_MAX, Exec, Open, PATH_BYTES_MAX,
@@ -17,7 +17,7 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 #[map]
 pub static SHEDDABLE: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 
-/// Not 0 while the agent comes by itself to look into that ring: then nobody has to wake it.
+/// Not 0 while the agent comes by itself to look into the rings: then what comes in crowds has to wake nobody.
 #[map]
 pub static AWAKE: Array<u32> = Array::with_max_entries(1, 0);
 
@@ -28,6 +28,14 @@ pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNT
 /// The devices to report, one entry.
 #[map]
 pub static DEVICES: Array<DeviceTable> = Array::with_max_entries(1, 0);
+
+/// What the rules want. Two, so that it changes at once: the agent writes the one that does not count, and then says that it does.
+#[map]
+pub static WANTED: Array<Wanted> = Array::with_max_entries(2, 0);
+
+/// Which of the two counts, by its lowest bit.
+#[map]
+pub static TURN: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Where an exec record is put together. A record is as long as its text, and `reserve` wants a constant: reserving
 /// the longest possible for each would fill the ring with air. So the record is built here and copied once, at its
@@ -58,7 +66,7 @@ pub static URING_OPENS: HashMap<u64, UringOpen> = HashMap::with_max_entries(256,
 #[map]
 pub static URING_SCRATCH: PerCpuArray<UringOpen> = PerCpuArray::with_max_entries(1, 0);
 
-/// Extensions of file names whose opens are wanted; the value says nothing.
+/// Extensions of file names whose opens are wanted; the value says which of them, in the bits of [`saker_ebpf::extension`].
 #[map]
 pub static OPEN_EXTENSIONS: HashMap<[u64; 2], u8> = HashMap::with_max_entries(EXTENSIONS_MAX, 0);
 

@@ -1,4 +1,4 @@
-//! The two globals that the loader fills, and how programs read them.
+//! The two globals that the loader fills, and the map of what rules want; how programs read them.
 //!
 //! Reads are volatile, a field at a time: the compiler must not fold the values it sees at build time, and the
 //! structs are too large to copy to the stack.
@@ -8,11 +8,11 @@ use core::hint::black_box;
 use aya_ebpf::Global;
 use saker_ebpf::config::{
     ABSENT, DEVICE_RANGES_MAX, ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED,
-    OPEN_PREFIXES_MAX, Offsets, OpenPrefix, Settings,
+    OPEN_PREFIXES_MAX, Offsets, OpenPrefix, Settings, Wanted,
 };
 use saker_ebpf::wire::Kind;
 
-use crate::maps::DEVICES;
+use crate::maps::{DEVICES, TURN, WANTED};
 
 #[unsafe(no_mangle)]
 static SAKER_SETTINGS: Global<Settings> = Global::new(Settings::NONE);
@@ -54,12 +54,17 @@ pub fn is_own(tgid: u32) -> bool {
     own != 0 && own == tgid
 }
 
-/// Are events of this kind wanted?
+/// What rules want, as it is while one event is looked at: found once, so that what is asked of it fits together.
+#[derive(Clone, Copy)]
+pub struct Now(*const Wanted);
+
+/// What rules want now. `None` never happens, but the verifier does not know.
 #[inline(always)]
-pub fn wants(kind: Kind) -> bool {
-    // SAFETY: as above.
-    let kinds = unsafe { core::ptr::read_volatile(&raw const (*settings()).kinds) };
-    kinds & 1 << kind as u32 != 0
+pub fn now() -> Option<Now> {
+    let turn = TURN.get_ptr(0)?;
+    // SAFETY: the map's value; volatile, because the agent changes it.
+    let turn = unsafe { core::ptr::read_volatile(turn) };
+    WANTED.get_ptr(turn & 1).map(Now)
 }
 
 /// Where `css_set` has the state of a controller of the v1 hierarchy that stands in for v2, and that hierarchy's number; [`ABSENT`]
@@ -115,41 +120,6 @@ pub fn report_threads() -> bool {
     unsafe { core::ptr::read_volatile(&raw const (*settings()).report_threads) != 0 }
 }
 
-/// Are paths compared as the kernel resolved them?
-#[inline(always)]
-pub fn opens_by_resolved() -> bool {
-    open_filter() & OPEN_BY_RESOLVED != 0
-}
-
-/// Are file names looked up by their extension?
-#[inline(always)]
-pub fn opens_by_extension() -> bool {
-    open_filter() & OPEN_BY_EXTENSION != 0
-}
-
-#[inline(always)]
-fn open_filter() -> u32 {
-    // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const (*settings()).open_filter) }
-}
-
-/// Is any prefix wanted?
-#[inline(always)]
-pub fn has_prefixes() -> bool {
-    // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const (*settings()).prefixes_len) != 0 }
-}
-
-/// Is the empty prefix wanted? It stands alone: it covers all others.
-#[inline(always)]
-pub fn wants_every_path() -> bool {
-    // SAFETY: as above.
-    unsafe {
-        let first = (&raw const (*settings()).prefixes).cast::<OpenPrefix>();
-        has_prefixes() && core::ptr::read_volatile(&raw const (*first).mask[0]) == 0
-    }
-}
-
 /// Does the loader want this device?
 #[inline(always)]
 pub fn wants_device(node: u32, major: u32, minor: u32) -> bool {
@@ -175,60 +145,117 @@ pub fn wants_device(node: u32, major: u32, minor: u32) -> bool {
     false
 }
 
-/// Are variables of the environment asked for?
+/// Can variables of the environment be asked for?
 #[inline(always)]
 pub fn wants_env() -> bool {
+    env_slots() != 0
+}
+
+#[inline(always)]
+fn env_slots() -> usize {
     // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const (*settings()).env_len) != 0 }
+    unsafe { core::ptr::read_volatile(&raw const (*settings()).env_slots) as usize }
 }
 
-/// 1 where a variable with this start is asked for, else 0.
-#[inline(always)]
-pub fn wanted_variable(start: &[u64; 4]) -> u64 {
-    // SAFETY: as above; `at` stays within the array.
-    unsafe {
-        let len = core::ptr::read_volatile(&raw const (*settings()).env_len) as usize;
-        let first = (&raw const (*settings()).env).cast::<OpenPrefix>();
-        // Without a branch for each name: this runs for every string of an environment, and the verifier would follow
-        // each of them from each.
-        let mut found = 0;
-        let mut at = 0;
-        while at < ENV_NAMES_MAX {
-            if at >= len {
-                break;
-            }
-            let name = first.add(at);
-            let mask = core::ptr::read_volatile(&raw const (*name).mask);
-            let value = core::ptr::read_volatile(&raw const (*name).value);
-            let difference = (OpenPrefix { mask, value }).difference(start);
-            // The uppermost bit of this is 0 for 0 alone. `black_box`, or the compiler makes a branch of it.
-            found |= !black_box(difference | difference.wrapping_neg()) >> 63;
-            at += 1;
-        }
-        found
+impl Now {
+    /// Are events of this kind wanted?
+    #[inline(always)]
+    pub fn wants(self, kind: Kind) -> bool {
+        // SAFETY: a map's value, which stays.
+        let kinds = unsafe { core::ptr::read_volatile(&raw const (*self.0).kinds) };
+        kinds & 1 << kind as u32 != 0
     }
-}
 
-/// Does a path with this start match a wanted prefix?
-#[inline(always)]
-pub fn wants_path(start: &[u64; 4]) -> bool {
-    // SAFETY: as above; `at` stays within the array.
-    unsafe {
-        let len = core::ptr::read_volatile(&raw const (*settings()).prefixes_len) as usize;
-        let first = (&raw const (*settings()).prefixes).cast::<OpenPrefix>();
-        let mut at = 0;
-        while at < OPEN_PREFIXES_MAX {
-            if at >= len {
-                return false;
-            }
-            let prefix = first.add(at);
-            let mask = core::ptr::read_volatile(&raw const (*prefix).mask);
-            let value = core::ptr::read_volatile(&raw const (*prefix).value);
-            if (OpenPrefix { mask, value }).matches(start) {
-                return true;
-            }
-            at += 1;
+    /// Are paths compared as the kernel resolved them?
+    #[inline(always)]
+    pub fn opens_by_resolved(self) -> bool {
+        self.open_filter() & OPEN_BY_RESOLVED != 0
+    }
+
+    /// Are file names looked up by their extension?
+    #[inline(always)]
+    pub fn opens_by_extension(self) -> bool {
+        self.open_filter() & OPEN_BY_EXTENSION != 0
+    }
+
+    #[inline(always)]
+    fn open_filter(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).open_filter) }
+    }
+
+    /// Is any variable of the environment asked for?
+    #[inline(always)]
+    pub fn wants_env(self) -> bool {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).env_len) != 0 }
+    }
+
+    /// Is any prefix wanted?
+    #[inline(always)]
+    pub fn has_prefixes(self) -> bool {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).prefixes_len) != 0 }
+    }
+
+    /// Is the empty prefix wanted? It stands alone: it covers all others.
+    #[inline(always)]
+    pub fn wants_every_path(self) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            let first = (&raw const (*self.0).prefixes).cast::<OpenPrefix>();
+            self.has_prefixes() && core::ptr::read_volatile(&raw const (*first).mask[0]) == 0
         }
-        false
+    }
+
+    /// Does a path with this start match a wanted prefix?
+    #[inline(always)]
+    pub fn wants_path(self, start: &[u64; 4]) -> bool {
+        // SAFETY: as above; `at` stays within the array.
+        unsafe {
+            let len = core::ptr::read_volatile(&raw const (*self.0).prefixes_len) as usize;
+            let first = (&raw const (*self.0).prefixes).cast::<OpenPrefix>();
+            let mut at = 0;
+            while at < OPEN_PREFIXES_MAX {
+                if at >= len {
+                    return false;
+                }
+                let prefix = first.add(at);
+                let mask = core::ptr::read_volatile(&raw const (*prefix).mask);
+                let value = core::ptr::read_volatile(&raw const (*prefix).value);
+                if (OpenPrefix { mask, value }).matches(start) {
+                    return true;
+                }
+                at += 1;
+            }
+            false
+        }
+    }
+
+    /// 1 where a variable with this start is asked for, else 0.
+    #[inline(always)]
+    pub fn wanted_variable(self, start: &[u64; 4]) -> u64 {
+        let slots = env_slots();
+        // SAFETY: as above; `at` stays within the array.
+        unsafe {
+            let first = (&raw const (*self.0).env).cast::<OpenPrefix>();
+            // Without a branch for each name: this runs for every string of an environment, and the verifier would follow
+            // each of them from each. So as many are compared as the loader has made room for, which is a constant.
+            let mut found = 0;
+            let mut at = 0;
+            while at < ENV_NAMES_MAX {
+                if at >= slots {
+                    break;
+                }
+                let name = first.add(at);
+                let mask = core::ptr::read_volatile(&raw const (*name).mask);
+                let value = core::ptr::read_volatile(&raw const (*name).value);
+                let difference = (OpenPrefix { mask, value }).difference(start);
+                // The uppermost bit of this is 0 for 0 alone. `black_box`, or the compiler makes a branch of it.
+                found |= !black_box(difference | difference.wrapping_neg()) >> 63;
+                at += 1;
+            }
+            found
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! An alert and its stable JSON: Falco's shape, so that whatever reads Falco's alerts reads Saker's.
 
+pub mod hygiene;
+
 use jiff::Timestamp;
 use saker_rules::ruleset::Priority;
 use serde::Serialize;
@@ -24,6 +26,15 @@ pub struct Alert {
     pub tags: Vec<String>,
     /// When the event happened: UTC, nine decimals.
     pub time: String,
+    /// The same however often it is delivered.
+    #[serde(skip)]
+    pub id: String,
+    /// The pod's namespace, where there is one; sinks filter by it.
+    #[serde(skip)]
+    pub namespace: Option<String>,
+    /// Further fields of the event, for formats that tell more than the rule's text does.
+    #[serde(skip)]
+    pub context: Option<Map<String, Value>>,
 }
 
 impl Alert {
@@ -50,30 +61,36 @@ impl Alert {
             source: rule.source.into(),
             tags: rule.tags.to_vec(),
             time: time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string(),
+            id: String::new(),
+            namespace: None,
+            context: None,
         }
+    }
+
+    /// When the event happened, nanoseconds since the Unix epoch.
+    pub fn time_ns(&self) -> i64 {
+        let time = self.output_fields.get("evt.time");
+        time.and_then(Value::as_i64).unwrap_or(0)
+    }
+
+    /// The rule's text, without the time and the priority before it.
+    fn told(&self) -> &str {
+        let begin = format!("{:?} ", self.priority);
+        let at = self.output.find(&begin);
+        at.map_or(&self.output, |at| &self.output[at + begin.len()..])
+    }
+
+    /// Puts another text in the place of the rule's.
+    fn retell(&mut self, text: &str) {
+        let told = self.told().len();
+        self.output.truncate(self.output.len() - told);
+        self.output.push_str(text);
     }
 
     /// One line of JSON, keys in Falco's order.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self)
             .expect("an alert holds only strings, numbers and maps with string keys")
-    }
-
-    /// About how much memory the alert holds, for the log's bound.
-    pub fn size_bytes(&self) -> usize {
-        let fields: usize = self
-            .output_fields
-            .iter()
-            .map(|(name, value)| name.len() + 48 + text_len(value))
-            .sum();
-        let tags: usize = self.tags.iter().map(|tag| tag.len() + 24).sum();
-        self.hostname.len()
-            + self.output.len()
-            + self.rule.len()
-            + self.source.len()
-            + self.time.len()
-            + fields
-            + tags
     }
 
     /// An alert of a rule with this name and nothing else.
@@ -99,12 +116,9 @@ pub struct RuleInfo<'a> {
     pub tags: &'a [String],
 }
 
-fn text_len(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(values) => values.iter().map(|value| 32 + text_len(value)).sum(),
-        _ => 0,
-    }
+/// Bytes as text.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,30 +1,28 @@
-//! What the agent answers over the network: metrics and health for Prometheus and the kubelet.
+//! What the agent answers: metrics and health for Prometheus and the kubelet, here; gRPC for everybody else, in `grpc`.
 //!
 //! Whoever reaches the port may be hostile: connections are few and short-lived, see `limit`.
 
+pub mod grpc;
 mod limit;
+pub mod node;
+mod peers;
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::metrics::Metrics;
 use limit::Limited;
+
+/// The media type of Prometheus's own text format, for whoever does not ask for the other.
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The media type that Prometheus asks for and prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -33,13 +31,23 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Debug, Default)]
 pub struct Health {
     /// Set once the probes are attached and the sensor thread drains the ring; cleared when it ends.
-    ready: AtomicBool,
+    ready: watch::Sender<bool>,
 }
 
 impl Health {
     /// Says whether the sensor works.
     pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
+        self.ready.send_replace(ready);
+    }
+
+    /// Does it?
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Tells when that changes.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
     }
 }
 
@@ -58,8 +66,25 @@ pub async fn serve(
     let routes = Router::new()
         .route(
             "/metrics",
+            get(
+                |State(metrics): State<Arc<Metrics>>, headers: HeaderMap| async move {
+                    metrics.cost.show_process();
+                    let accepted = headers.get_all(header::ACCEPT).into_iter();
+                    let mut accepted = accepted.filter_map(|value| value.to_str().ok());
+                    if accepted.any(|value| value.contains("application/openmetrics-text")) {
+                        ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
+                    } else {
+                        ([(header::CONTENT_TYPE, CLASSIC)], metrics.render_classic())
+                    }
+                },
+            ),
+        )
+        .route(
+            "/gpu",
             get(|State(metrics): State<Arc<Metrics>>| async move {
-                ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
+                let rows = metrics.gpu.table();
+                let text = serde_json::to_string(&*rows).unwrap_or_default();
+                ([(header::CONTENT_TYPE, "application/json")], text)
             }),
         )
         .with_state(metrics)
@@ -67,7 +92,7 @@ pub async fn serve(
         .route(
             "/readyz",
             get(move || async move {
-                if health.ready.load(Ordering::Acquire) {
+                if health.is_ready() {
                     (StatusCode::OK, "ready\n").into_response()
                 } else {
                     (

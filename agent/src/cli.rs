@@ -1,12 +1,18 @@
 //! The command line: parsing, dispatch, exit codes. Each command has its own file.
 
+mod alerts;
+mod config;
 mod doctor;
+mod events;
 mod fields;
+mod gpu;
 mod record;
 mod reference;
+mod remote;
 mod replay;
 mod rules;
 mod run;
+mod show;
 
 use std::process::ExitCode;
 
@@ -24,6 +30,13 @@ struct Cli {
 enum Command {
     /// Load probes, detect, deliver: alerts as JSON lines on stdout, log lines on stderr, metrics on 127.0.0.1:9765.
     Run(run::Args),
+    /// Alerts of a running agent: those in its log, and new ones as they are raised.
+    Alerts(alerts::Args),
+    /// Events as a running agent sees them, best effort.
+    Events(events::Args),
+    /// The configuration: its schema, whether it is sound, what it amounts to. Needs no root.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Write down what `saker run` would see, in a file for `saker replay`.
     Record(record::Args),
     /// Feed a capture through the whole pipeline: alerts on stdout, a summary on stderr. Needs no root.
@@ -33,7 +46,9 @@ enum Command {
     Rules(rules::Command),
     /// Every field that rules can use: type, unit, event kinds, where its value comes from.
     Fields(fields::Args),
-    /// Which hooks this node offers, what each missing one costs.
+    /// GPUs, and who uses them for what, as the running agent sees them.
+    Gpu(gpu::Args),
+    /// Which hooks and GPUs this node offers, what each missing one costs.
     Doctor(doctor::Args),
     /// Print a reference page of `docs/reference`, made from its table.
     #[command(hide = true)]
@@ -65,10 +80,14 @@ impl Failure {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Alerts(args) => alerts::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Config(command) => config::run(&command),
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Rules(command) => rules::run(&command),
         Command::Fields(args) => fields::run(&args),
+        Command::Gpu(args) => gpu::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Reference(args) => reference::run(&args, Cli::command()),
     };
@@ -83,6 +102,15 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Runs what waits for a network.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Internal(format!("cannot start the async runtime: {error}")))?;
+    runtime.block_on(work)
 }
 
 /// An error and all that caused it, in one line.

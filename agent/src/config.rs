@@ -1,10 +1,12 @@
-//! The configuration file: YAML, every key optional, unknown keys refused.
+//! The configuration file: YAML, every key optional, unknown keys refused. How it is read is for `load`.
 //!
 //! The doc comments here are the reference: `docs/reference/configuration.md` is generated from them.
 
+pub mod delivery;
+pub mod gpu;
+mod load;
+
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -14,21 +16,22 @@ use saker_ebpf::config::ENV_NAMES_MAX;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::bounded::read_bounded;
 use crate::{
+    api::grpc::options::Grpc,
     context::runtime::{CRI_SOCKETS, DOCKER_SOCKETS, RuntimeConfig},
     redact::Redactor,
-    sink::Format,
     source::ShareLimit,
 };
 
-/// A configuration file above this size is refused.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+use delivery::{AlertLog, Alerts, Sinks, Stdout};
+use gpu::Gpu;
 
 /// Sockets of runtimes that may be named, of each protocol: each is asked for every container.
 const SOCKETS_MAX: usize = 16;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Name of this node in alerts. Default: the host's name, or the environment variable `SAKER_HOSTNAME`.
@@ -41,28 +44,67 @@ pub struct Config {
     pub processes: Processes,
     /// What is known of containers.
     pub containers: Containers,
+    /// GPUs.
+    pub gpu: Gpu,
     /// Credentials in alerts.
     pub redact: Redact,
+    /// How often the same may be said.
+    pub alerts: Alerts,
     /// The alert log, from which every sink reads.
     pub alert_log: AlertLog,
     /// Alerts on standard output.
     pub stdout: Stdout,
+    /// Where else alerts go. Each sink has a place of its own in the alert log.
+    pub sinks: Sinks,
     /// Metrics and health over HTTP.
     pub http: Http,
+    /// When configuration and rules are read again.
+    pub reload: Reload,
+    /// gRPC: alerts, events, status and rules for clients on this node and elsewhere.
+    pub grpc: Grpc,
 }
 
 /// Which rules are loaded.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
     /// Rule files or folders of `*.yaml`, read in this order, behind the shipped macros and lists. Empty: the shipped rules.
     /// `--rules` on the command line replaces this list.
     pub paths: Vec<PathBuf>,
+    /// Which of them are at work: a rule names the profiles that enable it. `default` is quiet on a healthy node that does machine learning,
+    /// `strict` expects every control of a hardened cluster, `observe` has everything and tells what merely goes on. A bundle has that
+    /// which it was compiled with. `--profile` on the command line replaces this.
+    pub profile: Profile,
     /// `all`: every rule that matches an event alerts. `first`: only the first in order of definition, as Falco's default.
     pub matching: Matching,
     /// At most this many open sequences and durations a rule; beyond it the oldest is dropped and counted.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub instances_max: Instances,
+}
+
+/// Which of the loaded rules are at work.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Those that expect every control of a hardened cluster to be there, too.
+    Strict,
+    /// Those that are quiet on a healthy node that does machine learning.
+    #[default]
+    Default,
+    /// All, with those that tell what merely goes on.
+    Observe,
+}
+
+impl From<Profile> for saker_rules::ruleset::Profile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Strict => Self::Strict,
+            Profile::Default => Self::Default,
+            Profile::Observe => Self::Observe,
+        }
+    }
 }
 
 /// How many rules may alert for one event.
@@ -77,7 +119,7 @@ pub enum Matching {
 }
 
 /// The kernel side.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sensor {
     /// Size of the ring buffer between kernel and agent for what must not be lost (starts and ends of processes, devices, pickles),
@@ -133,7 +175,7 @@ pub enum KernelLog {
 }
 
 /// What is known of processes.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Processes {
     /// At most this many processes in the table, exited ones included; the oldest exited goes first.
@@ -152,7 +194,7 @@ impl Default for Processes {
 }
 
 /// Credentials in alerts.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redact {
     /// Whether what looks like a credential is replaced in alerts before they leave the agent. Rules match the true text.
@@ -162,6 +204,16 @@ pub struct Redact {
     pub patterns: Vec<String>,
     /// What stands in the place of a credential.
     pub replacement: String,
+}
+
+impl Redact {
+    /// What replaces them; `None` where nothing is to be replaced. A checked configuration's patterns compile.
+    pub fn redactor(&self) -> Option<Redactor> {
+        self.enabled.then(|| {
+            Redactor::new(&self.patterns, &self.replacement)
+                .expect("a configuration's patterns are compiled once before it is accepted")
+        })
+    }
 }
 
 impl Default for Redact {
@@ -175,7 +227,7 @@ impl Default for Redact {
 }
 
 /// What is known of containers.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Containers {
     /// Sockets of runtimes that speak CRI (`runtime.v1`): at most 16 absolute paths, which are taken as they are. Default: where
@@ -303,46 +355,8 @@ impl Containers {
     }
 }
 
-/// The alert log.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct AlertLog {
-    /// At most this many bytes of alerts that a sink has not delivered; beyond it the oldest is dropped and counted.
-    pub bytes_max: usize,
-    /// At most this many alerts between the sensor and the log; beyond it new ones are dropped and counted.
-    pub queue_max: usize,
-}
-
-impl Default for AlertLog {
-    fn default() -> Self {
-        Self {
-            bytes_max: 64 << 20,
-            queue_max: 8192,
-        }
-    }
-}
-
-/// Alerts on standard output.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Stdout {
-    /// Whether alerts are written to standard output.
-    pub enabled: bool,
-    /// `json`: one object a line in Falco's shape; `text`: the alert's text.
-    pub format: Format,
-}
-
-impl Default for Stdout {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            format: Format::Json,
-        }
-    }
-}
-
 /// Metrics and health over HTTP.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Whether the endpoint is served.
@@ -357,6 +371,28 @@ impl Default for Http {
         Self {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 9765)),
+        }
+    }
+}
+
+/// When configuration and rules are read again: with SIGHUP, when a client asks, and as this says. What is wrong leaves the old at
+/// work. `rules`, `sinks`, `stdout`, `alerts`, `redact`, `sensor.environment` and this section change so; other keys change with a
+/// restart, and a log line names them.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reload {
+    /// Whether a change of the configuration's file or of the rules' starts a reload.
+    pub watch_files: bool,
+    /// How often they are looked at, in seconds (1 to 3600). A change counts when it has stayed the same for as long.
+    #[schemars(range(min = 1, max = 3600))]
+    pub poll_s: u64,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self {
+            watch_files: true,
+            poll_s: 2,
         }
     }
 }
@@ -391,6 +427,14 @@ pub enum ConfigError {
         /// What and where.
         message: String,
     },
+    /// A variable of the environment overrides a key with what it cannot be.
+    #[error("environment variable {name}: {message}")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
     /// A value is outside its range.
     #[error("{}: {key}: {problem}", path.display())]
     Value {
@@ -401,53 +445,19 @@ pub enum ConfigError {
         /// What is wrong and what would be right.
         problem: String,
     },
-}
-
-/// The bytes of a regular file of at most `max` bytes. A device or a pipe is refused: reading it may never end.
-pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max {
-        return Err(io::Error::other(format!("longer than {max} bytes")));
-    }
-    Ok(bytes)
+    /// A sink cannot be what it is said to be.
+    #[error("{}: {key}: {problem}", path.display())]
+    Sink {
+        /// The file.
+        path: PathBuf,
+        /// The key, dotted, with the sink's place in its list.
+        key: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
 }
 
 impl Config {
-    /// Reads and checks a file.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read {
-            path: path.into(),
-            source,
-        };
-        let bytes = read_bounded(path, FILE_BYTES_MAX).map_err(read)?;
-        let text = String::from_utf8(bytes).map_err(|_| ConfigError::Parse {
-            path: path.into(),
-            message: "is not UTF-8 text".into(),
-        })?;
-        Self::parse(path, &text)
-    }
-
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        // A file of comments only is an empty configuration.
-        let empty = text
-            .lines()
-            .all(|line| line.trim_start().starts_with('#') || line.trim().is_empty());
-        let config: Self = if empty {
-            Self::default()
-        } else {
-            serde_saphyr::from_str(text).map_err(|error| ConfigError::Parse {
-                path: path.into(),
-                message: error.to_string().trim_end().to_owned(),
-            })?
-        };
-        config.check(path)?;
-        Ok(config)
-    }
-
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |key, problem: String| {
             Err(ConfigError::Value {
@@ -502,6 +512,16 @@ impl Config {
         if let Err((key, problem)) = self.containers.check() {
             return wrong(key, problem);
         }
+        if !(1..=3600).contains(&self.reload.poll_s) {
+            let problem = format!("{} is not from 1 to 3600", self.reload.poll_s);
+            return wrong("reload.poll_s", problem);
+        }
+        if let Err((key, problem)) = self.grpc.check() {
+            return wrong(key, problem);
+        }
+        if let Err((key, problem)) = self.gpu.check() {
+            return wrong(key, problem);
+        }
         if let Err(error) = Redactor::new(&self.redact.patterns, &self.redact.replacement) {
             return wrong("redact.patterns", error.to_string());
         }
@@ -511,11 +531,15 @@ impl Config {
                 "not 1 to 64 bytes: an empty one would hide that something was there".into(),
             );
         }
-        if self.alert_log.queue_max == 0 {
-            return wrong(
-                "alert_log.queue_max",
-                "0 would drop every alert; at least 1".into(),
-            );
+        if let Err((key, problem)) = self.alerts.check() {
+            return wrong(key, problem);
+        }
+        if let Err((key, problem)) = self.alert_log.check() {
+            return wrong(key, problem);
+        }
+        if let Err((key, problem)) = self.sinks.check() {
+            let path = path.into();
+            return Err(ConfigError::Sink { path, key, problem });
         }
         if self.rules.instances_max.0 == 0 {
             return wrong(
@@ -532,7 +556,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(Path::new("saker.yaml"), text).map_err(|error| error.to_string())
+        Config::parse(Path::new("saker.yaml"), text, Vec::new()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -572,6 +596,16 @@ mod tests {
         );
         check("http: {listen: nowhere}", &["line 1"]);
         check("processes: {max: 1}", &["processes.max"]);
+        check("reload: {poll_s: 0}", &["reload.poll_s"]);
+        check(
+            "grpc: {tcp: {listen: '0.0.0.0:9766'}}",
+            &["grpc.tcp.listen", "0.0.0.0:9766", "grpc.tcp.tls"],
+        );
+        check("grpc: {limits: {stuck_s: 0}}", &["grpc.limits.stuck_s"]);
+        check(
+            "grpc: {unix: {path: here}}",
+            &["grpc.unix.path", "absolute"],
+        );
         check("containers: {hold_ms: 60000}", &["containers.hold_ms"]);
         check("containers: {poll_s: 0}", &["containers.poll_s"]);
         let containers = |text: &str, parts: &[&str]| {

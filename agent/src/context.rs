@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod dns;
+pub mod gpu;
 pub mod model_file;
 pub mod names;
 pub mod outside;

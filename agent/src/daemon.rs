@@ -1,13 +1,25 @@
-//! Wires all stages: the sensor thread, the alert log, the sinks, the endpoint; starts them, and stops them in order.
+//! Wires all stages: the sensor thread, the alert log, the sinks, the endpoints, reloads; starts them, and stops them in order.
 //!
 //! One plain thread owns the ring and the pipeline. It hands alerts to the log by a bounded channel and waits for nobody.
 //! Stopping goes with the flow: the probes are detached, the ring is drained, the channel is closed, the sinks read the log
 //! to its end, and only then does the process end.
 
+mod gpus;
 mod losses;
+pub mod reload;
+mod report;
 mod sensor_thread;
+mod sinks;
 
-use std::{future::pending, io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use saker_ebpf::config::ENV_NAMES_MAX;
 use tokio::{
@@ -19,24 +31,34 @@ use tracing::{error, info, warn};
 
 use crate::{
     alert::Alert,
-    api::{self, Health},
+    api::{
+        self, Health,
+        grpc::{self, GrpcError},
+        node::Node,
+    },
     config::{Config, KernelLog},
     context::runtime::{Directory, resolver},
     detect::Detect,
-    log::AlertLog,
-    metrics::{DROP_CAUSES, KindHook, Metrics},
+    log::{AlertLog, LogError, Record},
+    metrics::{Metrics, PriorityName},
     pipeline::Pipeline,
-    sink,
     source::{
-        Kind, Sensor, SensorConfig, SensorError, ShareLimit,
-        capture::{CaptureError, Header, Writer, Written},
-        privileges::is_in_host_pid_namespace,
+        Kind, Sensor, SensorConfig, SensorError, ShareLimit, Waker, Wish,
+        capture::{CaptureError, Header, Writer},
+        gpu::{Sampler, nvml::is_driver_loaded},
     },
 };
-use sensor_thread::{SensorThread, Summary};
+use gpus::GpuSource;
+use reload::{Reloader, Source};
+use report::{report_capture, report_hooks, show_hooks, show_rules, summarise, traced};
+use sensor_thread::{Order, SensorThread};
+use sinks::Sinks;
 
-/// What the names of libraries end with that programs load while they run, Python's `_pickle` among them.
-const LIBRARY: &[u8] = b".so";
+/// Alerts that are moved into the log at once.
+const APPEND_MAX: usize = 512;
+
+/// Orders to the sensor thread that it has not come to.
+const ORDERS_MAX: usize = 16;
 
 /// How long sinks may take to deliver what is left when the agent stops.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -57,6 +79,12 @@ pub enum DaemonError {
         /// Why.
         source: io::Error,
     },
+    /// The alert log's directory cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// gRPC cannot be served as it is configured.
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
     /// The capture cannot be made, or could not be finished.
     #[error("{}", path.display())]
     Capture {
@@ -82,19 +110,21 @@ pub struct Recording {
     pub bytes_max: u64,
 }
 
-/// Runs until SIGINT or SIGTERM, or until a recording is full; returns once everything raised is delivered or given up.
+/// Runs until SIGINT or SIGTERM, or until a recording is full; returns once everything raised is delivered or given up. With a `source`
+/// SIGHUP reloads, else it stops too.
 pub fn run(
     config: &Config,
     detect: Detect,
     metrics: Arc<Metrics>,
     recording: Option<&Recording>,
+    source: Option<Source>,
 ) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| internal("cannot start the async runtime", &error))?;
-    let outcome = runtime.block_on(supervise(config, detect, metrics, recording));
+    let outcome = runtime.block_on(supervise(config, detect, metrics, recording, source));
     // A write to a stuck stdout cannot be cancelled; the process must end all the same.
     runtime.shutdown_background();
     outcome
@@ -105,10 +135,10 @@ async fn supervise(
     detect: Detect,
     metrics: Arc<Metrics>,
     recording: Option<&Recording>,
+    source: Option<Source>,
 ) -> Result<(), DaemonError> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|error| internal("cannot watch SIGINT", &error))?;
-    // The terminal or the session that started the agent went away: no reason to lose what it has seen.
     let mut hangup =
         signal(SignalKind::hangup()).map_err(|error| internal("cannot watch SIGHUP", &error))?;
     let mut terminate = signal(SignalKind::terminate())
@@ -135,6 +165,8 @@ async fn supervise(
         ));
     }
 
+    let grpc = grpc::bind(&config.grpc).await?;
+
     let variables = detect.variables(&config.sensor.environment);
     if let Some(left_out) = variables
         .get(ENV_NAMES_MAX..)
@@ -146,24 +178,28 @@ async fn supervise(
         );
     }
     // Everything the kernel refuses is refused here, before anything is promised.
-    let wanted = sensor_config(config, &detect);
-    let sensor = Sensor::load(&wanted)?;
-    report_hooks(&sensor, &metrics);
-
-    let log = AlertLog::in_memory(config.alert_log.bytes_max, Arc::clone(&metrics));
-    info!("the alert log is in memory: alerts that no sink has delivered do not survive a restart");
-    let mut sinks = JoinSet::new();
-    if config.stdout.enabled {
-        sinks.spawn(sink::stdout::run(
-            log.reader(),
-            config.stdout.format,
-            Arc::clone(&metrics),
-        ));
+    let on_gpus = kinds_on_gpus(config, &detect);
+    let has_gpus = is_driver_loaded();
+    let mut wanted = sensor_config(config, &detect);
+    if has_gpus {
+        wanted.kinds.extend(&on_gpus);
     }
+    let sensor = Sensor::load(&wanted)?;
+    report_hooks(sensor.status(), &metrics);
+    let engine = Arc::clone(detect.engine());
+    show_rules(&engine, &metrics);
+
+    let log = AlertLog::open(config.alert_log.settings(), Arc::clone(&metrics))?;
+    if !log.is_stored() {
+        info!(
+            "the alert log is in memory: alerts that no sink has delivered do not survive a restart"
+        );
+    }
+    let hostname = hostname(config);
+    let sinks = Sinks::start(config, &hostname, &log, &metrics);
     let (alerts, queue) = mpsc::channel(config.alert_log.queue_max);
     let appender = tokio::spawn(append(queue, log.clone(), Arc::clone(&metrics)));
 
-    let hostname = hostname(config);
     let cgroup_root = sensor.cgroup_root().try_clone_to_owned().ok();
     let (directory, ends) = Directory::new(config.containers.max, config.containers.bytes_max);
     let runtimes = config.containers.runtimes();
@@ -208,21 +244,82 @@ async fn supervise(
         full = Some(told);
     }
     let waker = sensor.waker();
+    let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+    let (asks, asked) = mpsc::channel(reload::ASKS_MAX);
+    let watchers = {
+        let (orders, waker) = (orders.clone(), waker.clone());
+        move |watcher| {
+            let (done, taken) = oneshot::channel();
+            orders.try_send(Order::Watch(watcher, done)).ok()?;
+            waker.wake();
+            Some(taken)
+        }
+    };
+    let node = Arc::new(Node::new(
+        &hostname,
+        Arc::clone(&metrics),
+        Arc::clone(&health),
+        log.clone(),
+        asks,
+        Box::new(watchers),
+    ));
+    let status = sensor.status().to_vec();
+    let (kinds, partly) = traced(&status, &sensor.wanted());
+    node.set(|state| {
+        state.probes = status;
+        (state.traced, state.partly_traced) = (kinds, partly);
+        state.rules = Some(engine);
+        state.generation = 1;
+    });
+    let identity = grpc.identity();
+    let mut services = JoinSet::new();
+    services.spawn(grpc.serve(Arc::clone(&node)));
+    let gpus = GpuSource {
+        sampler: watch_gpus(config, waker.clone()),
+        kinds: on_gpus,
+        is_present: has_gpus,
+        changed: show_change(&node, &metrics),
+    };
     let (sensor_thread, stop_sensor, mut sensor_ended) = SensorThread::new(
         sensor,
         pipeline,
+        gpus,
         alerts,
         Arc::clone(&metrics),
         Arc::clone(&health),
+        ordered,
     );
     let thread = thread::Builder::new()
         .name("sensor".into())
         .spawn(move || sensor_thread.run())
         .map_err(|error| internal("cannot start the sensor thread", &error))?;
 
+    let mut hung_up = None;
+    match source {
+        Some(source) => {
+            let reloader = Reloader {
+                source: Arc::new(source),
+                running: config.clone(),
+                node,
+                orders,
+                waker: waker.clone(),
+                metrics: Arc::clone(&metrics),
+                sinks: Arc::clone(&sinks),
+                identity,
+            };
+            services.spawn(reloader.run(hangup, asked));
+        }
+        // The terminal or the session that started it went away: no reason to lose what it has seen.
+        None => hung_up = Some(async move { hangup.recv().await }),
+    }
     let died = tokio::select! {
         _ = interrupt.recv() => false,
-        _ = hangup.recv() => false,
+        () = async {
+            match hung_up {
+                Some(hung_up) => drop(hung_up.await),
+                None => pending().await,
+            }
+        } => false,
         _ = terminate.recv() => false,
         () = async {
             match full {
@@ -244,15 +341,21 @@ async fn supervise(
     resolver.abort();
     let _ = appender.await;
     log.close();
-    if tokio::time::timeout(FLUSH, async { while sinks.join_next().await.is_some() {} })
-        .await
-        .is_err()
-    {
-        warn!(
-            "a sink did not deliver everything within {FLUSH:?}; {} alerts are given up",
-            log.abandon()
-        );
+    let in_time = tokio::time::timeout(FLUSH, sinks.finish()).await.is_ok();
+    let ending = log.clone();
+    let left = tokio::task::spawn_blocking(move || ending.finish()).await;
+    if !in_time {
+        let left = left.unwrap_or(0);
+        if log.is_stored() {
+            warn!(
+                "a sink did not deliver everything within {FLUSH:?}: it goes on at the next start; {left} alerts could not be stored"
+            );
+        } else {
+            warn!("a sink did not deliver everything within {FLUSH:?}; {left} alerts are given up");
+        }
     }
+    // To their end: the socket's file goes with the one that listens on it.
+    let _ = tokio::time::timeout(FLUSH, services.shutdown()).await;
     let _ = stop_http.send(());
     servers.abort_all();
     summarise(&summary, &metrics);
@@ -285,53 +388,78 @@ fn header(sensor: &Sensor, wanted: &SensorConfig) -> Header {
     }
 }
 
-fn report_capture(path: &std::path::Path, written: &Written) -> Result<(), DaemonError> {
-    let Written {
-        records,
-        bytes,
-        left_out,
-        too_long,
-        error,
-    } = written;
-    info!(
-        "captured: records={records} bytes={bytes} left_out={left_out} too_long={too_long} in {}",
-        path.display()
-    );
-    let Some(error) = error else {
-        if *left_out > 0 {
-            warn!("the capture has its greatest length; --bytes-max allows another");
+/// Moves alerts from the sensor's channel into the log until the sensor is done.
+async fn append(mut queue: mpsc::Receiver<Alert>, log: AlertLog, metrics: Arc<Metrics>) {
+    let mut alerts = Vec::new();
+    while queue.recv_many(&mut alerts, APPEND_MAX).await > 0 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = i64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX);
+        let records: Vec<_> = alerts
+            .drain(..)
+            .map(|alert| {
+                let priority = alert.priority.name();
+                let counter = &metrics.delivery.alerts;
+                counter.get_or_create(&PriorityName { priority }).inc();
+                let since = now.saturating_sub(alert.time_ns());
+                let since = Duration::from_nanos(since.try_into().unwrap_or(0));
+                metrics.cost.stage("log", since);
+                Record::new(&alert)
+            })
+            .collect();
+        log.append(records);
+    }
+}
+
+/// Starts to look at GPUs, where that is wanted.
+fn watch_gpus(config: &Config, waker: Waker) -> Option<Sampler> {
+    if !config.gpu.enabled {
+        return None;
+    }
+    match Sampler::start(config.gpu.sampler(), move || waker.wake()) {
+        Ok(sampler) => Some(sampler),
+        Err(error) => {
+            error!("GPUs are not watched: the thread for it cannot start: {error}");
+            None
         }
-        return Ok(());
-    };
-    Err(DaemonError::Capture {
-        path: path.into(),
-        source: CaptureError::Io {
-            attempt: "write the capture",
-            source: io::Error::other(error.clone()),
-        },
+    }
+}
+
+/// Tells clients and metrics that kinds of events are supplied from now on that were not.
+fn show_change(node: &Arc<Node>, metrics: &Arc<Metrics>) -> gpus::Changed {
+    let (node, metrics) = (Arc::clone(node), Arc::clone(metrics));
+    Box::new(move |status, wish| {
+        show_hooks(&status, &node.state().probes, &metrics);
+        let (kinds, partly) = traced(&status, wish);
+        node.set(|state| {
+            state.probes = status;
+            (state.traced, state.partly_traced) = (kinds, partly);
+        });
     })
 }
 
-/// Moves alerts from the sensor's channel into the log until the sensor is done.
-async fn append(mut queue: mpsc::Receiver<Alert>, log: AlertLog, metrics: Arc<Metrics>) {
-    while let Some(alert) = queue.recv().await {
-        let priority = format!("{:?}", alert.priority);
-        metrics
-            .alerts
-            .get_or_create(&crate::metrics::PriorityName { priority })
-            .inc();
-        log.append(alert);
+/// What is wanted besides while a GPU's driver is there. Nothing where GPUs are not looked at: no rule on them has an event then.
+fn kinds_on_gpus(config: &Config, detect: &Detect) -> BTreeSet<Kind> {
+    if config.gpu.enabled {
+        detect.wanted().on_gpus
+    } else {
+        BTreeSet::new()
+    }
+}
+
+/// What rules want of the kernel side.
+fn wish(config: &Config, detect: &Detect) -> Wish {
+    let mut wanted = detect.wanted();
+    // Who loads the unpickler late is found by that.
+    wanted.opens.modules |= wanted.kinds.contains(&Kind::Pickle);
+    Wish {
+        kinds: wanted.kinds,
+        opens: wanted.opens,
+        environment: detect.variables(&config.sensor.environment),
     }
 }
 
 fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
-    let mut wanted = detect.wanted();
-    if wanted.kinds.contains(&Kind::Pickle)
-        && !wanted.opens.extensions.iter().any(|known| known == LIBRARY)
-    {
-        // Who loads the unpickler late is found by that.
-        wanted.opens.extensions.push(LIBRARY.to_vec());
-    }
+    let wanted = wish(config, detect);
     SensorConfig {
         ring_bytes: config.sensor.ring_bytes,
         sheddable_ring_bytes: config.sensor.sheddable_ring_bytes,
@@ -341,7 +469,7 @@ fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
         },
         kinds: wanted.kinds,
         opens: wanted.opens,
-        environment: detect.variables(&config.sensor.environment),
+        environment: wanted.environment,
         btf_path: config.sensor.btf.clone(),
         kernel_log: match config.sensor.kernel_log {
             KernelLog::Off => None,
@@ -352,60 +480,6 @@ fn sensor_config(config: &Config, detect: &Detect) -> SensorConfig {
             KernelLog::Trace => Some(aya_log::Level::Trace),
         },
         ..SensorConfig::default()
-    }
-}
-
-/// What this node does not offer is said once, with its cost; the rest goes on.
-fn report_hooks(sensor: &Sensor, metrics: &Metrics) {
-    for status in sensor.status().iter().filter(|status| status.wanted) {
-        let hook = status.hook.unwrap_or("none");
-        let attached = KindHook {
-            kind: status.kind.to_string(),
-            hook: hook.to_owned(),
-        };
-        metrics
-            .probe_attached
-            .get_or_create(&attached)
-            .set(i64::from(status.hook.is_some()));
-        for refusal in &status.refused {
-            warn!(
-                "{} by {} is not possible here: {}",
-                status.kind, refusal.hook, refusal.reason
-            );
-        }
-        for lost in &status.lost {
-            warn!("{} ({hook}): {lost}", status.kind);
-        }
-        if status.hook.is_none() {
-            error!(
-                "{}: no hook supplies these events on this node; rules that need them stay silent",
-                status.kind
-            );
-        }
-    }
-    if !is_in_host_pid_namespace() {
-        warn!(
-            "not in the host's pid namespace: processes that started before the agent have no names (in Kubernetes: hostPID: true)"
-        );
-    }
-}
-
-fn summarise(summary: &Summary, metrics: &Metrics) {
-    let count = |cause: &str| {
-        metrics
-            .alerts_dropped
-            .get_or_create(&crate::metrics::Cause {
-                cause: cause.into(),
-            })
-            .get()
-    };
-    let dropped: u64 = DROP_CAUSES.iter().map(|cause| count(cause)).sum();
-    info!(
-        "stopped: {summary} alerts={} alerts_dropped={dropped}",
-        summary.alerts
-    );
-    if summary.lost() > 0 {
-        error!("{} events were lost: {}", summary.lost(), summary.causes());
     }
 }
 

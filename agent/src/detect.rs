@@ -1,6 +1,12 @@
 //! From an event with its context to alerts: evaluates the compiled rules and fills in the text of those that match.
 
-use std::{collections::BTreeSet, mem};
+mod identify;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem,
+    sync::Arc,
+};
 
 use saker_ebpf::extension::{EXTENSIONS_MAX, extension_key};
 use saker_rules::{
@@ -13,14 +19,17 @@ use saker_rules::{
     state::{Detector, DetectorOptions, Match},
     template::Template,
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::{
-    alert::{Alert, RuleInfo},
+    alert::{Alert, RuleInfo, hex},
     event::{Kind, TYPES, types_of},
     fields::EventView,
-    metrics::{Metrics, RuleName, State},
+    metrics::Metrics,
     source::{OpenFilter, devices::NODE_PREFIXES},
 };
+
+use identify::Identify;
 
 /// What the rules' evaluation depends on besides the rules.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +46,7 @@ pub struct Detect {
     detector: Detector,
     matches: Vec<Match>,
     rules: Vec<RuleText>,
+    identify: Identify,
 }
 
 /// What an alert needs of its rule, taken out of the bundle once.
@@ -47,6 +57,8 @@ struct RuleText {
     source: String,
     tags: Vec<String>,
     output: Template,
+    /// Of its text: changes when it does.
+    version: String,
 }
 
 /// What the kernel side must supply so that no rule misses an event.
@@ -56,11 +68,13 @@ pub struct Wanted {
     pub kinds: BTreeSet<Kind>,
     /// Which opens.
     pub opens: OpenFilter,
+    /// Kinds of records that are wanted besides while a GPU's driver is there, and serve nobody without one.
+    pub on_gpus: BTreeSet<Kind>,
 }
 
 impl Detect {
     /// Readies the rules of a bundle.
-    pub fn new(bundle: Bundle, options: &DetectOptions, metrics: &Metrics) -> Self {
+    pub fn new(bundle: Bundle, options: &DetectOptions) -> Self {
         let mut engine_options = EngineOptions::default();
         engine_options.rule_matching = if options.first_match {
             RuleMatching::First
@@ -68,36 +82,74 @@ impl Detect {
             RuleMatching::All
         };
         engine_options.sources = Some(vec!["syscall".into()]);
+        let identify = Identify::new(bundle.source_digest());
         let engine = Engine::new(bundle, engine_options);
-        let mut states = [("active", 0), ("inactive", 0), ("disabled", 0)];
         let rules = engine
             .rules()
             .map(|rule| {
-                let state = if !rule.is_enabled() {
-                    2
-                } else {
-                    usize::from(rule.inactive().len() > 0)
-                };
-                states[state].1 += 1;
+                let output = rule.output();
+                let mut text = Sha256::new();
+                for part in [rule.name(), rule.source(), rule.condition_text()] {
+                    text.update(part);
+                    text.update([0]);
+                }
+                text.update(format!(
+                    "{:?} {:?} {output:?}",
+                    rule.priority(),
+                    rule.detection()
+                ));
                 RuleText {
+                    version: hex(&text.finalize()[..8]),
                     name: rule.name().into(),
                     priority: rule.priority(),
                     source: rule.source().into(),
                     tags: rule.tags().map(str::to_owned).collect(),
-                    output: rule.output(),
+                    output,
                 }
             })
             .collect();
-        for (state, count) in states {
-            metrics.rules.get_or_create(&State { state }).set(count);
-        }
         let mut detector_options = DetectorOptions::default();
         detector_options.instances_max = options.instances_max;
         Self {
             detector: Detector::new(engine, detector_options),
             matches: Vec::new(),
             rules,
+            identify,
         }
+    }
+
+    /// Whether alerts carry from now on what the format `ocsf` tells of them beyond their rules' fields.
+    pub fn tell_context(&mut self, is_wanted: bool) {
+        self.identify.with_context = is_wanted;
+    }
+
+    /// Do they?
+    pub fn tells_context(&self) -> bool {
+        self.identify.with_context
+    }
+
+    /// The rules.
+    pub fn engine(&self) -> &Arc<Engine> {
+        self.detector.engine()
+    }
+
+    /// Open sequences and durations.
+    pub fn open_instances(&self) -> u64 {
+        self.detector.stats().open
+    }
+
+    /// The place of each rule among those of `other`, by source and name.
+    pub fn places_in(&self, other: &Self) -> Vec<Option<u32>> {
+        let there: HashMap<_, _> = other
+            .rules
+            .iter()
+            .zip(0..)
+            .map(|(rule, place)| ((&rule.source, &rule.name), place))
+            .collect();
+        self.rules
+            .iter()
+            .map(|rule| there.get(&(&rule.source, &rule.name)).copied())
+            .collect()
     }
 
     /// What the active rules ask of the kernel side. Starts, forks and ends of processes are always wanted: without them nobody
@@ -106,6 +158,10 @@ impl Detect {
         let mut wanted = wanted(&self.detector.engine().kernel_filter());
         if self.asks_for_names() {
             wanted.kinds.insert(Kind::Dns);
+        }
+        // Who opened a GPU, and who looked for a mining pool, belongs to what is said of processes on GPUs.
+        if self.detector.engine().kernel_filter().wants("gpu") {
+            wanted.on_gpus = BTreeSet::from([Kind::DeviceOpen, Kind::Dns, Kind::Tls]);
         }
         wanted
     }
@@ -157,31 +213,30 @@ impl Detect {
         // One event can complete a rule more than once.
         let before = alerted.len();
         let mut matches = mem::take(&mut self.matches);
-        for found in matches.drain(..) {
+        for (ordinal, found) in matches.drain(..).enumerate() {
             if alerted[..before].contains(&found.rule.0) {
                 continue;
             }
             alerted.push(found.rule.0);
             let rule = &self.rules[found.rule.0 as usize];
-            metrics
-                .rule_matches
-                .get_or_create(&RuleName {
-                    rule: rule.name.clone(),
-                })
-                .inc();
+            metrics.count_match(&rule.name, rule.priority.name());
             let info = RuleInfo {
                 name: &rule.name,
                 priority: rule.priority,
                 source: &rule.source,
                 tags: &rule.tags,
             };
-            alerts(Alert::new(
+            let mut alert = Alert::new(
                 view.hostname,
                 view.time_ns(),
                 info,
                 &rule.output.render(shown),
                 rule.output.output_fields(shown),
-            ));
+            );
+            let sequence = found.earlier.first().map(|first| first.at_ns);
+            self.identify
+                .identify(&mut alert, view, shown, &rule.version, ordinal, sequence);
+            alerts(alert);
         }
         self.matches = matches;
     }
@@ -197,6 +252,7 @@ fn wanted(filter: &KernelFilter) -> Wanted {
     Wanted {
         kinds,
         opens: wanted_opens(filter),
+        on_gpus: BTreeSet::new(),
     }
 }
 
@@ -210,7 +266,14 @@ fn wanted_opens(filter: &KernelFilter) -> OpenFilter {
                     if !paths.everything.is_empty() {
                         return OpenFilter::everything();
                     }
-                    prefixes.extend(paths.exact.iter().chain(&paths.prefixes).cloned());
+                    prefixes.extend(paths.prefixes.iter().cloned());
+                    for path in &paths.exact {
+                        // A path ends in its file's name, which costs less to look at than the whole.
+                        match extension(path).filter(|_| !is_device(path)) {
+                            Some(extension) => extensions.insert(extension.to_vec()),
+                            None => prefixes.insert(path.clone()),
+                        };
+                    }
                     for suffix in &paths.suffixes {
                         match extension(suffix) {
                             Some(extension) => extensions.insert(extension.to_vec()),
@@ -229,23 +292,31 @@ fn wanted_opens(filter: &KernelFilter) -> OpenFilter {
         return OpenFilter::everything();
     }
     // Devices are seen by their numbers however the path is written, so for them alone the path as passed will do.
-    let devices_only = prefixes.iter().all(|prefix: &Vec<u8>| {
-        NODE_PREFIXES
-            .iter()
-            .any(|device| prefix.starts_with(device))
-    });
+    let devices_only = prefixes.iter().all(|prefix: &Vec<u8>| is_device(prefix));
     OpenFilter {
         prefixes: prefixes.into_iter().collect(),
         resolved: !devices_only,
         extensions: extensions.into_iter().collect(),
+        modules: false,
     }
 }
 
-/// The part of a suffix that the kernel side compares: what follows the last dot, with it.
+fn is_device(path: &[u8]) -> bool {
+    NODE_PREFIXES.iter().any(|device| path.starts_with(device))
+}
+
+/// The part of a suffix that the kernel side compares: what follows the last dot but one, where there are two and it is not too long, or the
+/// last one; the whole name where it has no dot.
 fn extension(suffix: &[u8]) -> Option<&[u8]> {
-    let dot = suffix.iter().rposition(|byte| *byte == b'.')?;
-    let extension = &suffix[dot..];
-    extension_key(extension).map(|_| extension)
+    let last = suffix
+        .iter()
+        .rposition(|byte| matches!(byte, b'.' | b'/'))?;
+    let before = suffix[..last].iter().rposition(|byte| *byte == b'.');
+    let pair = before.filter(|_| suffix[last] == b'.');
+    let starts = pair.into_iter().chain([last]);
+    starts
+        .map(|start| &suffix[start..])
+        .find(|extension| extension_key(extension).is_some())
 }
 
 #[cfg(test)]
@@ -278,6 +349,39 @@ mod tests {
         assert_eq!(saker_rules::kernel_filter::DEVICE_PATHS, NODE_PREFIXES);
     }
 
+    /// Of the default profile an open that nobody wants costs one look-up; of the others, whose rules ask for folders, a walk.
+    #[test]
+    fn the_shipped_rules_ask_for_names_of_files() {
+        use saker_rules::{
+            compile::CompileOptions,
+            loader::{LoadOptions, load},
+            packs,
+            ruleset::Profile,
+        };
+        for profile in Profile::ALL {
+            let load_options = LoadOptions {
+                profile: Some(profile),
+                ..LoadOptions::default()
+            };
+            let report = load(&packs::shipped(), &load_options);
+            let bundle = Bundle::compile(&report.ruleset, &CompileOptions::default());
+            let options = DetectOptions {
+                first_match: false,
+                instances_max: 10,
+            };
+            let opens = Detect::new(bundle.expect("they compile"), &options)
+                .wanted()
+                .opens;
+            let is_default = profile == Profile::Default;
+            assert_eq!(opens.resolved, !is_default, "{profile:?}: {opens:?}");
+            assert!(!opens.extensions.is_empty(), "{profile:?}: {opens:?}");
+            assert!(
+                !opens.prefixes.iter().any(|prefix| prefix.len() < 6),
+                "{profile:?}: {opens:?}"
+            );
+        }
+    }
+
     #[test]
     fn the_kernel_checks_what_it_can_and_passes_the_rest() {
         let suffixes = |texts: &[&str]| PathFilter {
@@ -290,15 +394,32 @@ mod tests {
         };
         check(
             suffixes(&[".pt", "model.tar.gz"]),
-            &extensions(&[".gz", ".pt"]),
+            &extensions(&[".pt", ".tar.gz"]),
         );
+        check(
+            suffixes(&[".pkl.gz", ".gz", "a.tar.pkl.xz", ".longer-than-16.gz"]),
+            &extensions(&[".gz", ".pkl.gz", ".pkl.xz"]),
+        );
+        check(suffixes(&["a.d/x.gz"]), &extensions(&[".gz"]));
         check(suffixes(&[".safetensors"]), &extensions(&[".safetensors"]));
-        check(suffixes(&["/shadow", ".pt"]), &OpenFilter::everything());
+        check(
+            suffixes(&["/serviceaccount/token", ".pt", ".d/x", "ld.so.preload"]),
+            &extensions(&["/token", ".pt", "/x", ".so.preload"]),
+        );
+        check(suffixes(&["shadow", ".pt"]), &OpenFilter::everything());
+        check(suffixes(&["/a_name_of_17_byte"]), &OpenFilter::everything());
         check(
             suffixes(&[".an-extension-of-17"]),
             &OpenFilter::everything(),
         );
-        check(suffixes(&[".d/x"]), &OpenFilter::everything());
+        let exact = |texts: &[&str]| PathFilter {
+            exact: set(texts),
+            ..PathFilter::default()
+        };
+        check(
+            exact(&["/etc/shadow", "/etc/ld.so.preload"]),
+            &extensions(&[".so.preload", "/shadow"]),
+        );
         let prefixes = |texts: &[&str]| PathFilter {
             prefixes: set(texts),
             ..PathFilter::default()
@@ -306,7 +427,7 @@ mod tests {
         let by_prefix = |texts: &[&str], resolved| OpenFilter {
             prefixes: list(texts),
             resolved,
-            extensions: Vec::new(),
+            ..OpenFilter::default()
         };
         check(
             prefixes(&["/dev/nvidia"]),
@@ -315,6 +436,11 @@ mod tests {
         check(
             prefixes(&["/dev/nvidia", "/etc/"]),
             &by_prefix(&["/dev/nvidia", "/etc/"], true),
+        );
+        check(exact(&["/dev/kfd"]), &by_prefix(&["/dev/kfd"], false));
+        check(
+            exact(&["/etc/a_name_of_16_byte"]),
+            &by_prefix(&["/etc/a_name_of_16_byte"], true),
         );
         check(
             PathFilter {

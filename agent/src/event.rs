@@ -2,13 +2,16 @@
 //!
 //! Ids are those of the initial namespaces; `tgid` becomes `proc.pid` in `fields`, nowhere before.
 
+pub mod gpu;
+
 use std::net::{IpAddr, SocketAddr};
 
 pub use saker_ebpf::wire::Kind;
+use saker_ebpf::wire::packet::JSON;
 use serde::{Deserialize, Serialize};
 
 /// Something that happened, and the thread that did it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Event<'a> {
     /// Nanoseconds of `CLOCK_BOOTTIME`.
     pub ts_ns: u64,
@@ -40,7 +43,7 @@ pub struct Event<'a> {
 }
 
 /// Every `evt.type` that the agent raises, in the order of [`Event::type_index`].
-pub static TYPES: [&str; 15] = [
+pub static TYPES: [&str; 17] = [
     "execve",
     "clone",
     "procexit",
@@ -56,6 +59,8 @@ pub static TYPES: [&str; 15] = [
     "tls",
     "cgroup_mkdir",
     "lost",
+    "internal",
+    "gpu",
 ];
 
 impl<'a> Event<'a> {
@@ -92,7 +97,7 @@ impl<'a> Event<'a> {
             Body::Dns(_) => Kind::Dns,
             Body::Tls(_) => Kind::Tls,
             Body::CgroupMkdir(_) => Kind::CgroupMkdir,
-            Body::Lost(_) => return None,
+            Body::Lost(_) | Body::Internal(_) | Body::Gpu(_) => return None,
         })
     }
 
@@ -121,6 +126,8 @@ impl<'a> Event<'a> {
             Body::Tls(_) => 12,
             Body::CgroupMkdir(_) => 13,
             Body::Lost(_) => 14,
+            Body::Internal(_) => 15,
+            Body::Gpu(_) => 16,
         }
     }
 }
@@ -143,7 +150,7 @@ pub fn types_of(kind: Kind) -> &'static [&'static str] {
 }
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(
     clippy::large_enum_variant,
     reason = "borrowed and short-lived, one at a time; a box would cost an allocation an event"
@@ -173,6 +180,28 @@ pub enum Body<'a> {
     CgroupMkdir(CgroupMkdir<'a>),
     /// The agent lost events.
     Lost(Lost<'a>),
+    /// Something happened inside the agent.
+    Internal(Internal<'a>),
+    /// A GPU was looked at.
+    Gpu(Gpu<'a>),
+}
+
+/// Something that happened inside the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Internal<'a> {
+    /// What, in one word.
+    pub what: &'a str,
+    /// What, in words.
+    pub text: &'a str,
+}
+
+/// A look at a GPU, or at one process on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gpu<'a> {
+    /// The GPU.
+    pub state: &'a gpu::GpuState,
+    /// The process; `None` where the event is about the GPU alone.
+    pub process: Option<&'a gpu::GpuProcess>,
 }
 
 /// Events that were seen and not evaluated, since the last such event.
@@ -491,6 +520,13 @@ pub struct Packet<'a> {
     pub offset: u32,
     /// The payload.
     pub data: Text<'a>,
+}
+
+impl Packet<'_> {
+    /// Is this the beginning of a connection that starts with an object of JSON, and so with no hello?
+    pub fn begins_as_json(&self) -> bool {
+        self.offset == 0 && self.data.bytes.first() == Some(&JSON)
+    }
 }
 
 /// A global that an unpickler resolves: what follows is an import and the reading of an attribute.

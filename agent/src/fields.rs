@@ -7,6 +7,7 @@ mod capabilities;
 mod container;
 mod event;
 mod fd;
+mod gpu;
 mod network;
 mod process;
 mod python;
@@ -23,6 +24,7 @@ use crate::{
     context::{
         container::Owner,
         dns,
+        gpu::GpuFacts,
         names::Names,
         outside::Outside,
         process::{Process, Relatives},
@@ -57,6 +59,8 @@ pub struct EventView<'e> {
     pub python: Option<&'e Python>,
     /// For an event about a packet, what the packet says.
     pub carried: Option<&'e Carried>,
+    /// For an event about a GPU, what is known of it beyond the event.
+    pub gpu: Option<GpuFacts<'e>>,
     /// Names of addresses.
     pub resolved: &'e Resolved,
     /// The container of the process.
@@ -153,7 +157,8 @@ impl FieldSource for EventView<'_> {
             .or_else(|| fd::value(self, field))
             .or_else(|| running::value(self, field, arg))
             .or_else(|| python::value(self, field))
-            .or_else(|| network::value(self, field));
+            .or_else(|| network::value(self, field))
+            .or_else(|| gpu::value(self, field, arg));
         match self.redactor {
             Some(redactor) => Some(shown::value(self, redactor, field, arg, value?)),
             None => value,

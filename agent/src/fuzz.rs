@@ -60,7 +60,7 @@ fn replay(header: &Header) -> Replay {
     });
     let metrics = Arc::new(Metrics::new());
     let bundle = Bundle::from_bytes(&RULES).expect("it was just compiled");
-    let detect = Detect::new(bundle, &OPTIONS, &metrics);
+    let detect = Detect::new(bundle, &OPTIONS);
     let mut config = Config::default();
     config.processes.max = 1024;
     config.containers.hold_events_max = 256;

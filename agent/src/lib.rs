@@ -4,6 +4,7 @@
 
 pub mod alert;
 pub mod api;
+mod bounded;
 pub mod cli;
 pub mod config;
 pub mod context;
@@ -15,8 +16,11 @@ pub mod fields;
 pub mod fuzz;
 pub mod log;
 pub mod metrics;
+pub mod mining;
 pub mod pipeline;
+pub mod proto;
 pub mod redact;
 pub mod reference;
 pub mod sink;
 pub mod source;
+pub mod watch;

@@ -3,13 +3,27 @@
 //! Created once and passed down. Label values are bounded: kinds, causes, hooks and sinks are closed sets,
 //! rules are those that are loaded.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+mod api;
+mod cost;
+mod delivery;
+pub mod gpu;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
+
+pub use cost::{Cost, OTHER, RULE_LABELS_MAX, RuntimeName, STAGES, Stage};
+pub use delivery::{DROP_CAUSES, Delivery, PriorityName, SinkName};
 
 /// One row of the reference.
 #[derive(Clone, Copy, Debug)]
@@ -24,13 +38,45 @@ pub struct MetricInfo {
     pub help: &'static str,
 }
 
+impl MetricInfo {
+    /// Registers it. Suffixes that say that it counts, or in what unit, are the encoder's to append.
+    fn register(&self, registry: &mut Registry, metric: impl Metric) {
+        let (stem, help) = (
+            self.name.trim_end_matches("_total"),
+            self.help.trim_end_matches('.'),
+        );
+        for (suffix, unit) in [("_seconds", Unit::Seconds), ("_bytes", Unit::Bytes)] {
+            if let Some(bare) = stem.strip_suffix(suffix) {
+                return registry.register_with_unit(bare, help, unit, metric);
+            }
+        }
+        registry.register(stem, help, metric);
+    }
+}
+
+/// Every row: of this table, and of those of parts.
+pub fn rows() -> impl Iterator<Item = &'static MetricInfo> {
+    METRICS
+        .iter()
+        .chain(delivery::METRICS)
+        .chain(cost::METRICS)
+        .chain(api::METRICS)
+        .chain(gpu::GPU_METRICS)
+}
+
 /// The table. Names carry the `saker_` prefix and, for counters, `_total`.
-pub static METRICS: &[MetricInfo] = &[
+static METRICS: &[MetricInfo] = &[
     MetricInfo {
         name: "saker_build_info",
         kind: "gauge",
-        labels: &["version"],
-        help: "Always 1; the label says which agent runs.",
+        labels: &["version", "rustc", "arch"],
+        help: "Always 1; the labels say which agent runs, what it was built with, and for what machines.",
+    },
+    MetricInfo {
+        name: "saker_node_info",
+        kind: "gauge",
+        labels: &["kernel"],
+        help: "Always 1; the label is the release of the kernel that runs. By what hooks it is watched, saker_probe_attached says.",
     },
     MetricInfo {
         name: "saker_probe_attached",
@@ -83,44 +129,14 @@ pub static METRICS: &[MetricInfo] = &[
     MetricInfo {
         name: "saker_rule_matches_total",
         kind: "counter",
-        labels: &["rule"],
-        help: "Events that matched a rule. A rule appears with its first match.",
-    },
-    MetricInfo {
-        name: "saker_alerts_total",
-        kind: "counter",
-        labels: &["priority"],
-        help: "Alerts appended to the alert log.",
+        labels: &["rule", "priority"],
+        help: "Events that matched a rule. A rule appears with its first match; behind the first 1,000 of an agent's run the others count together as other.",
     },
     MetricInfo {
         name: "saker_redactions_total",
         kind: "counter",
         labels: &[],
         help: "Credentials that were replaced in the text and the fields of alerts.",
-    },
-    MetricInfo {
-        name: "saker_alerts_dropped_total",
-        kind: "counter",
-        labels: &["cause"],
-        help: "Alerts that were raised and not delivered, by cause: queue_full (before the log), log_full (dropped from the log before a sink had them), sink_closed (nobody reads stdout any more), undelivered (left when the agent stopped).",
-    },
-    MetricInfo {
-        name: "saker_sink_alerts_total",
-        kind: "counter",
-        labels: &["sink"],
-        help: "Alerts that a sink delivered.",
-    },
-    MetricInfo {
-        name: "saker_sink_errors_total",
-        kind: "counter",
-        labels: &["sink"],
-        help: "Deliveries that failed and are tried again.",
-    },
-    MetricInfo {
-        name: "saker_alert_log_bytes",
-        kind: "gauge",
-        labels: &[],
-        help: "Bytes of alerts held in the alert log.",
     },
     MetricInfo {
         name: "saker_processes",
@@ -244,9 +260,6 @@ pub static METRICS: &[MetricInfo] = &[
     },
 ];
 
-/// Why alerts are dropped: values of the label `cause`.
-pub const DROP_CAUSES: [&str; 4] = ["queue_full", "log_full", "sink_closed", "undelivered"];
-
 /// How files of interpreters are watched: values of the label `state`.
 pub const PYTHON_STATES: [&str; 3] = ["at_call", "at_entry", "in_python"];
 
@@ -323,8 +336,10 @@ pub struct State {
 /// The `rule` label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RuleName {
-    /// A loaded rule.
+    /// A loaded rule, or `other`.
     pub rule: String,
+    /// Its priority.
+    pub priority: &'static str,
 }
 
 /// Names of the causes for which the kernel side loses events.
@@ -349,20 +364,6 @@ pub struct RingName {
 
 /// The rings: of what must not be lost, and of what can be shed.
 pub const RINGS: [&str; 2] = ["kept", "sheddable"];
-
-/// The `priority` label.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct PriorityName {
-    /// One of Falco's eight.
-    pub priority: String,
-}
-
-/// The `sink` label.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct SinkName {
-    /// A configured sink.
-    pub sink: &'static str,
-}
 
 /// The `outcome` label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -390,11 +391,19 @@ pub struct RuntimeOutcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Version {
+struct Build {
     version: &'static str,
+    rustc: &'static str,
+    arch: &'static str,
 }
 
-type Count<L> = Family<L, Counter<u64, AtomicU64>>;
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Node {
+    kernel: String,
+}
+
+/// A family of counters.
+pub type Count<L> = Family<L, Counter<u64, AtomicU64>>;
 type Level<L> = Family<L, Gauge<i64, AtomicI64>>;
 
 /// The metrics themselves; cheap to share behind an `Arc`.
@@ -402,6 +411,7 @@ type Level<L> = Family<L, Gauge<i64, AtomicI64>>;
 #[allow(missing_docs, reason = "each is documented in its row of METRICS")]
 pub struct Metrics {
     registry: Registry,
+    pub gpu: gpu::GpuMetrics,
     pub probe_attached: Level<KindHook>,
     pub kernel_events: Count<KindOutcome>,
     pub events: Count<Kind>,
@@ -411,12 +421,8 @@ pub struct Metrics {
     pub event_latency: Histogram,
     pub rules: Level<State>,
     pub rule_matches: Count<RuleName>,
-    pub alerts: Count<PriorityName>,
     pub redactions: Counter,
-    pub alerts_dropped: Count<Cause>,
-    pub sink_alerts: Count<SinkName>,
-    pub sink_errors: Count<SinkName>,
-    pub alert_log_bytes: Gauge,
+    pub delivery: Delivery,
     pub processes: Level<State>,
     pub processes_evicted: Counter,
     pub names_evicted: Counter,
@@ -437,6 +443,9 @@ pub struct Metrics {
     pub held_events: Gauge,
     pub held_events_ended: Count<Outcome>,
     pub incomplete_events: Count<Cause>,
+    pub cost: Cost,
+    pub api: api::Api,
+    matched_rules: Mutex<HashSet<String>>,
 }
 
 impl Metrics {
@@ -444,6 +453,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
+            gpu: gpu::GpuMetrics::default(),
             probe_attached: Family::default(),
             kernel_events: Family::default(),
             events: Family::default(),
@@ -456,12 +466,8 @@ impl Metrics {
             ]),
             rules: Family::default(),
             rule_matches: Family::default(),
-            alerts: Family::default(),
             redactions: Counter::default(),
-            alerts_dropped: Family::default(),
-            sink_alerts: Family::default(),
-            sink_errors: Family::default(),
-            alert_log_bytes: Gauge::default(),
+            delivery: Delivery::default(),
             processes: Family::default(),
             processes_evicted: Counter::default(),
             names_evicted: Counter::default(),
@@ -482,126 +488,116 @@ impl Metrics {
             held_events: Gauge::default(),
             held_events_ended: Family::default(),
             incomplete_events: Family::default(),
+            cost: Cost::default(),
+            api: api::Api::default(),
+            matched_rules: Mutex::default(),
         };
-        let build: Level<Version> = Family::default();
+        let build: Level<Build> = Family::default();
         build
-            .get_or_create(&Version {
+            .get_or_create(&Build {
                 version: env!("CARGO_PKG_VERSION"),
+                rustc: env!("SAKER_RUSTC_VERSION"),
+                arch: std::env::consts::ARCH,
             })
             .set(1);
-        let mut registry = std::mem::take(&mut metrics.registry);
+        let node: Level<Node> = Family::default();
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let kernel = kernel.trim().to_owned();
+        node.get_or_create(&Node { kernel }).set(1);
+        let mut taken = std::mem::take(&mut metrics.registry);
+        let registry = &mut taken;
         for row in METRICS {
-            let (name, help) = (row.name, row.help.trim_end_matches('.'));
-            // The encoder appends the suffixes that OpenMetrics asks for.
-            let stem = name.trim_end_matches("_total");
-            match name {
-                "saker_build_info" => registry.register(stem, help, build.clone()),
+            match row.name {
+                "saker_build_info" => row.register(registry, build.clone()),
+                "saker_node_info" => row.register(registry, node.clone()),
                 "saker_probe_attached" => {
-                    registry.register(stem, help, metrics.probe_attached.clone());
+                    row.register(registry, metrics.probe_attached.clone());
                 }
                 "saker_kernel_events_total" => {
-                    registry.register(stem, help, metrics.kernel_events.clone());
+                    row.register(registry, metrics.kernel_events.clone());
                 }
-                "saker_events_total" => registry.register(stem, help, metrics.events.clone()),
+                "saker_events_total" => row.register(registry, metrics.events.clone()),
                 "saker_events_lost_total" => {
-                    registry.register(stem, help, metrics.events_lost.clone());
+                    row.register(registry, metrics.events_lost.clone());
                 }
                 "saker_ring_waiting_bytes" => {
-                    registry.register(stem, help, metrics.ring_waiting_bytes.clone());
+                    row.register(registry, metrics.ring_waiting_bytes.clone());
                 }
                 "saker_ring_overtaken_total" => {
-                    registry.register(stem, help, metrics.ring_overtaken.clone());
+                    row.register(registry, metrics.ring_overtaken.clone());
                 }
-                "saker_event_latency_seconds" => registry.register_with_unit(
-                    stem.trim_end_matches("_seconds"),
-                    help,
-                    Unit::Seconds,
-                    metrics.event_latency.clone(),
-                ),
-                "saker_rules" => registry.register(stem, help, metrics.rules.clone()),
+                "saker_event_latency_seconds" => {
+                    row.register(registry, metrics.event_latency.clone());
+                }
+                "saker_rules" => row.register(registry, metrics.rules.clone()),
                 "saker_rule_matches_total" => {
-                    registry.register(stem, help, metrics.rule_matches.clone());
+                    row.register(registry, metrics.rule_matches.clone());
                 }
-                "saker_alerts_total" => registry.register(stem, help, metrics.alerts.clone()),
                 "saker_redactions_total" => {
-                    registry.register(stem, help, metrics.redactions.clone());
+                    row.register(registry, metrics.redactions.clone());
                 }
-                "saker_alerts_dropped_total" => {
-                    registry.register(stem, help, metrics.alerts_dropped.clone());
-                }
-                "saker_sink_alerts_total" => {
-                    registry.register(stem, help, metrics.sink_alerts.clone());
-                }
-                "saker_sink_errors_total" => {
-                    registry.register(stem, help, metrics.sink_errors.clone());
-                }
-                "saker_alert_log_bytes" => registry.register_with_unit(
-                    stem.trim_end_matches("_bytes"),
-                    help,
-                    Unit::Bytes,
-                    metrics.alert_log_bytes.clone(),
-                ),
-                "saker_processes" => registry.register(stem, help, metrics.processes.clone()),
+                "saker_processes" => row.register(registry, metrics.processes.clone()),
                 "saker_processes_evicted_total" => {
-                    registry.register(stem, help, metrics.processes_evicted.clone());
+                    row.register(registry, metrics.processes_evicted.clone());
                 }
                 "saker_names_evicted_total" => {
-                    registry.register(stem, help, metrics.names_evicted.clone());
+                    row.register(registry, metrics.names_evicted.clone());
                 }
-                "saker_containers" => registry.register(stem, help, metrics.containers.clone()),
+                "saker_containers" => row.register(registry, metrics.containers.clone()),
                 "saker_cgroups_unresolved_total" => {
-                    registry.register(stem, help, metrics.cgroups_unresolved.clone());
+                    row.register(registry, metrics.cgroups_unresolved.clone());
                 }
                 "saker_runtime_state" => {
-                    registry.register(stem, help, metrics.runtime_state.clone());
+                    row.register(registry, metrics.runtime_state.clone());
                 }
                 "saker_runtime_lookups_total" => {
-                    registry.register(stem, help, metrics.runtime_lookups.clone());
+                    row.register(registry, metrics.runtime_lookups.clone());
                 }
                 "saker_container_lookups_given_up_total" => {
-                    registry.register(stem, help, metrics.lookups_given_up.clone());
+                    row.register(registry, metrics.lookups_given_up.clone());
                 }
                 "saker_container_metadata" => {
-                    registry.register(stem, help, metrics.container_metadata.clone());
+                    row.register(registry, metrics.container_metadata.clone());
                 }
-                "saker_container_metadata_bytes" => registry.register_with_unit(
-                    stem.trim_end_matches("_bytes"),
-                    help,
-                    Unit::Bytes,
-                    metrics.container_metadata_bytes.clone(),
-                ),
+                "saker_container_metadata_bytes" => {
+                    row.register(registry, metrics.container_metadata_bytes.clone());
+                }
                 "saker_container_metadata_evicted_total" => {
-                    registry.register(stem, help, metrics.container_metadata_evicted.clone());
+                    row.register(registry, metrics.container_metadata_evicted.clone());
                 }
                 "saker_python_files" => {
-                    registry.register(stem, help, metrics.python_files.clone());
+                    row.register(registry, metrics.python_files.clone());
                 }
                 "saker_python_failures_total" => {
-                    registry.register(stem, help, metrics.python_failures.clone());
+                    row.register(registry, metrics.python_failures.clone());
                 }
-                "saker_dns_names" => registry.register(stem, help, metrics.dns_names.clone()),
+                "saker_dns_names" => row.register(registry, metrics.dns_names.clone()),
                 "saker_dns_names_bytes" => {
-                    registry.register(stem, help, metrics.dns_names_bytes.clone());
+                    row.register(registry, metrics.dns_names_bytes.clone());
                 }
                 "saker_dns_names_evicted_total" => {
-                    registry.register(stem, help, metrics.dns_names_evicted.clone());
+                    row.register(registry, metrics.dns_names_evicted.clone());
                 }
                 "saker_tls_hellos_total" => {
-                    registry.register(stem, help, metrics.tls_hellos.clone());
+                    row.register(registry, metrics.tls_hellos.clone());
                 }
                 "saker_events_waiting" => {
-                    registry.register(stem, help, metrics.held_events.clone());
+                    row.register(registry, metrics.held_events.clone());
                 }
                 "saker_held_events_total" => {
-                    registry.register(stem, help, metrics.held_events_ended.clone());
+                    row.register(registry, metrics.held_events_ended.clone());
                 }
                 "saker_incomplete_events_total" => {
-                    registry.register(stem, help, metrics.incomplete_events.clone());
+                    row.register(registry, metrics.incomplete_events.clone());
                 }
                 other => unreachable!("METRICS names {other}, which nothing registers"),
             }
         }
-        metrics.registry = registry;
+        metrics.delivery.register(registry);
+        metrics.cost.register(registry);
+        metrics.api.register(registry);
+        metrics.gpu.register(registry);
+        metrics.registry = taken;
         metrics.show_zeroes();
         metrics
     }
@@ -614,7 +610,6 @@ impl Metrics {
                 drop(counters.get_or_create(&Cause { cause }));
             }
         };
-        zero(&self.alerts_dropped, &DROP_CAUSES);
         zero(&self.events_lost, &LOSS_CAUSES);
         zero(&self.python_failures, &PYTHON_FAILURES);
         zero(&self.incomplete_events, &INCOMPLETE_CAUSES);
@@ -622,13 +617,6 @@ impl Metrics {
         for ring in RINGS {
             drop(self.ring_waiting_bytes.get_or_create(&RingName { ring }));
         }
-        for priority in saker_rules::ruleset::Priority::ALL {
-            drop(self.alerts.get_or_create(&PriorityName {
-                priority: format!("{priority:?}"),
-            }));
-        }
-        drop(self.sink_alerts.get_or_create(&SinkName { sink: "stdout" }));
-        drop(self.sink_errors.get_or_create(&SinkName { sink: "stdout" }));
         for state in ["live", "exited"] {
             drop(self.processes.get_or_create(&State { state }));
         }

@@ -3,8 +3,10 @@
 //! Owned by one thread, so that nothing on the way locks. Where the bytes come from (the ring, a capture) and where the
 //! alerts go is the caller's business.
 
+mod change;
 mod clock;
 mod devices;
+mod gpu;
 mod hold;
 mod lost;
 mod network;
@@ -13,15 +15,24 @@ mod release;
 mod replay;
 mod start;
 
-use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Instant};
+use std::{
+    os::fd::OwnedFd,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bumpalo::Bump;
 
 use crate::{
-    alert::Alert,
+    alert::{
+        Alert,
+        hygiene::{Hygiene, Suppressed},
+    },
     config::Config,
     context::{
         container::{Containers, Owner, ProcessKey},
+        gpu::GpuFacts,
         model_file::{self, LastOpened},
         names::Names,
         outside::{Note, Outside, Question, Totals},
@@ -40,11 +51,14 @@ use crate::{
         devices::Accelerators,
         python::interpreters::Interpreters,
     },
+    watch::Watchers,
 };
+pub use change::Delivery;
 pub use replay::{Gaps, Replay};
 
 use clock::Clock;
 use devices::DeviceOpens;
+use gpu::GpuWatch;
 use hold::{Held, Hold, HoldLimits};
 use network::Network;
 use release::Ending;
@@ -55,6 +69,9 @@ const ARENA_KEEP_BYTES: usize = 1 << 20;
 /// One event in this many has its latency measured: reading the clock costs more than many evaluations.
 const LATENCY_SAMPLE: u64 = 64;
 
+/// Forks in a row through which a Python's version is followed.
+const KIN_MAX: usize = 16;
+
 /// The stages and their state.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -64,6 +81,8 @@ pub struct Pipeline {
     hold: Hold,
     names: Names,
     detect: Detect,
+    hygiene: Hygiene,
+    watchers: Watchers,
     redactor: Option<Redactor>,
     accelerators: Accelerators,
     interpreters: Option<Arc<Interpreters>>,
@@ -71,6 +90,7 @@ pub struct Pipeline {
     models: LastOpened,
     device_opens: DeviceOpens,
     network: Network,
+    gpu: GpuWatch,
     arena: Bump,
     hostname: String,
     own_tgid: u32,
@@ -132,11 +152,12 @@ impl Pipeline {
     fn at(
         place: Place,
         config: &Config,
-        detect: Detect,
+        mut detect: Detect,
         runtimes: Directory,
         accelerators: Accelerators,
         metrics: Arc<Metrics>,
     ) -> Self {
+        detect.tell_context(config.sinks.needs_context(&config.stdout));
         Self {
             variables: detect.variables(&config.sensor.environment),
             table: ProcessTable::new(config.processes.max, config.processes.bytes_max),
@@ -149,12 +170,15 @@ impl Pipeline {
             }),
             names: place.names,
             detect,
-            redactor: redactor(config),
+            hygiene: Hygiene::new(config.alerts.limits()),
+            watchers: Watchers::default(),
+            redactor: config.redact.redactor(),
             accelerators,
             interpreters: None,
             models: LastOpened::default(),
             device_opens: DeviceOpens::default(),
             network: Network::default(),
+            gpu: GpuWatch::new(config.gpu.mining_observe_s),
             arena: Bump::new(),
             hostname: place.hostname,
             own_tgid: place.own_tgid,
@@ -204,13 +228,24 @@ impl Pipeline {
 
     /// Takes one record from the wire.
     pub fn record(&mut self, bytes: &[u8], alerts: &mut dyn FnMut(Alert)) {
+        let begun = self.is_measured().then(Instant::now);
         match decode(bytes) {
             Ok(event) => {
+                if let Some(begun) = begun {
+                    let waited_ns = self.clock.boot_ns().saturating_sub(event.ts_ns);
+                    let cost = &self.metrics.cost;
+                    cost.stage("ring", Duration::from_nanos(waited_ns));
+                    cost.stage("decode", begun.elapsed());
+                }
+                let begun = begun.map(|_| Instant::now());
                 self.counts.kinds[event.type_index()] += 1;
                 self.late_hellos(event.ts_ns, alerts);
                 match event.body {
                     Body::Tls(packet) => self.hello(&event, &packet, bytes, alerts),
                     _ => self.event(&event, bytes, alerts),
+                }
+                if let Some(begun) = begun {
+                    self.metrics.cost.stage("evaluate", begun.elapsed());
                 }
             }
             Err(error) => {
@@ -226,6 +261,11 @@ impl Pipeline {
         self.outside.record(bytes);
     }
 
+    /// Is the next event one of those whose stages are measured?
+    fn is_measured(&self) -> bool {
+        (self.number + 1).is_multiple_of(LATENCY_SAMPLE) && self.clock.is_running()
+    }
+
     /// Housekeeping, about once a second: names of users, the clock's offset, metrics.
     pub fn tick(&mut self) {
         self.names.refresh(Instant::now());
@@ -235,19 +275,23 @@ impl Pipeline {
         self.outside.note(|| Note::Clock(offset_ns));
         self.outside.tick();
         self.network.sweep(self.clock.boot_ns());
+        self.watchers.sweep();
         self.publish();
     }
 
-    /// The devices that have names, when a driver came or went.
-    pub fn set_accelerators(&mut self, accelerators: Accelerators) {
-        let drivers = || Note::Drivers(accelerators.drivers().to_vec());
-        self.outside.note(drivers);
-        self.accelerators = accelerators;
-    }
-
-    /// Where versions of interpreters are known.
-    pub fn set_interpreters(&mut self, interpreters: Arc<Interpreters>) {
-        self.interpreters = Some(interpreters);
+    /// Hands on what is to be said of alerts that were only counted; at the end all of it.
+    pub fn summarise(&mut self, is_end: bool, alerts: &mut dyn FnMut(Alert)) {
+        let now_ns = self.clock.epoch_ns();
+        let raised = &mut self.counts.alerts;
+        let mut alerts = |alert| {
+            *raised += 1;
+            alerts(alert);
+        };
+        if is_end {
+            self.hygiene.finish(now_ns, &mut alerts);
+        } else {
+            self.hygiene.tick(now_ns, &mut alerts);
+        }
     }
 
     /// What went through so far.
@@ -286,6 +330,7 @@ impl Pipeline {
             self.consider(event, bytes, Some(actor), alerts);
         }
         if let Body::Exit(_) = event.body {
+            self.gpu.ended((event.tgid, event.start_ns));
             self.table.end(actor, event.ts_ns);
         }
     }
@@ -382,11 +427,22 @@ impl Pipeline {
         let proc = Path::new("/proc");
         let thread = (event.tgid, event.start_ns, event.tid);
         let remembered = self.models.of(thread).map(Into::into);
+        // Whoever was forked and has started nothing since shares its image with those that it comes from.
+        let process = self.table.find(event.tgid, event.start_ns);
+        let process = process.and_then(|slot| self.table.get(slot));
+        let kin = || {
+            let process = process.into_iter();
+            process.flat_map(|process| {
+                let ancestors = self.table.ancestors(process).take(KIN_MAX);
+                let same = ancestors.take_while(|kin| Arc::ptr_eq(&kin.image, &process.image));
+                same.map(|kin| kin.tgid)
+            })
+        };
         let ask = || Python {
             version: self
                 .interpreters
                 .as_ref()
-                .and_then(|interpreters| interpreters.version_of(proc, event.tgid))
+                .and_then(|interpreters| interpreters.version_of(proc, event.tgid, kin()))
                 .map(|version| version.to_string().into()),
             model_file: remembered.or_else(|| model_file::of_process(proc, event.tgid)),
         };
@@ -446,6 +502,7 @@ impl Pipeline {
         let mut scene = Scene {
             number: self.number,
             python: python.as_ref(),
+            gpu: None,
             actor,
             past: None,
             folder: folder.as_deref(),
@@ -505,7 +562,14 @@ impl Pipeline {
             let name = self.accelerators.path(major, minor)?;
             Some((name, major, minor))
         });
+        if let Body::Tls(packet) = event.body
+            && packet.begins_as_json()
+        {
+            // It is evidence for what is said of GPUs, and no event of TLS.
+            return self.gpu.greeted(event, packet.data.bytes, scene.owner);
+        }
         let carried = Carried::of(event);
+        self.gpu.heard(event, carried.as_ref(), scene.owner);
         let view = EventView {
             event,
             number: scene.number,
@@ -525,6 +589,7 @@ impl Pipeline {
                 minor: *minor,
             }),
             python: scene.python,
+            gpu: scene.gpu,
             carried: carried.as_ref(),
             resolved: &self.network.resolved,
             owner: scene.owner,
@@ -541,16 +606,34 @@ impl Pipeline {
             ..view
         };
         let raised = &mut self.counts.alerts;
+        let hygiene = &mut self.hygiene;
         let mut alerted = begun.map_or_else(Vec::new, |begun| begun.alerted);
         self.detect
             .observe(&view, &shown, &self.metrics, &mut alerted, &mut |alert| {
-                *raised += 1;
                 if let Some(redactor) = shown.redactor {
                     self.metrics.redactions.inc_by(redactor.take_count());
                 }
-                alerts(alert);
+                let suppressed = hygiene.pass(alert, &mut |alert| {
+                    *raised += 1;
+                    alerts(alert);
+                });
+                if let Some(why) = suppressed {
+                    let cause = match why {
+                        Suppressed::Same => "same",
+                        Suppressed::Rate => "rate",
+                    };
+                    let cause = cause.into();
+                    let counter = &self.metrics.delivery.suppressed;
+                    counter.get_or_create(&Cause { cause }).inc();
+                }
             });
+        if !self.watchers.is_empty() {
+            self.watchers.observe(&view, &shown);
+            // The metric counts what is taken out of alerts.
+            let _ = shown.redactor.map(Redactor::take_count);
+        }
         if let Body::DeviceOpen(open) = &event.body {
+            self.gpu.opened(event, open);
             self.device_opens.begin(event, open, alerted);
         }
         if scene.number.is_multiple_of(LATENCY_SAMPLE) && self.clock.is_running() {
@@ -584,14 +667,6 @@ fn host_root() -> &'static Path {
     }
 }
 
-fn redactor(config: &Config) -> Option<Redactor> {
-    let redact = &config.redact;
-    redact.enabled.then(|| {
-        Redactor::new(&redact.patterns, &redact.replacement)
-            .expect("a configuration's patterns are compiled once before it is accepted")
-    })
-}
-
 /// Where a pipeline is at work: on a machine, or over what a capture says of one.
 struct Place {
     hostname: String,
@@ -610,6 +685,7 @@ struct Scene<'s> {
     past: Option<&'s Moment>,
     folder: Option<&'s [u8]>,
     python: Option<&'s Python>,
+    gpu: Option<GpuFacts<'s>>,
     owner: &'s Owner,
     container: Option<&'s Container>,
     incomplete: bool,

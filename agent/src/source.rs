@@ -4,11 +4,13 @@
 
 pub mod attach;
 pub mod btf;
+mod calls;
 pub mod capture;
 pub mod cast;
 pub mod cgroup;
 pub mod devices;
 pub mod errors;
+pub mod gpu;
 pub mod loader;
 pub mod mounts;
 pub mod object;
@@ -23,9 +25,10 @@ pub mod ring;
 pub mod sensor;
 pub mod shares;
 pub mod status;
+pub mod wanted;
 
 pub use errors::SensorError;
 pub use saker_ebpf::wire::{Counters, Kind};
-pub use sensor::{KernelCounters, OpenFilter, Sensor, SensorConfig, Waker};
+pub use sensor::{KernelCounters, OpenFilter, Sensor, SensorConfig, Waker, Wish};
 pub use shares::ShareLimit;
 pub use status::{HookStatus, Refusal};

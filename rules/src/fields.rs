@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-pub use lookup::{ArgError, Resolved, field_type, format_ref, resolve, suggest};
+pub use lookup::{ArgError, Resolved, field_type, format_ref, resolve, suggest, window_ns};
 
 use crate::value::FieldType;
 
@@ -278,6 +278,7 @@ fields! {
     ContainerImageId "container.image.id" Str [] "" [] Live("container runtime (CRI or Docker)") "Id of the image: the digest of its configuration, without `sha256:`.";
     ContainerType "container.type" Str [] "" [] Live("container runtime (CRI or Docker)") "Type of the runtime, such as `docker` or `containerd`; `host` outside containers.";
     ContainerPrivileged "container.privileged" Bool [] "" [] Live("container runtime (CRI: verbose status; Docker)") "Whether the container is privileged.";
+    ContainerReadOnly "container.read_only" Bool [] "" [] Live("container runtime (CRI: the OCI specification in the verbose status; Docker)") "Whether the container cannot write to its root file system. Not in Falco.";
     ContainerMounts "container.mounts" Str [] "" [] Live("container runtime (CRI or Docker)") "Mounts, as source:destination:mode:writable:propagation, separated by commas.";
     ContainerMount "container.mount" Str [IndexOrKey] "" [] Live("container runtime (CRI or Docker)") "One mount, by number or by a glob over its source.";
     ContainerMountSource "container.mount.source" Str [IndexOrKey] "" [] Live("container runtime (CRI or Docker)") "The source of one mount, by number or by a glob over its other end.";
@@ -378,6 +379,7 @@ fields! {
     FdDevMajor "fd.dev.major" Int [] "" ["device_open", "open", "openat", "openat2", "creat"] Live("the device hook") "Major number of the opened accelerator.";
     FdDevMinor "fd.dev.minor" Int [] "" ["device_open", "open", "openat", "openat2", "creat"] Live("the device hook") "Minor number of the opened accelerator.";
     FdDevName "fd.dev.name" Str [] "" ["device_open", "open", "openat", "openat2", "creat"] Live("/proc/devices and the device hook") "Name of the opened accelerator by its numbers, such as `/dev/nvidia0`, whatever the path that was opened.";
+    FdDevGiven "fd.dev.given" Bool [] "" ["device_open", "open", "openat", "openat2", "creat"] Live("fd.dev.name and container.gpus") "Whether the opened GPU is one that the container was given. Absent for nodes that all GPUs share, on the host, and where the runtime names GPUs by UUID or CDI name alone. Not in Falco.";
     FdIno "fd.ino" Int [] "" ["open", "openat", "openat2", "device_open"] Recorded("the opened inode is not read yet") "Inode number of the file.";
     FdNameraw "fd.nameraw" Str [] "" ["open", "openat", "openat2", "creat", "device_open"] Live("the call's arguments, or the kernel's copy of them") "Path as it was passed, not resolved.";
     FdTypes "fd.types" Str "list" [OptionalIndex] "" [] Recorded("file descriptor tables are not kept") "Types of all open descriptors, or of the one in brackets.";
@@ -415,6 +417,47 @@ fields! {
     TlsAlpn "tls.alpn" Str "list" [] "" ["tls"] Live("the client's first message") "Protocols that the client offers for the content, such as `h2`.";
     TlsVersion "tls.version" Str [] "" ["tls"] Live("the client's first message") "Newest version that the client offers: `1.3`, `1.2`, `1.1`, `1.0` or `ssl3`.";
     TlsMalformed "tls.malformed" Bool [] "" ["tls"] Live("the client's first message") "Whether the connection begins like TLS and its first message could not be read to its end: cut in too many pieces, longer than 4,096 bytes, or nonsense.";
+    GpuIndex "gpu.index" Uint [] "" ["gpu"] Live("NVML, every few seconds") "The driver's number of the GPU; an instance of a divided one has its card's.";
+    GpuUuid "gpu.uuid" Str [] "" ["gpu"] Live("NVML, every few seconds") "Identity of the GPU or of the instance: `GPU-…` or `MIG-…`.";
+    GpuName "gpu.name" Str [] "" ["gpu"] Live("NVML, every few seconds") "Name of the product.";
+    GpuInstance "gpu.instance" Uint [] "" ["gpu"] Live("NVML, every few seconds") "Id of the instance, where the GPU is divided (MIG).";
+    GpuHealth "gpu.health" Str [] "" ["gpu"] Live("NVML, every few seconds") "Whether the GPU answers: `answers`, `asleep`, `lost` or `refused`.";
+    GpuUtil "gpu.util" Double [] "percent" ["gpu"] Live("NVML, every few seconds") "Time in which anything ran on the GPU. Not available for instances; see gpu.sm.";
+    GpuMemUtil "gpu.mem.util" Double [] "percent" ["gpu"] Live("NVML, every few seconds") "Time in which the GPU's memory was read or written.";
+    GpuMemUsed "gpu.mem.used" Uint [] "bytes" ["gpu"] Live("NVML, every few seconds") "Memory of the GPU in use.";
+    GpuMemTotal "gpu.mem.total" Uint [] "bytes" ["gpu"] Live("NVML, every few seconds") "Memory of the GPU.";
+    GpuPower "gpu.power" Double [] "watts" ["gpu"] Live("NVML, every few seconds") "Power that the GPU takes.";
+    GpuPowerRatio "gpu.power.ratio" Double [] "percent" ["gpu"] Live("NVML, every few seconds") "The same as a share of its enforced cap.";
+    GpuTemperature "gpu.temperature" Uint [] "degrees Celsius" ["gpu"] Live("NVML, every few seconds") "Temperature of the GPU.";
+    GpuClockSm "gpu.clock.sm" Uint [] "MHz" ["gpu"] Live("NVML, every few seconds") "Clock of the multiprocessors.";
+    GpuClockMem "gpu.clock.mem" Uint [] "MHz" ["gpu"] Live("NVML, every few seconds") "Clock of the memory.";
+    GpuPcieRx "gpu.pcie.rx" Uint [] "bytes a second" ["gpu"] Live("NVML, every few seconds") "Traffic to the GPU over PCIe. Absent while nobody uses it.";
+    GpuPcieTx "gpu.pcie.tx" Uint [] "bytes a second" ["gpu"] Live("NVML, every few seconds") "Traffic from the GPU over PCIe. Absent while nobody uses it.";
+    GpuNvlink "gpu.nvlink" Uint [] "bytes a second" ["gpu"] Live("NVML, every few seconds") "Traffic over NVLink, both ways together.";
+    GpuEcc "gpu.ecc.uncorrected" Uint [] "" ["gpu"] Live("NVML, every few seconds") "Memory errors that could not be corrected, since the driver was loaded.";
+    GpuEncoder "gpu.encoder" Double [] "percent" ["gpu"] Live("NVML, every few seconds") "Use of the video encoder.";
+    GpuDecoder "gpu.decoder" Double [] "percent" ["gpu"] Live("NVML, every few seconds") "Use of the video decoder.";
+    GpuSm "gpu.sm" Double [] "percent" ["gpu"] Live("NVML's GPM counters between two looks (Hopper and newer)") "Multiprocessors with anything to do, of the whole GPU or instance.";
+    GpuTensor "gpu.tensor" Double [] "percent" ["gpu"] Live("NVML's GPM counters between two looks (Hopper and newer)") "Use of the tensor cores of any kind, of the whole GPU or instance.";
+    GpuInteger "gpu.integer" Double [] "percent" ["gpu"] Live("NVML's GPM counters between two looks (Hopper and newer)") "Use of the integer units, of the whole GPU or instance.";
+    GpuFp16 "gpu.fp16" Double [] "percent" ["gpu"] Live("NVML's GPM counters between two looks (Hopper and newer)") "Use of the units for numbers of 16 bits, of the whole GPU or instance.";
+    GpuFp32 "gpu.fp32" Double [] "percent" ["gpu"] Live("NVML's GPM counters between two looks (Hopper and newer)") "Use of the units for numbers of 32 bits, of the whole GPU or instance.";
+    GpuFp64 "gpu.fp64" Double [] "percent" ["gpu"] Live("NVML's GPM counters between two looks (Hopper and newer)") "Use of the units for numbers of 64 bits, of the whole GPU or instance.";
+    GpuDram "gpu.dram" Double [] "percent" ["gpu"] Live("NVML's GPM counters between two looks (Hopper and newer)") "Use of the memory's bandwidth, of the whole GPU or instance.";
+    GpuUtilMean "gpu.util.mean" Double [Key] "percent" ["gpu"] Live("gpu.util of the looks so far") "Mean of gpu.util over a window up to now: `gpu.util.mean[5m]`, 1s to 1h. Absent until the GPU has been looked at for that long.";
+    GpuUtilStddev "gpu.util.stddev" Double [Key] "percent" ["gpu"] Live("gpu.util of the looks so far") "Standard deviation of gpu.util over a window, likewise.";
+    GpuUtilMin "gpu.util.min" Double [Key] "percent" ["gpu"] Live("gpu.util of the looks so far") "Least gpu.util in a window, likewise.";
+    GpuProcUtil "gpu.proc.util" Double [] "percent" ["gpu"] Live("NVML, every few seconds") "Share of the multiprocessors that the event's process uses. Not available on divided cards.";
+    GpuProcMemUtil "gpu.proc.mem.util" Double [] "percent" ["gpu"] Live("NVML, every few seconds") "Time in which the event's process read or wrote the GPU's memory.";
+    GpuProcMem "gpu.proc.mem" Uint [] "bytes" ["gpu"] Live("NVML, every few seconds") "Memory of the GPU that the event's process uses.";
+    GpuProcDuration "gpu.proc.duration" RelTime [] "ns" ["gpu"] Live("the looks so far") "Time since the event's process was first seen on the GPU.";
+    GpuProcIdle "gpu.proc.idle" RelTime [] "ns" ["gpu"] Live("the looks so far") "Time since the event's process last used the GPU, where it holds it without doing so; 0 while it does.";
+    GpuProcSeen "gpu.proc.seen" Str [] "" ["gpu"] Live("NVML and the device hook") "Where the event's process is seen from: `driver` (NVML names it), `device` (it opened the GPU's node, and NVML does not name it) or `both`.";
+    MiningSuspected "mining.suspected" Bool [] "" ["gpu"] Live("see docs/mining-detection.md") "Whether evidence of two families or more says that the event's process mines.";
+    MiningScore "mining.score" Int [] "" ["gpu"] Live("see docs/mining-detection.md") "Sum of the weights of the evidence.";
+    MiningCertainty "mining.certainty" Str [] "" ["gpu"] Live("see docs/mining-detection.md") "How sure it is: `none`, `possible`, `likely` or `near certain`.";
+    MiningFamilies "mining.families" Str "list" [] "" ["gpu"] Live("see docs/mining-detection.md") "Families that evidence comes from: `gpu`, `process`, `network`, `lineage`.";
+    MiningEvidence "mining.evidence" Str "list" [] "" ["gpu"] Live("see docs/mining-detection.md") "The evidence, each with its weight, name and numbers.";
     SyslogFacilityStr "syslog.facility.str" Str [] "" [] Recorded("writes to the log socket are not traced") "Facility of a log message as text.";
     SyslogFacility "syslog.facility" Uint [] "" [] Recorded("writes to the log socket are not traced") "Facility of a log message.";
     SyslogSeverityStr "syslog.severity.str" Str [] "" [] Recorded("writes to the log socket are not traced") "Severity of a log message as text.";
@@ -423,6 +466,8 @@ fields! {
     UtilCnt "util.cnt" Uint [] "" [] Recorded("made for tables") "Counts how often it was asked for.";
     LostCount "lost.count" Uint [] "" ["lost"] Live("loss counters of rings and queues") "Events lost since the last such event.";
     LostCause "lost.cause" Str [] "" ["lost"] Live("loss counters of rings and queues") "Where they were lost.";
+    InternalWhat "internal.what" Str [] "" ["internal"] Live("the agent itself") "What happened inside the agent: `reload_failed`, `reloaded` (rules), `reconfigured`.";
+    InternalText "internal.text" Str [] "" ["internal"] Live("the agent itself") "The same in words, with what is wrong; at most 1,024 bytes.";
 }
 
 impl Field {

@@ -66,6 +66,7 @@ pub fn condition(text: &str) {
         source: "syscall".into(),
         tags: Vec::new(),
         enabled: true,
+        profiles: Vec::new(),
         origin: (String::new(), 1),
         inactive: Vec::new(),
     };

@@ -105,6 +105,14 @@ impl JsonEvent {
         Ok(event)
     }
 
+    /// Its kind, where it says one.
+    pub fn kind(&self) -> Option<String> {
+        match self.scalar(Field::EvtType, FieldArgRef::None)? {
+            Scalar::Bytes(name) => String::from_utf8(name).ok(),
+            _ => None,
+        }
+    }
+
     fn insert(&mut self, field: FieldRef, stored: Stored) {
         let values = self.values.entry(field.field).or_default();
         match values.iter_mut().find(|(arg, _)| *arg == field.arg) {

@@ -23,6 +23,7 @@ pub(crate) use text::Text;
 use crate::{
     ast::Span,
     diagnostic::{Code, Diagnostic, Place},
+    ruleset::Profile,
 };
 use compiler::Compiler;
 use read::{Collected, Reader};
@@ -51,6 +52,8 @@ pub struct LoadOptions {
     /// Whether the rules will run first match only, so that a rule may hide those behind it; then such
     /// rules are warned of.
     pub first_match: bool,
+    /// Only rules that this profile enables are enabled; `None`: whatever their profiles are.
+    pub profile: Option<Profile>,
 }
 
 /// Text behind the outputs of some rules.
@@ -91,6 +94,7 @@ impl Default for LoadOptions {
             sources: vec!["syscall".to_owned()],
             extra_outputs: Vec::new(),
             first_match: false,
+            profile: None,
         }
     }
 }

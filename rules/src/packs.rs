@@ -11,11 +11,22 @@ macro_rules! packs {
 
 packs! {
     "agent/losses.yaml",
+    "agent/tampering.yaml",
+    "container-escape/container-escape.yaml",
+    "controls/controls.yaml",
+    "credentials/credentials.yaml",
     "gpu-access/gpu-access.yaml",
+    "gpu-usage/gpu-usage.yaml",
     "mining/mining.yaml",
+    "ml-servers/ml-servers.yaml",
     "model-deserialization/model-deserialization.yaml",
     "model-deserialization/pickle.yaml",
     "model-download/model-download.yaml",
+    "model-download/packages.yaml",
+    "model-theft/model-theft.yaml",
+    "persistence/persistence.yaml",
+    "reverse-shell/reverse-shell.yaml",
+    "supply-chain/supply-chain.yaml",
 }
 
 /// The shipped macros and lists, which stand before any rule file.

@@ -61,6 +61,37 @@ impl Priority {
     }
 }
 
+/// Which of the rules are at work: a rule names the profiles that enable it, all of them unless it says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Every control of a hardened cluster is expected to be there.
+    Strict,
+    /// Quiet on a healthy node that does machine learning.
+    Default,
+    /// Everything, and what merely tells what goes on: to learn a node before its lists are filled in.
+    Observe,
+}
+
+impl Profile {
+    /// Every profile.
+    pub const ALL: [Profile; 3] = [Profile::Strict, Profile::Default, Profile::Observe];
+
+    /// As rules and the configuration write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Strict => "strict",
+            Profile::Default => "default",
+            Profile::Observe => "observe",
+        }
+    }
+
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.name() == name)
+    }
+}
+
 /// One rule, checked.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -80,8 +111,10 @@ pub struct Rule {
     pub source: String,
     /// Sorted, without duplicates.
     pub tags: Vec<String>,
-    /// A disabled rule is loaded and never evaluated.
+    /// A disabled rule is loaded and never evaluated. So is one that the profile of the load does not enable.
     pub enabled: bool,
+    /// The profiles that enable it, in their order.
+    pub profiles: Vec<Profile>,
     /// The file that last defined or changed it, and the line there.
     pub origin: (String, u32),
     /// Why the rule can't match on a live agent (an event kind that is not traced, a field that cannot

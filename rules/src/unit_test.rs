@@ -104,6 +104,18 @@ pub struct UnitTest {
     only: Option<BTreeSet<String>>,
 }
 
+impl UnitTest {
+    /// The alerts that it expects, in order of events.
+    pub fn expected(&self) -> impl Iterator<Item = &Alert> {
+        self.expect.iter()
+    }
+
+    /// The kind (`evt.type`) of each of its events, where it has one.
+    pub fn kinds(&self) -> impl Iterator<Item = Option<String>> {
+        self.events.iter().map(|(_, event)| event.kind())
+    }
+}
+
 /// An alert: which event raises which rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Alert {

@@ -84,6 +84,7 @@ fn rule(name: &str, source: &str, condition: Expr) -> Rule {
         source: source.into(),
         tags: vec!["a".into(), "b".into()],
         enabled: true,
+        profiles: Vec::new(),
         origin: ("rules.yaml".into(), 7),
         inactive: vec!["because".into()],
     }

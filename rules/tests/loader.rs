@@ -203,9 +203,10 @@ fn inactive_rules_say_why() {
         &["no traced event carries"],
     );
     check(
-        "not evt.type in (execve, open) and evt.type = gpu",
-        &["GPUs are not sampled"],
+        "not evt.type in (execve, open) and evt.type = ptrace",
+        &["events ptrace: this kind of event is not traced"],
     );
+    check("evt.type = gpu and gpu.util > 90", &[]);
 }
 
 #[test]

@@ -399,6 +399,7 @@ fn rule(index: usize, condition: Expr) -> Rule {
         source: "syscall".into(),
         tags: Vec::new(),
         enabled: true,
+        profiles: Vec::new(),
         origin: (String::new(), 1),
         inactive: Vec::new(),
     }

@@ -46,7 +46,7 @@ impl Agent {
     pub fn record(capture: &Path, config: Option<&Path>, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let none = folder.path().join("none.yaml");
-        std::fs::write(&none, "").expect("the configuration is written");
+        std::fs::write(&none, "alerts: {window_s: 0}\n").expect("the configuration is written");
         let capture = capture.to_str().expect("a path of text");
         let args = [&["--output", capture, "--alerts"], args].concat();
         let config = config.unwrap_or(&none);
@@ -63,12 +63,13 @@ impl Agent {
         agent
     }
 
-    /// Starts it without waiting. Metrics go to a port that the kernel picks, so that agents can run side by side.
+    /// Starts it without waiting. Metrics go to a port that the kernel picks, and gRPC nowhere, so that agents can run side by side.
     fn spawn(program: &Path, args: &[&str]) -> Self {
         let config = tempfile::tempdir().expect("a temporary folder");
         let file = config.path().join("saker.yaml");
-        std::fs::write(&file, "http: {listen: '127.0.0.1:0'}\n")
-            .expect("the configuration is written");
+        // Tests look for each alert, and some make thousands of one rule.
+        let text = "http: {listen: '127.0.0.1:0'}\nalerts: {window_s: 0}\ngrpc: {unix: {enabled: false}}\n";
+        std::fs::write(&file, text).expect("the configuration is written");
         Self::spawn_with(program, "run", &file, args, config)
     }
 
@@ -141,6 +142,12 @@ impl Agent {
                 ),
             }
         }
+    }
+
+    /// Forgets the log lines so far: the next that is awaited is a new one.
+    pub fn forget_log(&mut self) {
+        self.log.extend(self.stderr.try_iter());
+        self.log.clear();
     }
 
     /// Waits for an alert that fits; alerts seen before count.

@@ -2,6 +2,7 @@
 //! folder, and every process and cgroup gone at the end.
 
 mod cri;
+pub mod kubelet;
 
 use std::{
     fs, io,
@@ -168,7 +169,8 @@ impl Containerd {
         self.import_archive(name, &archive.expect("an archive"))
     }
 
-    fn import_archive(&self, name: &str, archive: &Path) -> String {
+    /// Imports an archive that somebody else made, with an image of this name (`repository:tag`); returns its digest.
+    pub fn import_archive(&self, name: &str, archive: &Path) -> String {
         let repository = name.rsplit_once(':').expect("a tag").0;
         self.ctr(&[
             "image",
@@ -203,11 +205,20 @@ impl Containerd {
         let uid = format!("uid-{name}");
         let parent = self.pod_cgroup(&uid);
         let config = cri::pod_config(name, &uid, &parent, labels, annotations);
+        self.start_pod(name, &uid, config)
+    }
+
+    fn start_pod(
+        &self,
+        name: &str,
+        uid: &str,
+        config: cri::PodSandboxConfig,
+    ) -> Result<Pod, String> {
         let id = self.runtime.run_pod(&config)?;
         Ok(Pod {
             id,
             name: name.into(),
-            uid,
+            uid: uid.into(),
             config,
         })
     }
@@ -314,6 +325,11 @@ impl Containerd {
         self.runtime
             .exec(container, command)
             .expect("the program runs")
+    }
+
+    /// The same where the program may fail; an error holds what it said.
+    pub fn try_exec(&self, container: &str, command: &[&str]) -> Result<String, String> {
+        self.runtime.try_exec(container, command)
     }
 
     /// Removes a container, whatever state it is in.

@@ -19,10 +19,15 @@ pub struct Endpoint {
 impl Endpoint {
     /// The answer to a GET, with its status line and headers.
     pub fn get(&self, path: &str) -> String {
+        self.get_with(path, "")
+    }
+
+    /// Likewise, with further headers, each with its end of line.
+    pub fn get_with(&self, path: &str, headers: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("the endpoint answers");
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: saker\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: saker\r\n{headers}Connection: close\r\n\r\n"
         )
         .expect("the request is sent");
         let mut text = String::new();

@@ -15,19 +15,59 @@ pub fn script(name: &str) -> PathBuf {
 
 /// The Python of the virtual environment that `cargo xtask setup` made, or `None` after recording a skip.
 pub fn libraries() -> Option<PathBuf> {
-    let cache = || {
-        env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
-            .unwrap_or_default()
-            .join("saker/python-libraries")
-    };
-    let folder = env::var_os("SAKER_PYTHON_LIBRARIES").map_or_else(cache, PathBuf::from);
+    environment("SAKER_PYTHON_LIBRARIES", "python-libraries")
+}
+
+/// Likewise the one with gRPC's libraries.
+pub fn grpc_libraries() -> Option<PathBuf> {
+    environment("SAKER_GRPC_LIBRARIES", "grpc-libraries")
+}
+
+/// The linter of protos, which comes as a Python package, or `None` after recording a skip.
+pub fn buf() -> Option<PathBuf> {
+    let python = environment("SAKER_PROTO_LIBRARIES", "proto-libraries")?;
+    Some(python.with_file_name("buf"))
+}
+
+/// Likewise the one with what manifests are checked by.
+pub fn manifest_libraries() -> Option<PathBuf> {
+    environment("SAKER_MANIFEST_LIBRARIES", "manifest-libraries")
+}
+
+/// Helm's library, which `cargo xtask setup` fetched as a package of Python's, or `None` after recording a skip.
+pub fn helm_library() -> Option<PathBuf> {
+    let python = environment("SAKER_HELM_LIBRARY", "helm-library")?;
+    let libraries = python.parent()?.parent()?.join("lib");
+    let versions = fs::read_dir(libraries).into_iter().flatten().flatten();
+    let inside = "site-packages/helm_sdkpy/_lib/linux-amd64/libhelm_sdkpy.so";
+    let found = versions
+        .map(|version| version.path().join(inside))
+        .find(|library| library.exists());
+    if found.is_none() {
+        skip("Helm's library is not installed for this processor: cargo xtask setup");
+    }
+    found
+}
+
+/// Where `cargo xtask setup` puts what it fetches for tests.
+pub(crate) fn cache() -> PathBuf {
+    env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
+        .unwrap_or_default()
+        .join("saker")
+}
+
+fn environment(variable: &str, name: &str) -> Option<PathBuf> {
+    let folder = env::var_os(variable).map_or_else(|| cache().join(name), PathBuf::from);
     let python = folder.join("bin/python3");
     if python.exists() {
         return Some(python);
     }
-    skip("the Python libraries are not installed: cargo xtask setup");
+    skip(&format!(
+        "the Python libraries of {} are not installed: cargo xtask setup",
+        folder.display()
+    ));
     None
 }
 

@@ -26,6 +26,7 @@ fn rules(folder: &std::path::Path) -> std::path::PathBuf {
         "container.mounts",
         "container.mount.dest[/etc]",
         "container.privileged",
+        "container.read_only",
         "container.user",
         "container.gpus",
         "container.incomplete",
@@ -68,7 +69,7 @@ fn config(containerd: &Containerd, folder: &std::path::Path, more: &str) -> std:
     let config = folder.join("agent.yaml");
     let socket = containerd.socket();
     let text = format!(
-        "http: {{listen: '127.0.0.1:0'}}\ncontainers: {{cri_sockets: ['{}'], docker_sockets: []{more}}}\n",
+        "http: {{listen: '127.0.0.1:0'}}\nalerts: {{window_s: 0}}\ncontainers: {{cri_sockets: ['{}'], docker_sockets: []{more}}}\n",
         socket.display()
     );
     std::fs::write(&config, text).expect("the configuration is written");
@@ -150,6 +151,7 @@ fn an_alert_names_container_image_and_pod() {
         "{fields}"
     );
     assert_eq!(fields["container.privileged"], false);
+    assert_eq!(fields["container.read_only"], false);
     assert_eq!(fields["container.user"], "0:0");
     assert_eq!(fields["container.host_network"], true);
     assert_eq!(fields["container.host_pid"], false);
@@ -495,7 +497,7 @@ fn broken_runtimes_beside_a_working_one_hurt_nobody() {
     serve(&closing, drop);
     let config = folder.path().join("agent.yaml");
     let text = format!(
-        "http: {{listen: '127.0.0.1:0'}}\ncontainers: {{cri_sockets: ['{0}', '{1}', '{2}', '{3}'], docker_sockets: ['{0}', '{1}', '{2}']{PATIENT}}}\n",
+        "http: {{listen: '127.0.0.1:0'}}\nalerts: {{window_s: 0}}\ncontainers: {{cri_sockets: ['{0}', '{1}', '{2}', '{3}'], docker_sockets: ['{0}', '{1}', '{2}']{PATIENT}}}\n",
         garbage.display(),
         silent.display(),
         closing.display(),

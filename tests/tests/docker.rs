@@ -23,7 +23,7 @@ fn dockers_containers_are_named_brief_ones_too() {
     std::fs::write(&rules, rule).expect("the rule is written");
     let config = folder.path().join("agent.yaml");
     let text = format!(
-        "http: {{listen: '127.0.0.1:0'}}\ncontainers: {{cri_sockets: [], docker_sockets: ['{}'], hold_ms: 10000}}\n",
+        "http: {{listen: '127.0.0.1:0'}}\nalerts: {{window_s: 0}}\ncontainers: {{cri_sockets: [], docker_sockets: ['{}'], hold_ms: 10000}}\n",
         docker.socket().display()
     );
     std::fs::write(&config, text).expect("the configuration is written");

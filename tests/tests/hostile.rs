@@ -104,7 +104,11 @@ fn idle_connections_do_not_take_the_agents_descriptors() {
 /// An agent whose outputs are the caller's choice.
 fn start(folder: &Path, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Child {
     let config = folder.join("quiet.yaml");
-    fs::write(&config, "http: {listen: '127.0.0.1:0'}\n").expect("the configuration is written");
+    fs::write(
+        &config,
+        "http: {listen: '127.0.0.1:0'}\nalerts: {window_s: 0}\n",
+    )
+    .expect("the configuration is written");
     let mut command = Command::new(program("saker"));
     command
         .args(["run", "--config"])

@@ -2,7 +2,7 @@
 //! seen, with its version and its container.
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -94,6 +94,54 @@ fn every_kind_of_interpreter_is_seen() {
                 assert_eq!(fields[field], value, "{what}: {alert}");
             }
         }
+    }
+    assert_books_close(&agent.stop());
+}
+
+/// Loads, and at a line has the child of a child load, which ends at once; then goes on until it is ended.
+const FORKS: &str = "
+import io, os, pickle, sys, time
+load = lambda name: pickle.loads(b'cposix\\n' + name + b'\\n.')
+load(b'system')
+sys.stdin.readline()
+if os.fork() == 0:
+    if os.fork() == 0:
+        load(b'execv')
+        os._exit(0)
+    print(os.wait()[0], flush=True)
+    os._exit(0)
+os.wait()
+time.sleep(600)
+";
+
+#[test]
+fn a_forked_process_that_is_gone_has_the_version_of_those_it_came_from() {
+    if !root_or_skip() {
+        return;
+    }
+    let mut agent = Agent::start(&[]);
+    for of in pyenv() {
+        let mut command = Command::new(&of.program);
+        command.args(["-c", FORKS]).stdout(Stdio::piped());
+        let mut waiting = Waiting::start(&mut command);
+        let parent = u64::from(waiting.0.id());
+        agent.await_alert("the parent's load", |alert| {
+            alert["rule"] == RULE && alert["output_fields"]["proc.pid"] == parent
+        });
+        agent.signal(libc::SIGSTOP);
+        waiting.go();
+        let mut line = String::new();
+        let output = waiting.0.stdout.take().expect("a pipe");
+        BufReader::new(output)
+            .read_line(&mut line)
+            .expect("it says so");
+        agent.signal(libc::SIGCONT);
+        let grandchild: u64 = line.trim().parse().expect("its pid");
+        let alert = agent.await_alert("the grandchild's load", |alert| {
+            alert["output_fields"]["proc.pid"] == grandchild
+        });
+        let version = format!("3.{}", of.minor);
+        assert_eq!(alert["output_fields"]["python.version"], version, "{alert}");
     }
     assert_books_close(&agent.stop());
 }
@@ -275,7 +323,7 @@ impl Node {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| folder.path().join(name);
         let config = format!(
-            "http: {{listen: '127.0.0.1:0'}}\n\
+            "http: {{listen: '127.0.0.1:0'}}\nalerts: {{window_s: 0}}\n\
              containers: {{cri_sockets: ['{}'], docker_sockets: [], hold_ms: 10000}}\n",
             containerd.socket().display()
         );

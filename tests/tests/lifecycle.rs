@@ -14,7 +14,13 @@ fn metrics_and_health_are_served() {
     assert!(endpoint.get("/healthz").starts_with("HTTP/1.1 200"));
     assert!(endpoint.get("/readyz").starts_with("HTTP/1.1 200"));
     assert!(endpoint.get("/nothing").starts_with("HTTP/1.1 404"));
-    let metrics = endpoint.get("/metrics");
+    let classic = endpoint.get("/metrics");
+    assert!(classic.contains("text/plain; version=0.0.4"), "{classic}");
+    assert!(
+        classic.contains("# TYPE saker_alerts_total counter"),
+        "{classic}"
+    );
+    let metrics = endpoint.get_with("/metrics", "Accept: application/openmetrics-text\r\n");
     assert!(
         metrics.contains("application/openmetrics-text"),
         "{metrics}"

@@ -9,8 +9,7 @@ use std::{
 use saker_tests::{Agent, Cgroup, program, root_or_skip};
 use serde_json::Value;
 
-const CONFIG: &str =
-    "http: {listen: '127.0.0.1:0'}\nsensor: {cgroup_events_per_s: 5, cgroup_burst: 100}\n";
+const CONFIG: &str = "http: {listen: '127.0.0.1:0'}\nalerts: {window_s: 0}\nsensor: {cgroup_events_per_s: 5, cgroup_burst: 100}\n";
 const OPENS: u32 = 1500;
 
 fn rules(folder: &Path) -> String {
@@ -91,6 +90,8 @@ fn whoever_makes_more_events_than_its_share_is_named() {
     let replayed = Command::new(program("saker"))
         .arg("replay")
         .arg(&capture)
+        .arg("--config")
+        .arg(of("config.yaml"))
         .args(args)
         .output()
         .expect("it starts");

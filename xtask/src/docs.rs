@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 
 use crate::process::{cargo, output, root, run, target_dir};
 
-/// Each reference: its file name and what `saker reference` calls it.
+/// Each reference: its file, seen from `docs/reference`, and what `saker reference` calls it.
 const REFERENCES: &[(&str, &str)] = &[
     ("command-line.md", "command-line"),
     ("configuration.md", "configuration"),
     ("fields.md", "fields"),
-    ("metrics.md", "metrics"),
+    ("../metrics.md", "metrics"),
     ("event-kinds.md", "event-kinds"),
     ("diagnostics.md", "diagnostics"),
     ("rules.md", "rules"),

@@ -4,12 +4,14 @@ mod bench;
 mod check;
 mod demo;
 mod docs;
+mod image;
 mod process;
 mod run;
 mod setup;
 mod test;
 mod tidy;
 mod vm;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -55,6 +57,8 @@ enum Command {
         #[command(subcommand)]
         which: bench::Bench,
     },
+    /// The container image, without registry or daemon: OCI layout, archive, bill of materials.
+    Image(image::Args),
     /// The sensor's tests on every kernel of the matrix, each in an emulated guest; prints which hook supplies what.
     Vm(vm::Args),
 }
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Test { filter } => test::test(filter.as_deref()),
         Command::Check { fix } => check::check(fix),
         Command::Bench { which } => bench::bench(&which),
+        Command::Image(args) => image::image(&args),
         Command::Vm(args) => vm::vm(&args),
     };
     // One line, all causes; a backtrace of this program helps nobody.

@@ -96,7 +96,8 @@ fn path_with_tools() -> OsString {
     env::join_paths(paths).expect("PATH parts come from PATH itself")
 }
 
-fn line(command: &Command) -> String {
+/// What was run, for messages.
+pub fn line(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(
         command

@@ -39,6 +39,11 @@ const TEST_PACKAGES: &[(&str, &str, &str)] = &[
         "/usr/bin/containerd",
         "tests of container and pod names",
     ),
+    (
+        "prometheus",
+        "/usr/bin/promtool",
+        "the test of alerts over metrics",
+    ),
     ("runc", "/usr/sbin/runc", "tests of container and pod names"),
     (
         "docker.io",
@@ -46,9 +51,39 @@ const TEST_PACKAGES: &[(&str, &str, &str)] = &[
         "the test of container names from Docker",
     ),
     (
+        "nats-server",
+        "/usr/sbin/nats-server",
+        "tests of delivery to NATS JetStream",
+    ),
+    (
+        "rsyslog",
+        "/usr/sbin/rsyslogd",
+        "tests of delivery to syslog",
+    ),
+    (
+        "rsyslog-gnutls",
+        "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so",
+        "tests of delivery to syslog over TLS",
+    ),
+    (
+        "prometheus",
+        "/usr/bin/prometheus",
+        "the test that Prometheus reads the metrics, and fires a shipped alert",
+    ),
+    (
+        "openssl",
+        "/usr/bin/openssl",
+        "tests that need certificates",
+    ),
+    (
         "busybox-static",
         "/bin/busybox",
         "tests that need a container image",
+    ),
+    (
+        "npm",
+        "/usr/bin/npm",
+        "the test of custom resources in the manifests",
     ),
 ];
 
@@ -87,6 +122,7 @@ pub fn setup(need: Need) -> Result<()> {
     if need == Need::Tests {
         debian_packages()?;
         python_libraries()?;
+        resource_types()?;
     }
     Ok(())
 }
@@ -198,38 +234,100 @@ pub fn python_folder() -> Result<PathBuf> {
     Ok(process::cache_dir()?.join("python-libraries"))
 }
 
-/// A virtual environment with the libraries that models are saved with, for the tests of model files. They are large, so they lie in
-/// the user's cache, and what is there in the wanted versions stays; without them those tests skip themselves.
+/// Virtual environments for tests: with the libraries that models are saved with, with those of gRPC, and with the linter of protos. The first are large, so they lie
+/// in the user's cache, and what is there in the wanted versions stays; without them those tests skip themselves.
 fn python_libraries() -> Result<()> {
-    let wanted = process::root().join("tests/python/requirements.txt");
-    let folder = python_folder()?;
+    let models = "tests with models of real libraries";
+    libraries(
+        &python_folder()?,
+        "tests/python/requirements.txt",
+        &[],
+        models,
+    )?;
+    let grpc = process::cache_dir()?.join("grpc-libraries");
+    let clients = "tests with gRPC clients in Python";
+    libraries(&grpc, "tests/python/grpc/requirements.txt", &[], clients)?;
+    let protos = process::cache_dir()?.join("proto-libraries");
+    let style = "the test of the protos' style";
+    libraries(&protos, "tests/python/protos/requirements.txt", &[], style)?;
+    let manifests = process::cache_dir()?.join("manifest-libraries");
+    let checked = "tests of what is in deploy/";
+    libraries(
+        &manifests,
+        "tests/python/deploy/requirements.txt",
+        &[],
+        checked,
+    )?;
+    // Its Python half wants a newer Python than Debian's and is not used: the tests call the library itself.
+    let helm = process::cache_dir()?.join("helm-library");
+    let any_python = ["--ignore-requires-python", "--no-deps"];
+    libraries(&helm, "tests/python/deploy/helm.txt", &any_python, checked)
+}
+
+/// Types of custom resources and the compiler that checks manifests against them, in the user's cache like the libraries of Python.
+fn resource_types() -> Result<()> {
+    let folder = process::cache_dir()?.join("resource-types");
+    let user = "the test of custom resources in the manifests";
+    installed(
+        &folder,
+        "tests/python/deploy/package.json",
+        user,
+        &|wanted| {
+            fs::create_dir_all(&folder)?;
+            fs::copy(wanted, folder.join("package.json"))?;
+            let mut npm = command("npm");
+            npm.args([
+                "install",
+                "--silent",
+                "--ignore-scripts",
+                "--no-package-lock",
+                "--prefix",
+            ]);
+            run(npm.arg(&folder))
+        },
+    )
+}
+
+fn libraries(folder: &Path, requirements: &str, options: &[&str], user: &str) -> Result<()> {
+    installed(folder, requirements, user, &|wanted| {
+        run(command("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(folder))?;
+        run(command(&folder.join("bin/python3").to_string_lossy())
+            .args(["-m", "pip", "install", "--quiet"])
+            .args(options)
+            .arg("--requirement")
+            .arg(wanted))
+    })
+}
+
+/// Sees to it that a folder holds what a file of this repository lists, by `make`, which gets that file.
+fn installed(
+    folder: &Path,
+    list: &str,
+    user: &str,
+    make: &dyn Fn(&Path) -> Result<()>,
+) -> Result<()> {
+    let wanted = process::root().join(list);
     if let Some(parent) = folder.parent() {
         fs::create_dir_all(parent)?;
     }
     // Two checkouts share it.
     let lock = fs::File::create(folder.with_extension("lock"))?;
     lock.lock()?;
-    let installed = folder.join("installed");
+    let stamp = folder.join("installed");
     let text = fs::read_to_string(&wanted)?;
-    if fs::read_to_string(&installed).is_ok_and(|found| found == text) {
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == text) {
         return Ok(());
     }
     say(&format!(
-        "Python libraries into {} (some minutes)",
+        "what {list} lists into {} (some minutes)",
         folder.display()
     ));
-    let made = run(command("python3")
-        .args(["-m", "venv", "--clear"])
-        .arg(&folder))
-    .and_then(|()| {
-        run(command(&folder.join("bin/python3").to_string_lossy())
-            .args(["-m", "pip", "install", "--quiet", "--requirement"])
-            .arg(&wanted))
-    });
-    match made {
-        Ok(()) => fs::write(&installed, text)?,
+    match make(&wanted) {
+        Ok(()) => fs::write(&stamp, text)?,
         Err(why) => println!(
-            "setup: no Python libraries ({why:#}); skipped without them: tests with models of real libraries"
+            "setup: not installed: what {list} lists ({why:#}); skipped without it: {user}"
         ),
     }
     Ok(())

@@ -3,15 +3,18 @@
 //! A test that lacks something (root, a service, `../shared`) calls `saker_tests::skip`, which writes a line to the file
 //! named by SAKER_SKIPS. After the run the lines are printed; in CI every one must be on `.ci/allowed-skips`.
 
-use std::{collections::BTreeSet, env, fs};
+use std::{collections::BTreeSet, env, fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
     check,
     process::{cargo, is_root, root, run, target_dir},
-    setup, vm,
+    setup, vm, watchdog,
 };
+
+/// What one test program may take; the longest takes a tenth of it on two cores.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Runs everything, or with a filter only the tests whose name contains it.
 pub fn test(filter: Option<&str>) -> Result<()> {
@@ -51,7 +54,7 @@ pub fn test(filter: Option<&str>) -> Result<()> {
             println!("test: no newer containerd ({why:#}): the test of its events skips itself");
         }
     }
-    let outcome = run(&mut tests);
+    let outcome = watchdog::run_tests(&mut tests, &target.join("debug/deps"), PROGRAM_LIMIT);
     // The whole matrix or nothing: a filter is for the tests of one machine.
     let matrix = match filter {
         None => vm::as_test(&skips),

@@ -10,8 +10,18 @@ use crate::process::{command, output, root};
 const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("saker-ebpf", &[]),
     ("saker-rules", &["saker-tests"]),
-    ("saker", &["saker-ebpf", "saker-rules", "saker-tests"]),
-    ("saker-tests", &[]),
+    (
+        "saker",
+        &[
+            "saker-ebpf",
+            "saker-rules",
+            "saker-tests",
+            "saker-nvml-stand-in",
+        ],
+    ),
+    ("saker-tests", &["saker-nvml-stand-in"]),
+    ("saker-nvml-stand-in", &[]),
+    ("saker-gpu-check", &[]),
     ("xtask", &[]),
 ];
 
@@ -36,14 +46,17 @@ const MUST_NOT_USE: &[(&str, &[&str], &str)] = &[
 
 /// In the agent, a module uses those that stand before it in the flow, never after. `daemon`, `cli` and `reference` see all.
 const AGENT_FLOW: &[&[&str]] = &[
+    &["bounded", "proto"],
     &["metrics"],
     &["event"],
     &["decode"],
     &["source"],
+    &["mining"],
     &["context"],
     &["redact"],
     &["fields"],
     &["detect"],
+    &["watch"],
     &["alert"],
     &["log"],
     &["sink"],

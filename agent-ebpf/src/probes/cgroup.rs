@@ -37,7 +37,9 @@ pub fn saker_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let parent = parent_id(cgroup, mark);
-    let Some(mut entry) = emit::reserve_half::<CgroupMkdir>(&ctx, Kind::CgroupMkdir, parent) else {
+    let Some(mut entry) =
+        emit::reserve_half_of_share::<CgroupMkdir>(&ctx, Kind::CgroupMkdir, parent)
+    else {
         return 0;
     };
     let record = entry.as_mut_ptr();

@@ -42,9 +42,12 @@ pub fn saker_connect6(ctx: SockAddrContext) -> i32 {
 fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
     let is_own = settings::is_own((bpf_get_current_pid_tgid() >> 32) as u32);
     let (protocol, port) = sockets::protocol_and_port(ctx);
-    let wanted = sockets::wanted(protocol, port);
-    let is_wanted = settings::wants(Kind::Connect) && !is_own;
-    if settings::wants(Kind::Connect) && is_own {
+    let Some(now) = settings::now() else {
+        return;
+    };
+    let wanted = sockets::wanted(now, protocol, port);
+    let is_wanted = now.wants(Kind::Connect) && !is_own;
+    if now.wants(Kind::Connect) && is_own {
         emit::count(Kind::Connect, Outcome::Filtered);
     }
     if wanted.is_none() && !is_wanted {

@@ -19,7 +19,7 @@ use saker_ebpf::wire::{ARGV_BYTES_MAX, ENV_BYTES_MAX, Exec, Exit, Fork, Kind, PA
 use crate::emit::{self, Outcome};
 use crate::kernel::{self, Address, Walk};
 use crate::maps::{EXEC_SCRATCH, EXEC_TEXT_BYTES, EnvScan, ExecScratch};
-use crate::settings::{self, offset, present};
+use crate::settings::{self, Now, offset, present};
 
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
 ///
@@ -115,7 +115,11 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
         (*exec).argc = kernel::read(binprm, offset!(binprm_argc));
 
         (*exec).env_len = 0;
-        if settings::wants_env() && kernel_shows_env() {
+        if settings::wants_env()
+            && kernel_shows_env()
+            && let Some(now) = settings::now()
+            && now.wants_env()
+        {
             let scan = &raw mut (*scratch).env;
             EnvScan::start(scan, mm);
             let mut round = 0;
@@ -124,7 +128,7 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
                 let mut step = 0;
                 while step < ENV_ROUND_STRINGS {
                     step += 1;
-                    EnvScan::step(scan, &text);
+                    EnvScan::step(scan, &text, now);
                 }
             }
             (*exec).env_len = core::ptr::read_volatile(&raw const (*scan).env_len);
@@ -343,7 +347,7 @@ impl EnvScan {
     /// # Safety
     /// `scan` and `text` are those of one [`ExecScratch`].
     #[inline(always)]
-    unsafe fn step(scan: *mut Self, text: &Text) {
+    unsafe fn step(scan: *mut Self, text: &Text, now: Now) {
         // SAFETY: the caller vouches for both; volatile to keep the values in the map, and every offset is masked.
         unsafe {
             let address = core::ptr::read_volatile(&raw const (*scan).address);
@@ -372,7 +376,7 @@ impl EnvScan {
             let was_inside = core::ptr::read_volatile(&raw const (*scan).is_inside);
             core::ptr::write_volatile(&raw mut (*scan).is_inside, piece as u32);
             bpf_probe_read_kernel(start.cast(), size_of::<[u64; 4]>() as u32, to.cast());
-            let wanted = settings::wanted_variable(&*start) & u64::from(was_inside ^ 1);
+            let wanted = now.wanted_variable(&*start) & u64::from(was_inside ^ 1);
             let wanted = wanted.wrapping_neg() & there & !unread;
             let env_len = core::ptr::read_volatile(&raw const (*scan).env_len);
             let too_long =

@@ -38,8 +38,8 @@ struct SeenKey {
 
 /// Where CPython keeps a `str`'s parts (`PyASCIIObject` and `PyCompactUnicodeObject`).
 struct Layout {
+    /// The flags follow two words behind, in every one.
     length: u32,
-    state: u32,
     /// First byte of the text of a compact ASCII string.
     ascii: u32,
     /// First byte of the text of any other compact string.
@@ -51,7 +51,6 @@ struct Layout {
 /// 3.8 to 3.11.
 const WITH_WSTR: Layout = Layout {
     length: 16,
-    state: 32,
     ascii: 48,
     wide: 72,
     kind_shift: 2,
@@ -59,7 +58,6 @@ const WITH_WSTR: Layout = Layout {
 /// Since 3.12.
 const WITHOUT_WSTR: Layout = Layout {
     length: 16,
-    state: 32,
     ascii: 40,
     wide: 56,
     kind_shift: 2,
@@ -67,7 +65,6 @@ const WITHOUT_WSTR: Layout = Layout {
 /// 3.13 without the global lock.
 const FREE_THREADED: Layout = Layout {
     length: 32,
-    state: 48,
     ascii: 56,
     wide: 72,
     kind_shift: 2,
@@ -75,7 +72,6 @@ const FREE_THREADED: Layout = Layout {
 /// 3.14 without the global lock.
 const FREE_THREADED_WIDE_STATE: Layout = Layout {
     length: 32,
-    state: 48,
     ascii: 56,
     wide: 72,
     kind_shift: 8,
@@ -206,8 +202,9 @@ impl Text {
 /// that it would follow the rest of the program, both texts of it, once for each.
 #[inline(always)]
 fn text(object: Address, layout: &Layout) -> Text {
-    let state: u32 = read_user(object.wrapping_add(u64::from(layout.state)));
-    let length: u64 = read_user(object.wrapping_add(u64::from(layout.length)));
+    // A read costs as much as all that is done with what it brings.
+    let [length, _hash, state]: [u64; 3] = read_user(object.wrapping_add(u64::from(layout.length)));
+    let state = state as u32;
     let kind = state >> layout.kind_shift & 7;
     let is_compact = state >> (layout.kind_shift + 3) & 1 != 0;
     let is_ascii = state >> (layout.kind_shift + 4) & 1 != 0;
@@ -285,7 +282,7 @@ fn resolved(ctx: &ProbeContext, module: Address, name: Address, layout: &Layout)
         emit::count(Kind::Pickle, Outcome::Filtered);
         return 0;
     }
-    let Some(mut entry) = emit::reserve::<Pickle>(ctx, Kind::Pickle) else {
+    let Some(mut entry) = emit::reserve_half::<Pickle>(ctx, Kind::Pickle) else {
         return 0;
     };
     let pickle = entry.as_mut_ptr();
@@ -357,7 +354,7 @@ fn digest_text(digest: &mut [u64; 2], text: &Text) {
             return;
         }
         let left = bytes - done;
-        let mut chunk = [0u64; CHUNK_BYTES / 8];
+        let mut chunk = zeros();
         let bytes = if left > CHUNK_BYTES as u64 {
             CHUNK_BYTES as u32
         } else {
@@ -381,6 +378,22 @@ fn digest_text(digest: &mut [u64; 2], text: &Text) {
             word += 1;
         }
         done += CHUNK_BYTES as u64;
+    }
+}
+
+/// A chunk of zeros, word by word: the compiler's own way sets one byte after another.
+#[inline(always)]
+fn zeros() -> [u64; CHUNK_BYTES / 8] {
+    let mut chunk = core::mem::MaybeUninit::<[u64; CHUNK_BYTES / 8]>::uninit();
+    let words = chunk.as_mut_ptr().cast::<u64>();
+    let mut word = 0;
+    // SAFETY: each word is the chunk's, and all are written.
+    unsafe {
+        while word < CHUNK_BYTES / 8 {
+            core::ptr::write_volatile(words.add(word), 0);
+            word += 1;
+        }
+        chunk.assume_init()
     }
 }
 

@@ -50,11 +50,14 @@ fn observe(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let is_own = settings::is_own(tgid);
     let (_, port) = sockets::protocol_and_port(ctx);
-    if settings::wants(Kind::Dns) && port == PORT_DNS {
+    let Some(now) = settings::now() else {
+        return;
+    };
+    if now.wants(Kind::Dns) && port == PORT_DNS {
         let header = kernel::header(Kind::Sendto, 0);
         sockets::note(ctx, &header, is_own, Kind::Dns);
     }
-    if !settings::wants(Kind::Sendto) {
+    if !now.wants(Kind::Sendto) {
         return;
     }
     if is_own {

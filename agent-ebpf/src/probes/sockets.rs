@@ -12,7 +12,7 @@ use aya_ebpf::programs::{SkBuffContext, SockAddrContext};
 use saker_ebpf::wire::{Header, Kind};
 
 use crate::emit::{self, Outcome};
-use crate::settings;
+use crate::settings::Now;
 
 /// Where DNS servers answer.
 pub const PORT_DNS: u16 = 53;
@@ -54,10 +54,10 @@ const PACKETS_MAX: u32 = 64;
 
 /// Which packets of a socket that is being connected are wanted, if any.
 #[inline(always)]
-pub fn wanted(protocol: u32, port: u16) -> Option<Kind> {
-    if settings::wants(Kind::Tls) && protocol == IPPROTO_TCP {
+pub fn wanted(now: Now, protocol: u32, port: u16) -> Option<Kind> {
+    if now.wants(Kind::Tls) && protocol == IPPROTO_TCP {
         Some(Kind::Tls)
-    } else if settings::wants(Kind::Dns) && port == PORT_DNS {
+    } else if now.wants(Kind::Dns) && port == PORT_DNS {
         Some(Kind::Dns)
     } else {
         None

@@ -2,7 +2,8 @@
 //!
 //! Of each TCP connection that was seen to be made the first bytes are looked at. Where they are the beginning of a TLS
 //! handshake they are recorded up to the end of its first message, in as many pieces as they are sent in; else, and from then
-//! on, a packet of the connection costs one look at its socket's storage. Connections of MPTCP send by other sockets than the
+//! on, a packet of the connection costs one look at its socket's storage. Where the first byte opens an object of JSON, as miners greet
+//! their pools, the first packet's beginning is recorded, once; what it says is user space's business. Connections of MPTCP send by other sockets than the
 //! connected one, and are not seen.
 
 use aya_ebpf::bindings::bpf_sock;
@@ -10,7 +11,7 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use saker_ebpf::wire::Kind;
 use saker_ebpf::wire::connect::{FAMILY_INET, FAMILY_INET6};
-use saker_ebpf::wire::packet::HELLO_BYTES_MAX;
+use saker_ebpf::wire::packet::{HELLO_BYTES_MAX, JSON, JSON_BYTES_MAX};
 
 use super::packet::{self, ALLOW, About, Front};
 use super::sockets::{self, CONNECTING, DONE, Owned, RECORDING};
@@ -81,16 +82,21 @@ unsafe fn observe(ctx: &SkBuffContext, owned: *mut Owned) {
         if (*owned).state == CONNECTING {
             (*owned).first = sequence;
             let head: [u8; 6] = packet::read(ctx, from);
+            let is_json = head[0] == JSON;
             let is_hello = head[0] == HANDSHAKE
                 && (length < 2 || head[1] == 3)
                 && (length < 6 || head[5] == CLIENT_HELLO);
-            if !is_hello {
+            if !is_hello && !is_json {
                 emit::count(Kind::Tls, Outcome::Filtered);
                 (*owned).state = DONE;
                 return;
             }
             (*owned).state = RECORDING;
-            (*owned).wanted = wanted(ctx, from, length);
+            (*owned).wanted = if is_json {
+                length.min(JSON_BYTES_MAX)
+            } else {
+                wanted(ctx, from, length)
+            };
         }
         let offset = sequence.wrapping_sub((*owned).first);
         let end = offset.wrapping_add(length);

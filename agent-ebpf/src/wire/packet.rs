@@ -11,6 +11,12 @@ pub const PACKET_BYTES_SMALL: usize = 1024;
 /// Most bytes of a connection's beginning that are looked at. A hello with hybrid keys has about 1,800.
 pub const HELLO_BYTES_MAX: u32 = PACKET_BYTES_MAX as u32;
 
+/// What an object of JSON begins with: no TLS record does.
+pub const JSON: u8 = b'{';
+
+/// Most bytes of such a beginning that are recorded. A miner's login, with its wallet and all algorithms that it knows, has some hundred.
+pub const JSON_BYTES_MAX: u32 = PACKET_BYTES_SMALL as u32;
+
 /// A packet's payload, of which the first `data_len` bytes behind this struct count; what lies behind them says nothing.
 ///
 /// The header is of the thread that last connected the socket, or sent by it to an address, as it was then; time and CPU

@@ -1,9 +1,12 @@
 //! `saker doctor`: tries every hook on this machine, attaches nothing for longer than the question takes, and reports.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::mpsc, thread, time::Duration};
+
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{Failure, chain, print};
-use crate::source::{HookStatus, Kind, Sensor, SensorConfig, program_types};
+use crate::source::{HookStatus, Kind, Sensor, SensorConfig, gpu::nvml, privileges, program_types};
 
 /// Options of `saker doctor`.
 #[derive(Debug, clap::Args)]
@@ -25,16 +28,138 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let sensor = Sensor::load(&config).map_err(|error| Failure::Machine(chain(&error)))?;
     let mut rows = sensor.status().to_vec();
     rows.extend(program_types::loadable());
+    let gpus = gpus();
     if args.json {
-        let text = serde_json::to_string_pretty(&rows)
-            .map_err(|error| Failure::Internal(error.to_string()))?;
+        let internal = |error: serde_json::Error| Failure::Internal(error.to_string());
+        let rows = rows.iter().map(serde_json::to_value);
+        let mut rows: Vec<Value> = rows.collect::<Result<_, _>>().map_err(internal)?;
+        rows.push(serde_json::to_value(&gpus).map_err(internal)?);
+        let text = serde_json::to_string_pretty(&rows).map_err(internal)?;
         return print(&(text + "\n"));
     }
     let mut text = String::new();
     for status in &rows {
         describe(status, args.verbose, &mut text);
     }
+    for (capability, cost) in privileges::costs() {
+        let _ = writeln!(text, "{:12} {capability} is missing: {cost}", "privileges");
+    }
+    gpus.describe(&mut text);
     print(&text)
+}
+
+/// A driver that has not answered by then hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the GPU driver of this node offers: a row like those of the hooks.
+#[derive(Debug, Default, Serialize)]
+struct Gpus {
+    kind: &'static str,
+    /// `None` where no GPU is watched.
+    hook: Option<&'static str>,
+    /// Why not.
+    problem: Option<String>,
+    /// Not having any is no problem.
+    is_absent: bool,
+    driver: Option<String>,
+    gpus: Vec<Gpu>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gpu {
+    index: u32,
+    uuid: String,
+    name: String,
+    health: &'static str,
+    /// Whether it counts what it computes.
+    counters: bool,
+}
+
+/// Asks the driver, and does not wait for ever.
+fn gpus() -> Gpus {
+    let (send, answer) = mpsc::sync_channel(1);
+    // Where it hangs it ends with the process.
+    thread::spawn(move || {
+        // Whoever asked may have given up.
+        let _ = send.send(ask());
+    });
+    let hangs = || Gpus {
+        problem: Some(format!("the driver has not answered for {PATIENCE:?}")),
+        ..Gpus::default()
+    };
+    Gpus {
+        kind: "gpu",
+        ..answer.recv_timeout(PATIENCE).unwrap_or_else(|_| hangs())
+    }
+}
+
+fn ask() -> Gpus {
+    let nvml = match nvml::open(None) {
+        Ok(nvml) => nvml,
+        Err(error) => {
+            return Gpus {
+                is_absent: nvml::is_absence(&error),
+                problem: Some(error.to_string()),
+                ..Gpus::default()
+            };
+        }
+    };
+    let driver = nvml.sys_driver_version().ok();
+    let found = match nvml::Reader::new(&nvml).look(0) {
+        Ok(found) => found,
+        Err(error) => {
+            return Gpus {
+                problem: Some(error.to_string()),
+                driver,
+                ..Gpus::default()
+            };
+        }
+    };
+    let gpus = found.into_iter().map(|gpu| {
+        let device = nvml.device_by_uuid(&*gpu.uuid);
+        let counters = device.and_then(|device| device.gpm_support());
+        Gpu {
+            index: gpu.index,
+            uuid: gpu.uuid.into(),
+            name: gpu.name.into(),
+            health: gpu.health.name(),
+            counters: counters.unwrap_or(false),
+        }
+    });
+    Gpus {
+        hook: Some("nvml"),
+        gpus: gpus.collect(),
+        driver,
+        ..Gpus::default()
+    }
+}
+
+impl Gpus {
+    fn describe(&self, text: &mut String) {
+        let mut line = |what: &str| {
+            let _ = writeln!(text, "{:12} {what}", "gpu");
+        };
+        let driver = self.driver.as_deref().unwrap_or_default();
+        match &self.problem {
+            Some(problem) if self.is_absent => {
+                return line(&format!("none that can be watched: {problem}"));
+            }
+            Some(problem) if driver.is_empty() => return line(&format!("NOT WATCHED: {problem}")),
+            Some(problem) => return line(&format!("NOT WATCHED: driver {driver}: {problem}")),
+            None => line(&format!("driver {driver}")),
+        }
+        for gpu in &self.gpus {
+            let counters = if gpu.counters {
+                "counters of arithmetic"
+            } else {
+                "no counters of arithmetic: evidence of mining is weaker"
+            };
+            line(&format!(
+                "{} {} {}: {}, {counters}",
+                gpu.index, gpu.name, gpu.uuid, gpu.health
+            ));
+        }
+    }
 }
 
 fn describe(status: &HookStatus, verbose: bool, text: &mut String) {

@@ -31,14 +31,22 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     args.detection.start_logging();
     let mut config = args.detection.config()?;
-    // An agent may be at work on this machine, and has the port.
+    // An agent may be at work on this machine, and has the port and the socket.
     config.http.enabled = false;
+    config.grpc.unix.enabled = false;
+    config.grpc.tcp.listen = None;
     config.stdout.enabled = args.alerts;
     let metrics = Arc::new(Metrics::new());
-    let detect = args.detection.detect(&config, &metrics)?;
+    let detect = args.detection.detect(&config)?;
     let recording = Recording {
         path: args.output.clone(),
         bytes_max: args.bytes_max,
     };
-    finish(&daemon::run(&config, detect, metrics, Some(&recording)))
+    finish(&daemon::run(
+        &config,
+        detect,
+        metrics,
+        Some(&recording),
+        None,
+    ))
 }

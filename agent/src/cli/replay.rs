@@ -18,6 +18,7 @@ use crate::{
     decode,
     detect::Wanted,
     event,
+    log::Record,
     metrics::Metrics,
     pipeline::Replay,
     sink::{self, Format},
@@ -53,7 +54,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.detection.start_logging();
     let config = args.detection.config()?;
     let metrics = Arc::new(Metrics::new());
-    let detect = args.detection.detect(&config, &metrics)?;
+    let detect = args.detection.detect(&config)?;
     let failed = |error: &dyn std::error::Error| {
         Failure::Input(format!("{}: {}", args.capture.display(), chain(error)))
     };
@@ -169,7 +170,7 @@ impl Output {
 
     fn alert(&mut self, alert: &Alert) {
         if self.is_enabled && self.error.is_none() {
-            let line = sink::stdout::line(alert, self.format);
+            let line = sink::stdout::line(&Record::new(alert), self.format);
             self.error = self.stdout.write_all(line.as_bytes()).err();
         }
     }

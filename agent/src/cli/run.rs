@@ -8,10 +8,16 @@ use std::{
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, chain, rules::load};
+use super::{
+    Failure, chain,
+    rules::load::{self, Given, Wrong},
+};
 use crate::{
-    config::{Config, Matching},
-    daemon::{self, DaemonError},
+    config::{Config, Matching, Profile},
+    daemon::{
+        self, DaemonError,
+        reload::{Fresh, Source},
+    },
     detect::{Detect, DetectOptions},
     metrics::Metrics,
 };
@@ -24,7 +30,7 @@ pub struct Args {
 }
 
 /// What every command that detects is told: configuration and rules.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Detection {
     /// Configuration file; without one every key has its default.
     #[arg(long, value_name = "FILE")]
@@ -35,6 +41,9 @@ pub(super) struct Detection {
     /// Rules compiled by `saker rules compile`; no rule is compiled at start-up.
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
+    /// Which of the rules are at work. Replaces `rules.profile`.
+    #[arg(long, value_name = "PROFILE", conflicts_with = "bundle")]
+    profile: Option<Profile>,
     /// More log lines on stderr; the environment variable SAKER_LOG sets them by module.
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -45,8 +54,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.detection.start_logging();
     let config = args.detection.config()?;
     let metrics = Arc::new(Metrics::new());
-    let detect = args.detection.detect(&config, &metrics)?;
-    finish(&daemon::run(&config, detect, metrics, None))
+    let detect = args.detection.detect(&config)?;
+    let source = args.detection.source();
+    finish(&daemon::run(&config, detect, metrics, None, Some(source)))
 }
 
 /// What the end of a daemon means for the exit code.
@@ -61,30 +71,73 @@ pub(super) fn finish(outcome: &Result<(), DaemonError>) -> Result<(), Failure> {
 impl Detection {
     /// The configuration.
     pub(super) fn config(&self) -> Result<Config, Failure> {
-        match &self.config {
-            Some(path) => Config::read(path).map_err(|error| Failure::Input(chain(&error))),
-            None => Ok(Config::default()),
-        }
+        Config::load(self.config.as_deref()).map_err(|error| Failure::Input(chain(&error)))
     }
 
     /// The rules, ready.
-    pub(super) fn detect(&self, config: &Config, metrics: &Metrics) -> Result<Detect, Failure> {
-        let paths = if self.rules.is_empty() {
+    pub(super) fn detect(&self, config: &Config) -> Result<Detect, Failure> {
+        let bundle = load::for_run(self.given(config))?;
+        Ok(Detect::new(bundle, &options(config)))
+    }
+
+    fn given<'a>(&'a self, config: &'a Config) -> Given<'a> {
+        Given {
+            paths: self.paths(config),
+            bundle: self.bundle.as_deref(),
+            profile: self.profile.unwrap_or(config.rules.profile).into(),
+        }
+    }
+
+    fn paths<'a>(&'a self, config: &'a Config) -> &'a [PathBuf] {
+        if self.rules.is_empty() {
             &config.rules.paths
         } else {
             &self.rules
+        }
+    }
+
+    /// How configuration and rules are read again.
+    fn source(&self) -> Source {
+        let (load, files) = (self.clone(), self.clone());
+        Source {
+            load: Box::new(move || load.fresh()),
+            files: Box::new(move |config| files.files(config)),
+        }
+    }
+
+    fn fresh(&self) -> Result<Fresh, String> {
+        let text = |failure| match failure {
+            Failure::Input(text) | Failure::Machine(text) | Failure::Internal(text) => text,
         };
-        let bundle = load::for_run(paths, self.bundle.as_deref())?;
-        let options = DetectOptions {
-            first_match: config.rules.matching == Matching::First,
-            instances_max: config.rules.instances_max.0,
-        };
-        Ok(Detect::new(bundle, &options, metrics))
+        let config = self.config().map_err(text)?;
+        let bundle = load::for_reload(self.given(&config), false);
+        let bundle = bundle.map_err(|wrong| match wrong {
+            Wrong::Rules(rendered) => rendered,
+            Wrong::Other(failure) => text(failure),
+        })?;
+        let detect = Detect::new(bundle, &options(&config));
+        Ok(Fresh { config, detect })
+    }
+
+    /// What has to be looked at to see whether anything has changed.
+    fn files(&self, config: &Config) -> Vec<PathBuf> {
+        let mut files: Vec<_> = self.config.iter().chain(&self.bundle).cloned().collect();
+        if self.bundle.is_none() {
+            files.extend(load::watched(self.paths(config)));
+        }
+        files
     }
 
     /// From now on log lines go to stderr.
     pub(super) fn start_logging(&self) {
         start_logging(self.verbose);
+    }
+}
+
+fn options(config: &Config) -> DetectOptions {
+    DetectOptions {
+        first_match: config.rules.matching == Matching::First,
+        instances_max: config.rules.instances_max.0,
     }
 }
 

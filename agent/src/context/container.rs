@@ -234,6 +234,20 @@ impl Containers {
         owner
     }
 
+    /// The owner of a process of which no event has told the cgroup yet.
+    pub fn of_process(&mut self, outside: &Outside, process: ProcessKey) -> Owner {
+        if let Some(owner) = self.processes.get(&process) {
+            return owner;
+        }
+        let question = Question::ProcessCgroup(process.tgid);
+        let owner = outside
+            .ask(question, || owner_of_process(&self.proc, process.tgid))
+            .flatten()
+            .unwrap_or(Owner::Host);
+        self.processes.put(process, owner.clone());
+        owner
+    }
+
     /// A new process is where its creator was, unless it was made elsewhere; that cgroup is looked up while it surely exists.
     pub fn forked(
         &mut self,

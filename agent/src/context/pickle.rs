@@ -89,6 +89,13 @@ pub fn classify(module: &[u8], name: &[u8]) -> Judgement {
     {
         return judgement(verdict);
     }
+    if known.is_some() && is_exception(name) {
+        // What went wrong in a worker comes back as a pickle, from whatever module it was raised in.
+        return Judgement::possible(Class::MlKnown);
+    }
+    if let Some(found) = submodule(module, name) {
+        return found;
+    }
     if module == b"__main__" && name == b"__dict__" {
         // What dill gives every function of the script as its globals.
         return Judgement::possible(Class::Exec);
@@ -192,6 +199,31 @@ fn reached_by_name(module: &[u8], name: &[u8]) -> Option<Judgement> {
     None
 }
 
+/// A module named as an attribute of the package around it: `torch` and `hub`, `numpy` and `f2py.crackfortran.myeval`. No pickler
+/// writes that.
+fn submodule(package: &[u8], name: &[u8]) -> Option<Judgement> {
+    const LENGTH_MAX: usize = 256;
+    let mut joined = [0u8; LENGTH_MAX];
+    let dot = name.iter().position(|byte| *byte == b'.');
+    let (component, rest) = name.split_at(dot.unwrap_or(name.len()));
+    let length = package.len() + 1 + component.len();
+    let module = joined.get_mut(..length)?;
+    module[..package.len()].copy_from_slice(package);
+    module[package.len()] = b'.';
+    module[package.len() + 1..].copy_from_slice(component);
+    let row = find_row(module).filter(|row| row.module.as_bytes() == module)?;
+    if is_class_name(component) {
+        return None;
+    }
+    match rest.strip_prefix(b".") {
+        Some(rest) => Some(classify(module, rest)),
+        None => Some(match row.functions {
+            Verdict::Ordinary | Verdict::CarriesCode => Judgement::possible(Class::Indirect),
+            verdict => judgement(verdict),
+        }),
+    }
+}
+
 /// A module that no table knows. The user's own classes and functions are everyday content of models.
 fn unknown(module: &[u8], name: &[u8]) -> Judgement {
     let is_users_script = matches!(module, b"__main__" | b"__mp_main__");
@@ -218,6 +250,15 @@ fn is_walk(name: &[u8]) -> bool {
     let mut components = name.split(|byte| *byte == b'.');
     let first = components.next().unwrap_or_default();
     components.next().is_some() && !is_class_name(first)
+}
+
+/// Whether this is named as exceptions are; those of C have no capital letter in Python 2 and some modules since.
+fn is_exception(name: &[u8]) -> bool {
+    let endings: [&[u8]; 5] = [b"Error", b"Exception", b"Warning", b"Timeout", b"Interrupt"];
+    name == b"error"
+        || !name.contains(&b'.')
+            && is_class_name(name)
+            && endings.iter().any(|ending| name.ends_with(ending))
 }
 
 fn is_class_name(component: &[u8]) -> bool {

@@ -1,8 +1,8 @@
 //! The thread that owns the ring: waits, drains fairly, keeps the books, and at the end drains to the last record.
 
 use std::{
-    collections::BTreeMap,
-    fmt, io,
+    collections::{BTreeMap, BTreeSet},
+    fmt, io, mem,
     path::Path,
     sync::{
         Arc,
@@ -19,25 +19,28 @@ use crate::{
     api::Health,
     context::outside::Totals,
     decode::{self, PythonSign},
+    detect::Detect,
     metrics::{
         Cause, KindOutcome, Metrics, OVER_SHARE, PYTHON_FAILURES, PYTHON_STATES, RINGS, RingName,
         State, level, raise_to,
     },
-    pipeline::Pipeline,
+    pipeline::{Delivery, Pipeline},
     source::{
-        KernelCounters, Sensor, Waker,
+        HookStatus, KernelCounters, Kind, Sensor, Waker, Wish,
         capture::Written,
+        gpu::Driver,
         object, priority,
         python::watch::{Looker, Watch},
     },
+    watch::Watcher,
 };
 
-use super::losses::Losses;
+use super::{gpus::GpuSource, losses::Losses};
 
 /// Records per wake: under a flood the housekeeping below must still come round.
 const DRAIN_MAX: usize = 8192;
 
-/// An event that comes so soon after the last waits as long for more of its kind, unless it is one that must not be lost. The
+/// An event that comes so soon after the last waits as long for more of its kind, if that kind comes in crowds. The
 /// kernel wakes this thread for each record that meets it waiting, which costs whoever does what is seen more than all the rest.
 const GATHER: Duration = Duration::from_millis(1);
 
@@ -50,6 +53,14 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// How often counters are read and metrics published.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Causes of lost alerts as events tell them, and as the metric does.
+const DROPPED_ALERTS: [(&str, &str); 4] = [
+    ("alert_queue_full", "queue_full"),
+    ("alert_log_full", "log_full"),
+    ("alert_log_damaged", "log_damaged"),
+    ("alert_refused", "refused"),
+];
+
 /// Everything the thread needs; it is moved into it whole.
 pub struct SensorThread {
     sensor: Sensor,
@@ -61,10 +72,59 @@ pub struct SensorThread {
     /// Watches interpreters, until the end of the thread.
     pythons: Option<Watch>,
     looker: Option<Looker>,
+    orders: mpsc::Receiver<Order>,
+    gpus: GpuSource,
     /// Dropped when the thread ends, however it ends.
     _ended: oneshot::Sender<()>,
     /// Losses that were already reported.
     losses: Losses,
+}
+
+/// What the thread is asked for.
+#[derive(Debug)]
+pub enum Order {
+    /// Somebody watches, and is told once that is so.
+    Watch(Watcher, oneshot::Sender<()>),
+    /// Something happened inside the agent, which rules may alert on.
+    Tell {
+        /// What, in one word.
+        what: &'static str,
+        /// In words.
+        text: String,
+    },
+    /// Another configuration.
+    Change(Box<Change>),
+}
+
+/// Another configuration, as far as it concerns the thread: all of it from one event to the next, or nothing.
+#[derive(Debug)]
+pub struct Change {
+    /// Other rules.
+    pub rules: Option<Rules>,
+    /// Alerts are passed on otherwise.
+    pub delivery: Option<Delivery>,
+    /// What became of it; of rules where there were any.
+    pub done: oneshot::Sender<Result<Option<Changed>, String>>,
+}
+
+/// Other rules.
+#[derive(Debug)]
+pub struct Rules {
+    /// They, ready.
+    pub detect: Detect,
+    /// What they want of the kernel side.
+    pub wish: Wish,
+    /// What they want besides while a GPU's driver is there.
+    pub on_gpus: BTreeSet<Kind>,
+}
+
+/// Other rules are at work.
+#[derive(Debug)]
+pub struct Changed {
+    /// The old ones: to let go of them takes a while.
+    pub old: Detect,
+    /// How each kind of events is supplied now.
+    pub status: Vec<HookStatus>,
 }
 
 /// Asks the thread to stop.
@@ -132,16 +192,16 @@ impl SensorThread {
     pub fn new(
         mut sensor: Sensor,
         mut pipeline: Pipeline,
+        gpus: GpuSource,
         alerts: mpsc::Sender<Alert>,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
+        orders: mpsc::Receiver<Order>,
     ) -> (Self, Stop, oneshot::Receiver<()>) {
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, has_ended) = oneshot::channel();
         let pythons = watch_pythons(&mut sensor);
-        if let Some(pythons) = &pythons {
-            pipeline.set_interpreters(pythons.interpreters());
-        }
+        pipeline.set_interpreters(pythons.as_ref().map(Watch::interpreters));
         let thread = Self {
             sensor,
             pipeline,
@@ -151,6 +211,8 @@ impl SensorThread {
             stop: Arc::clone(&stop),
             looker: pythons.as_ref().map(Watch::looker),
             pythons,
+            orders,
+            gpus,
             _ended: ended,
             losses: Losses::default(),
         };
@@ -189,6 +251,8 @@ impl SensorThread {
             is_streaming = taken > 0 && caught_up.is_none_or(|when| when.elapsed() < STREAM);
             caught_up = (taken < DRAIN_MAX).then(Instant::now);
             next_due = self.release();
+            self.obey();
+            self.look_at_gpus();
             if Instant::now() >= next_tick {
                 self.tick();
                 next_tick = Instant::now() + TICK;
@@ -252,6 +316,129 @@ impl SensorThread {
         pipeline.release(&mut |alert| offer(alerts, metrics, alert))
     }
 
+    /// Does what others have asked for, between two events.
+    fn obey(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Watch(watcher, done) => {
+                    self.pipeline.watch(watcher);
+                    // Whoever asked may have gone.
+                    let _ = done.send(());
+                }
+                Order::Tell { what, text } => self.tell(what, &text),
+                Order::Change(change) => {
+                    let Change {
+                        rules,
+                        delivery,
+                        done,
+                    } = *change;
+                    let outcome = rules.map(|rules| self.change_rules(rules)).transpose();
+                    if let (Ok(_), Some(delivery)) = (&outcome, delivery) {
+                        let (alerts, metrics) = (&self.alerts, &self.metrics);
+                        self.pipeline
+                            .set_delivery(delivery, &mut |alert| offer(alerts, metrics, alert));
+                    }
+                    // Whoever asked may have gone.
+                    let _ = done.send(outcome);
+                }
+            }
+        }
+    }
+
+    /// Raises an event about something inside the agent.
+    fn tell(&mut self, what: &str, text: &str) {
+        let (alerts, metrics) = (&self.alerts, &self.metrics);
+        self.pipeline
+            .internal(what, text, &mut |alert| offer(alerts, metrics, alert));
+    }
+
+    /// Puts other rules to work, and what they want while a GPU's driver is there.
+    fn change_rules(&mut self, rules: Rules) -> Result<Changed, String> {
+        let before = mem::replace(&mut self.gpus.kinds, rules.on_gpus);
+        let wish = self.gpus.and(rules.wish);
+        let outcome = self.change(rules.detect, &wish);
+        if outcome.is_err() {
+            self.gpus.kinds = before;
+        }
+        outcome
+    }
+
+    /// Puts other rules to work. The kernel side reports what the old and the new ones want before they change places, and only then
+    /// no longer what the old ones alone wanted: no event that either wants is missed, and each is evaluated once.
+    fn change(&mut self, detect: Detect, wish: &Wish) -> Result<Changed, String> {
+        self.sensor.can_want(wish)?;
+        let before = self.sensor.wanted();
+        let mut both = before.and(wish);
+        if self.sensor.can_want(&both).is_err() {
+            both.environment.clone_from(&wish.environment);
+        }
+        if let Err(error) = self.sensor.want(&both) {
+            if let Err(error) = self.sensor.want(&before) {
+                error!("the kernel side cannot go back to what the old rules want: {error}");
+            }
+            return Err(format!(
+                "the kernel side cannot supply what the rules want: {error}"
+            ));
+        }
+        if wish.kinds.contains(&Kind::Pickle) && self.pythons.is_none() {
+            self.pythons = watch_pythons(&mut self.sensor);
+            self.looker = self.pythons.as_ref().map(Watch::looker);
+        }
+        // What has happened by now is for the old rules.
+        self.drain(DRAIN_MAX);
+        self.pipeline.set_variables(wish.environment.clone());
+        let old = self.pipeline.set_detect(detect);
+        if let Err(error) = self.sensor.want(wish) {
+            warn!("the kernel side goes on to report what only the old rules wanted: {error}");
+        }
+        if !wish.kinds.contains(&Kind::Pickle) {
+            (self.looker, self.pythons) = (None, None);
+        }
+        self.pipeline
+            .set_interpreters(self.pythons.as_ref().map(Watch::interpreters));
+        Ok(Changed {
+            old,
+            status: self.sensor.status().to_vec(),
+        })
+    }
+
+    /// Takes in what the thread that asks drivers has found.
+    fn look_at_gpus(&mut self) {
+        let Self {
+            gpus,
+            pipeline,
+            alerts,
+            metrics,
+            ..
+        } = self;
+        let Some(sampler) = &gpus.sampler else {
+            return;
+        };
+        while let Some(sample) = sampler.take() {
+            pipeline.gpus(&sample, &mut |alert| offer(alerts, metrics, alert));
+        }
+    }
+
+    fn publish_gpus(&mut self) {
+        self.gpus.look_for_driver(&mut self.sensor);
+        let Some(gpus) = &mut self.gpus.sampler else {
+            return;
+        };
+        let driver = gpus.watch();
+        let name = |wanted: Driver| {
+            let found = Driver::ALL.iter().find(|(state, _)| *state == wanted);
+            found.map_or("", |(_, name)| name)
+        };
+        let states = Driver::ALL.map(|(_, name)| name);
+        self.metrics.gpu.driver(&states, name(driver));
+        if driver != Driver::Answers {
+            // What was seen last says nothing of now, and alerts must not stay on it.
+            self.metrics.gpu.publish(Vec::new());
+        }
+        let (taken, dropped) = gpus.counts();
+        self.metrics.gpu.looks(taken, dropped);
+    }
+
     fn tick(&mut self) {
         // A driver that is loaded later brings device numbers of its own.
         match self.sensor.refresh_accelerators() {
@@ -270,8 +457,13 @@ impl SensorThread {
             }
             Err(error) => warn!("cannot read the kernel's counters: {error}"),
         }
+        self.report_dropped_alerts();
+        let (alerts, metrics) = (&self.alerts, &self.metrics);
+        let offer = &mut |alert| offer(alerts, metrics, alert);
+        self.pipeline.summarise(false, offer);
         self.publish_rings();
         self.publish_pythons();
+        self.publish_gpus();
         self.pipeline.tick();
     }
 
@@ -329,6 +521,21 @@ impl SensorThread {
         }
     }
 
+    /// Alerts that no longer reach a sink are a loss like any other.
+    fn report_dropped_alerts(&mut self) {
+        let last = self.stop.load(Ordering::Acquire);
+        for (cause, dropped_for) in DROPPED_ALERTS {
+            let total = self.metrics.delivery.count_of(dropped_for);
+            if let Some(count) = self.losses.due(cause, total, Instant::now(), last) {
+                warn!("{count} alerts were lost: {cause}");
+                let (alerts, metrics) = (&self.alerts, &self.metrics);
+                self.pipeline.lost(count, cause, None, &mut |alert| {
+                    offer(alerts, metrics, alert);
+                });
+            }
+        }
+    }
+
     fn most_over_share(&mut self) -> Option<u64> {
         match self.sensor.shares().left_out() {
             Ok(left_out) => self.losses.most_over_share(&left_out),
@@ -340,6 +547,18 @@ impl SensorThread {
     }
 
     fn publish_rings(&mut self) {
+        for (program, runs) in self.sensor.runs() {
+            self.metrics
+                .cost
+                .show_program(program, runs.time_ns, runs.count);
+        }
+        for (ring, bytes) in RINGS.into_iter().zip(self.sensor.ring_bytes()) {
+            self.metrics
+                .cost
+                .ring_capacity
+                .get_or_create(&RingName { ring })
+                .set(level(bytes));
+        }
         let rings = self.sensor.rings();
         raise_to(&self.metrics.ring_overtaken, rings.overtaken());
         for (ring, bytes) in RINGS.into_iter().zip(rings.take_waited_bytes()) {
@@ -376,6 +595,7 @@ impl SensorThread {
             ..
         } = &mut self;
         pipeline.release_all(&mut |alert| offer(alerts, metrics, alert));
+        pipeline.summarise(true, &mut |alert| offer(alerts, metrics, alert));
         self.tick();
         let counts = self.pipeline.counts();
         let mut summary = Summary {
@@ -432,12 +652,7 @@ fn watch_pythons(sensor: &mut Sensor) -> Option<Watch> {
 /// Hands an alert to the log without waiting; a full queue is counted.
 fn offer(alerts: &mpsc::Sender<Alert>, metrics: &Metrics, alert: Alert) {
     if alerts.try_send(alert).is_err() {
-        metrics
-            .alerts_dropped
-            .get_or_create(&Cause {
-                cause: "queue_full".into(),
-            })
-            .inc();
+        metrics.delivery.count_dropped("queue_full", 1);
     }
 }
 

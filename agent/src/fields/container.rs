@@ -35,6 +35,7 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
         Field::ContainerImageTag => text(&container.image.tag),
         Field::ContainerImageDigest => text(&container.image.digest),
         Field::ContainerPrivileged => container.privileged.map(Value::Bool),
+        Field::ContainerReadOnly => container.read_only.map(Value::Bool),
         Field::ContainerUser => text(&container.user),
         Field::ContainerHostPid => container.host_pid.map(Value::Bool),
         Field::ContainerHostNetwork => container.host_network.map(Value::Bool),
@@ -46,7 +47,8 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
         Field::ContainerLabels => labels(view, &container.labels),
         Field::ContainerGpus => {
             let gpus = container.gpus.iter();
-            Some(view.list(gpus.map(|gpu| Value::Bytes(gpu.as_bytes()))))
+            // A list of nothing would exist all the same.
+            (gpus.len() > 0).then(|| view.list(gpus.map(|gpu| Value::Bytes(gpu.as_bytes()))))
         }
         Field::ContainerStartTs => Some(Value::Uint(start_ns(container)?)),
         Field::ContainerDuration => {

@@ -41,7 +41,8 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
             Body::Open(_) | Body::DeviceOpen(_) => b"file",
             Body::Connect(_) | Body::Sendto(_) | Body::Dns(_) | Body::Tls(_) => b"net",
             Body::CgroupMkdir(_) => b"other",
-            Body::Lost(_) => b"internal",
+            Body::Lost(_) | Body::Internal(_) => b"internal",
+            Body::Gpu(_) => b"other",
         }),
         Field::EvtRawres => Value::Int(result(view)?),
         Field::EvtFailed => Value::Bool(result(view)? < 0),
@@ -65,6 +66,14 @@ pub fn value<'a>(view: &'a EventView<'_>, field: Field, arg: FieldArgRef<'a>) ->
             Body::Lost(lost) => Value::Uint(lost.count),
             _ => return None,
         },
+        Field::InternalWhat => match event.body {
+            Body::Internal(internal) => Value::Bytes(internal.what.as_bytes()),
+            _ => return None,
+        },
+        Field::InternalText => match event.body {
+            Body::Internal(internal) => Value::Bytes(internal.text.as_bytes()),
+            _ => return None,
+        },
         Field::LostCause => match event.body {
             Body::Lost(lost) => Value::Bytes(lost.cause.as_bytes()),
             _ => return None,
@@ -86,7 +95,9 @@ fn result(view: &EventView<'_>) -> Option<i64> {
         | Body::Dns(_)
         | Body::Tls(_)
         | Body::CgroupMkdir(_)
-        | Body::Lost(_) => None,
+        | Body::Lost(_)
+        | Body::Internal(_)
+        | Body::Gpu(_) => None,
     }
 }
 

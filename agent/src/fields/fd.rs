@@ -5,7 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use saker_rules::{fields::Field, value::Value};
 
 use super::{EventView, known};
-use crate::event::{Body, Connect, DeviceOpen, Open, Packet};
+use crate::{
+    context::runtime::metadata::Container,
+    event::{Body, Connect, DeviceOpen, Open, Packet},
+};
 
 /// The field's value, where it is one of this family and known.
 pub fn value<'a>(view: &'a EventView<'_>, field: Field) -> Option<Value<'a>> {
@@ -39,6 +42,7 @@ fn of_open<'a>(view: &'a EventView<'_>, open: &Open<'a>, field: Field) -> Option
         Field::FdContainername => in_container(view, name(view, open)?)?,
         Field::FdContainerdirectory => in_container(view, directory(name(view, open)?))?,
         Field::FdDevName => known(view.device?.name.as_bytes())?,
+        Field::FdDevGiven => Value::Bool(is_given(view.device?.name, view.container?)?),
         Field::FdDevMajor => Value::Int(view.device?.major.into()),
         Field::FdDevMinor => Value::Int(view.device?.minor.into()),
         _ => return None,
@@ -59,10 +63,32 @@ fn of_device<'a>(
         Field::FdFilename => Value::Bytes(filename(name()?)),
         Field::FdContainername => in_container(view, name()?)?,
         Field::FdContainerdirectory => in_container(view, directory(name()?))?,
+        Field::FdDevGiven => Value::Bool(is_given(view.device?.name, view.container?)?),
         Field::FdDevMajor => Value::Int(open.major.into()),
         Field::FdDevMinor => Value::Int(open.minor.into()),
         Field::FdNameraw | Field::FsPathNameraw => known(open.path.bytes)?,
         _ => return None,
+    })
+}
+
+/// Was the container given this GPU, by the node that its runtime names? Only nodes of one GPU each can be compared, and only with such.
+fn is_given(name: &str, container: &Container) -> Option<bool> {
+    const NVIDIA: &str = "/dev/nvidia";
+    const RENDER: &str = "/dev/dri/renderD";
+    const ACCEL: &str = "/dev/accel/accel";
+    let kind = [NVIDIA, RENDER, ACCEL]
+        .into_iter()
+        .find(|kind| is_numbered(name, kind))?;
+    let given = || container.gpus.iter().map(|gpu| &**gpu);
+    if given().any(|gpu| gpu == name) {
+        return Some(true);
+    }
+    given().any(|gpu| is_numbered(gpu, kind)).then_some(false)
+}
+
+fn is_numbered(name: &str, kind: &str) -> bool {
+    name.strip_prefix(kind).is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
     })
 }
 

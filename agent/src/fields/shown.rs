@@ -150,6 +150,7 @@ const IDENTITY: &[&str] = &[
     "k8s.",
     "thread.",
     "lost.",
+    "gpu.",
     "python.",
     "proc.name",
     "proc.pname",

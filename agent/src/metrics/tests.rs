@@ -36,14 +36,43 @@ fn every_row_is_registered_under_its_name() {
     metrics.runtime_lookups.get_or_create(&lookup).inc();
     let outcome = HELLO_OUTCOMES[0];
     metrics.tls_hellos.get_or_create(&Outcome { outcome }).inc();
+    metrics.count_match("A rule", "Error");
+    metrics.cost.show_program("saker_exec", 1, 1);
+    let runtime = RuntimeName {
+        runtime: "/run/x.sock".into(),
+    };
     metrics
-        .rule_matches
-        .get_or_create(&RuleName {
-            rule: "A rule".into(),
-        })
-        .inc();
+        .cost
+        .runtime_lookups
+        .get_or_create(&runtime)
+        .observe(0.01);
+    metrics.gpu.driver(&["absent"], "absent");
+    let process = gpu::RowProcess {
+        sm: Some(1.0),
+        mem: Some(1),
+        ..gpu::RowProcess::default()
+    };
+    metrics.gpu.publish(vec![gpu::Row {
+        uuid: "GPU-1".into(),
+        util: Some(1.0),
+        tensor: Some(1.0),
+        mem_used: Some(1),
+        power: Some(1.0),
+        state: gpu::CardState {
+            power_cap: Some(1.0),
+            temperature: Some(1),
+            clock_sm: Some(1),
+            clock_mem: Some(1),
+            ecc_uncorrected: Some(1),
+            pcie_rx: Some(1),
+            pcie_tx: Some(1),
+            nvlink: Some(1),
+        },
+        process: Some(process),
+        ..gpu::Row::default()
+    }]);
     let text = metrics.render();
-    for row in METRICS {
+    for row in rows() {
         let stem = row.name.trim_end_matches("_total");
         let line = format!("# TYPE {stem} {}", row.kind);
         assert!(

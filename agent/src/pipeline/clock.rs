@@ -52,6 +52,12 @@ impl Clock {
             .unwrap_or_else(|| read_clock(libc::CLOCK_BOOTTIME))
     }
 
+    /// Nanoseconds since the Unix epoch.
+    pub fn epoch_ns(self) -> i64 {
+        let boot_ns = i64::try_from(self.boot_ns()).unwrap_or(i64::MAX);
+        boot_ns.saturating_add(self.epoch_offset_ns)
+    }
+
     /// Does it go on by itself, so that a time can be measured by it?
     pub fn is_running(self) -> bool {
         self.told_ns.is_none()

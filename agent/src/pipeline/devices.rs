@@ -60,6 +60,14 @@ impl DeviceOpens {
         });
     }
 
+    /// Other rules are at work, and those that have alerted have other places; `None` is one that is gone.
+    pub fn renumber(&mut self, places: &[Option<u32>]) {
+        let place = |rule: &u32| places.get(*rule as usize).copied().flatten();
+        for begun in &mut self.awaited {
+            begun.alerted = begun.alerted.iter().filter_map(place).collect();
+        }
+    }
+
     /// What this open, which has ended, began as; `None` where it is not of a device.
     pub fn end(&mut self, event: &Event<'_>, open: &Open<'_>) -> Option<Begun> {
         if self.awaited.is_empty() {

@@ -1,4 +1,4 @@
-//! Events that the agent lost, as an event of their own.
+//! What the agent tells of itself, as events: those that it lost, and what happened inside it.
 
 use super::{Pipeline, Scene};
 use crate::{
@@ -8,8 +8,11 @@ use crate::{
         outside::Note,
         runtime::Look,
     },
-    event::{Body, Event, Lost},
+    event::{Body, Event, Internal, Lost},
 };
+
+/// Bytes of what is told of something inside the agent.
+const TEXT_BYTES_MAX: usize = 1024;
 
 impl Pipeline {
     /// Raises an event about events that were lost. `cgroup_id`: most of them were this cgroup's.
@@ -46,6 +49,7 @@ impl Pipeline {
             past: None,
             folder: None,
             python: None,
+            gpu: None,
             owner: &owner,
             container,
             incomplete: owner != Owner::Host && container.is_none(),
@@ -53,5 +57,31 @@ impl Pipeline {
         self.evaluate(&event, &scene, alerts);
         self.outside
             .note(|| Note::Lost(now_ns, count, cause.to_owned(), cgroup_id));
+    }
+
+    /// Raises an event about something inside the agent. Of the text what fits is told.
+    pub fn internal(&mut self, what: &str, text: &str, alerts: &mut dyn FnMut(Alert)) {
+        let now_ns = self.clock.boot_ns();
+        let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+        let event = Event::internal(
+            now_ns,
+            self.own_tgid,
+            Body::Internal(Internal { what, text }),
+        );
+        self.number += 1;
+        let scene = Scene {
+            number: self.number,
+            actor: None,
+            past: None,
+            folder: None,
+            python: None,
+            gpu: None,
+            owner: &Owner::Host,
+            container: None,
+            incomplete: false,
+        };
+        self.evaluate(&event, &scene, alerts);
+        self.outside
+            .note(|| Note::Internal(now_ns, what.to_owned(), text.to_owned()));
     }
 }

@@ -77,6 +77,10 @@ impl Pipeline {
         bytes: &[u8],
         alerts: &mut dyn FnMut(Alert),
     ) {
+        if packet.begins_as_json() {
+            // No hello, and there is no more of it.
+            return self.event(event, bytes, alerts);
+        }
         let fixed = &bytes[..Kind::Tls.fixed_bytes().min(bytes.len())];
         let data = packet.data.bytes;
         let hellos = &mut self.network.hellos;

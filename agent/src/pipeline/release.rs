@@ -92,6 +92,7 @@ impl Pipeline {
                 past: held.actor.as_ref(),
                 folder: held.folder.as_deref(),
                 python: held.python.as_ref(),
+                gpu: None,
                 owner: &held.owner,
                 container,
                 incomplete: container.is_none_or(|container| container.cut),

@@ -90,7 +90,12 @@ impl Replay {
         // The others come in the midst of a record, whose answers have yet to be asked for.
         let is_whole = matches!(
             note,
-            Note::Runtime(..) | Note::HoldOver(_) | Note::Lost(..) | Note::End(_)
+            Note::Runtime(..)
+                | Note::HoldOver(_)
+                | Note::Lost(..)
+                | Note::Internal(..)
+                | Note::End(_)
+                | Note::Gpus(_)
         );
         match note {
             Note::Process(seed) => {
@@ -122,6 +127,14 @@ impl Replay {
                 self.recorded_lost = self.recorded_lost.saturating_add(count);
                 pipeline.lost(count, &cause, cgroup_id, alerts);
             }
+            Note::Internal(now_ns, what, text) => {
+                pipeline.clock.tell(now_ns);
+                pipeline.internal(&what, &text, alerts);
+            }
+            Note::Gpus(sample) => {
+                pipeline.clock.tell(sample.taken_ns);
+                pipeline.gpus(&sample, alerts);
+            }
             Note::End(totals) => {
                 pipeline.release_all(alerts);
                 self.totals = Some(totals);
@@ -135,6 +148,7 @@ impl Replay {
     /// Evaluates what still waits, which in a whole capture nothing does, and publishes metrics.
     pub fn finish(&mut self, alerts: &mut dyn FnMut(Alert)) {
         self.pipeline.release_all(alerts);
+        self.pipeline.summarise(true, alerts);
         self.pipeline.tick();
     }
 

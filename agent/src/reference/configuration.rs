@@ -12,7 +12,11 @@ use crate::config::Config;
 pub fn page() -> String {
     let mut page = title("Configuration", "the types of `agent/src/config.rs`");
     page.push_str(
-        "`saker run --config FILE`; YAML. Every key is optional; an unknown key is an error.\n\n",
+        "`saker run --config FILE`; YAML. Every key is optional, but for what a sink is nothing without; an unknown key is an error. \
+         `[]` stands for each entry of a list. `saker config check` says whether a file is sound, \
+         `saker config print` what it amounts to, `saker config schema` what editors want to know.\n\n\
+         An environment variable overrides a key: `SAKER__HTTP__LISTEN` is `http.listen`, with the value as it would stand in the file. \
+         There is no key for a secret, only for the file that holds it.\n\n",
     );
     page.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
     let schema = schema_for!(Config).to_value();
@@ -30,6 +34,11 @@ fn rows(schema: &Value, root: &Value, prefix: &str, page: &mut String) {
         let target = resolve(property, root);
         if target["properties"].is_object() {
             rows(target, root, &format!("{key}."), page);
+            continue;
+        }
+        let items = resolve(&target["items"], root);
+        if items["properties"].is_object() {
+            rows(items, root, &format!("{key}[]."), page);
             continue;
         }
         let doc = property["description"]

@@ -11,7 +11,7 @@ use saker_rules::{
 };
 
 use super::{cell, title};
-use crate::metrics::METRICS;
+use crate::metrics;
 
 /// Every field.
 pub fn fields() -> String {
@@ -78,9 +78,12 @@ fn argument(name: &str, rule: ArgRule) -> String {
 
 /// Every metric.
 pub fn metrics() -> String {
-    let mut page = title("Metrics", "the table in `agent/src/metrics.rs`");
+    let mut page = title(
+        "Metrics",
+        "the tables in `agent/src/metrics.rs` and `agent/src/metrics/`",
+    );
     page.push_str("Served at `/metrics` in the OpenMetrics text format.\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n");
-    for metric in METRICS {
+    for metric in metrics::rows() {
         let _ = writeln!(
             page,
             "| `{}` | {} | {} | {} |",
@@ -153,9 +156,14 @@ pub fn rules() -> String {
         let (file, _) = &rule.origin;
         let _ = writeln!(
             page,
-            "## {}\n\n{} · {} · `{file}`\n\n{}\n",
+            "## {}\n\n{} · {} · {} · `{file}`\n\n{}\n",
             rule.name,
             format_args!("{:?}", rule.priority),
+            rule.profiles
+                .iter()
+                .map(|profile| profile.name())
+                .collect::<Vec<_>>()
+                .join(", "),
             rule.tags.join(", "),
             rule.desc.trim()
         );

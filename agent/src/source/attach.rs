@@ -40,6 +40,8 @@ pub enum Attachment {
 
 /// A loaded program: what asks the kernel how often it ran.
 pub struct LoadedProgram {
+    /// Its name in the object.
+    pub name: &'static str,
     /// The kind that it reports.
     pub kind: Kind,
     /// Keeps its statistics reachable.
@@ -58,7 +60,7 @@ pub struct Attacher<'a> {
     offsets: &'a FoundOffsets,
     disabled: &'a [String],
     /// What is attached so far.
-    pub attachments: Vec<Attachment>,
+    pub attachments: Vec<(&'static str, Attachment)>,
     /// The programs of it.
     pub programs: Vec<LoadedProgram>,
     /// Programs for places that are found later, by name.
@@ -68,12 +70,13 @@ pub struct Attacher<'a> {
 }
 
 impl<'a> Attacher<'a> {
-    /// Nothing is attached yet. Hooks that `config` disables never will be.
+    /// Programs in `used` are attached already. Hooks that `config` disables never will be.
     pub fn new(
         ebpf: &'a mut Ebpf,
         cgroup: &'a RootCgroup,
         offsets: &'a FoundOffsets,
         config: &'a SensorConfig,
+        used: Vec<&'static str>,
     ) -> Self {
         Self {
             ebpf,
@@ -86,7 +89,7 @@ impl<'a> Attacher<'a> {
             attachments: Vec::new(),
             programs: Vec::new(),
             uprobes: Vec::new(),
-            used: Vec::new(),
+            used,
         }
     }
 
@@ -162,8 +165,8 @@ impl<'a> Attacher<'a> {
             }
         }
         for (attachment, fd, name) in attached {
-            self.attachments.push(attachment);
-            self.programs.push(LoadedProgram { kind, fd });
+            self.attachments.push((name, attachment));
+            self.programs.push(LoadedProgram { name, kind, fd });
             self.used.push(name);
         }
         Ok(lost)

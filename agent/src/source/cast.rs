@@ -4,23 +4,22 @@
 //! kernel's own type information, as does the type that addresses are taken for. Kernels have the function since 6.2, and take it
 //! only where programs are compiled to machine code; so a program that uses it is tried before anything relies on it.
 
-use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::{io, ptr};
-
+use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_CGROUP_SKB, BPF_PROG_TYPE_TRACEPOINT};
 use saker_ebpf::config::CAST_MARK;
 
 use super::attach::without_signals;
 use super::btf::Btf;
+use super::calls;
 
 const FUNCTION: &str = "bpf_rdonly_cast";
 /// Two numbers of 8 bytes, which programs may load as numbers, whole or in part.
 const TYPE: &str = "timespec64";
 
-const PROG_LOAD: libc::c_int = 5;
 /// Both kinds of hooks there are: on what the kernel does, and in a cgroup.
-const TRIED_TYPES: [u32; 2] = [PROGRAM_TRACEPOINT, PROGRAM_CGROUP_PACKETS];
-const PROGRAM_TRACEPOINT: u32 = 5;
-const PROGRAM_CGROUP_PACKETS: u32 = 8;
+const TRIED_TYPES: [u32; 2] = [
+    BPF_PROG_TYPE_TRACEPOINT as u32,
+    BPF_PROG_TYPE_CGROUP_SKB as u32,
+];
 
 /// A call of a function of the kernel's, which is to be named.
 const CALL: [u8; 4] = [0x85, 0x20, 0, 0];
@@ -56,7 +55,7 @@ impl Cast {
     pub fn works(&self) -> bool {
         TRIED_TYPES
             .into_iter()
-            .all(|program| without_signals(|| load(program, &self.trial())).is_ok())
+            .all(|program| without_signals(|| calls::load(program, 0, &self.trial())).is_ok())
     }
 
     /// Reads at address 0, which gives 0. It is loaded, and never run.
@@ -96,41 +95,6 @@ pub fn resolve(object: &mut [u8], cast: Option<Cast>) {
             instruction.copy_from_slice(&there);
         }
     }
-}
-
-/// The first fields of the kernel's `union bpf_attr` for a program.
-#[repr(C)]
-#[derive(Default)]
-struct ProgramAttr {
-    program_type: u32,
-    instructions_len: u32,
-    instructions: u64,
-    license: u64,
-    rest: [u64; 12],
-}
-
-fn load(program_type: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
-    let attr = ProgramAttr {
-        program_type,
-        instructions_len: instructions.len() as u32,
-        instructions: instructions.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        ..ProgramAttr::default()
-    };
-    // SAFETY: the struct is ours and as long as is said; what it points to outlives the call.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            PROG_LOAD,
-            ptr::from_ref(&attr),
-            size_of::<ProgramAttr>(),
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just handed out this descriptor, to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -30,7 +30,9 @@ impl RootCgroup {
 pub fn open_root() -> Result<RootCgroup, SensorError> {
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     for path in mounted_roots(&mounts) {
-        if let Ok(folder) = File::open(&path) {
+        if let Ok(folder) = File::open(&path)
+            && is_root(folder.as_fd())
+        {
             return Ok(RootCgroup {
                 folder: folder.into(),
                 path: Some(path),
@@ -40,16 +42,27 @@ pub fn open_root() -> Result<RootCgroup, SensorError> {
     let open = || -> io::Result<OwnedFd> {
         let mount = mounts::mount_detached(c"cgroup2")?;
         // The descriptor of a mount is opened by path only, which attaching does not accept.
-        mounts::open_below(
-            std::os::fd::AsFd::as_fd(&mount),
-            c".",
-            libc::O_RDONLY | libc::O_DIRECTORY,
-        )
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let folder = mounts::open_below(mount.as_fd(), c".", flags)?;
+        if is_root(folder.as_fd()) {
+            Ok(folder)
+        } else {
+            Err(io::Error::other(
+                "this cgroup namespace begins below the root: mount the host's /sys/fs/cgroup as well",
+            ))
+        }
     };
     match open() {
         Ok(folder) => Ok(RootCgroup { folder, path: None }),
         Err(source) => Err(SensorError::NoCgroup2 { source }),
     }
+}
+
+/// Is it the root of the whole hierarchy? A container on a node with v2 alone has a cgroup namespace of its own, in which its own cgroup
+/// is mounted and called the root: whoever attaches there sees nothing but himself. The true root alone has no type.
+fn is_root(folder: BorrowedFd<'_>) -> bool {
+    mounts::open_below(folder, c"cgroup.type", libc::O_PATH)
+        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The v1 hierarchy that tells containers apart where they are in the root of v2: the place of its controller's state, one of
@@ -79,7 +92,9 @@ fn mounted_roots(mountinfo: &str) -> Vec<PathBuf> {
             let (mount, file_system) = line.split_once(" - ")?;
             let mut mount = mount.split(' ').skip(3);
             let (root, point) = (mount.next()?, mount.next()?);
-            let is_whole = file_system.split(' ').next()? == "cgroup2" && root == "/";
+            // Seen from a cgroup namespace what is above it has two dots for each step.
+            let is_above = root.split('/').skip(1).all(|step| step == "..");
+            let is_whole = file_system.split(' ').next()? == "cgroup2" && (root == "/" || is_above);
             is_whole.then(|| PathBuf::from(unescape(point)))
         })
         .collect()
@@ -113,6 +128,23 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_is_not_the_root() {
+        let Ok(root) = open_root() else {
+            // Not this test's matter: without privileges there may be none to open.
+            return;
+        };
+        assert!(is_root(root.folder.as_fd()));
+        let below = root.path.and_then(|path| {
+            let entries = fs::read_dir(path).ok()?.flatten();
+            let mut folders = entries.filter(|entry| entry.path().is_dir());
+            File::open(folders.next()?.path()).ok()
+        });
+        if let Some(below) = below {
+            assert!(!is_root(below.as_fd()));
+        }
+    }
+
+    #[test]
     fn finds_whole_hierarchies() {
         let check = |mountinfo: &str, expected: &[&str]| {
             let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
@@ -133,6 +165,12 @@ mod tests {
         check(
             "35 25 0:30 /kubepods/x /sys/fs/cgroup ro - cgroup2 cgroup rw\n",
             &[],
+        );
+        check(
+            "35 25 0:30 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+             36 25 0:30 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+             37 25 0:30 /../x /y ro - cgroup2 cgroup rw\n",
+            &["/sys/fs/cgroup", "/host/sys/fs/cgroup"],
         );
         check(
             "35 25 0:30 / /mnt/a\\040b rw - cgroup2 none rw\n",

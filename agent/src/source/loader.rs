@@ -1,30 +1,28 @@
 //! Loading the kernel object with its settings, and having every wanted probe attached. A hook that cannot be is
 //! reported, and the rest goes on; only with none at all loading fails.
 
-use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use saker_ebpf::config::{
-    DEVICES_MAP, DeviceRange, DeviceTable, OFFSETS_GLOBAL, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED,
-    OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX, Offsets, OpenPrefix, SETTINGS_GLOBAL, Settings,
+    DEVICES_MAP, DeviceRange, DeviceTable, ENV_NAMES_MAX, OFFSETS_GLOBAL, Offsets, SETTINGS_GLOBAL,
+    Settings,
 };
-use saker_ebpf::extension::{EXTENSIONS_MAP, extension_key};
 use saker_ebpf::wire::{Kind, RECORD_BYTES_MAX};
 
 use super::attach::{Attacher, Attachment, LoadedProgram};
 use super::cast;
 use super::cgroup::RootCgroup;
-use super::devices::NODE_PREFIXES;
 use super::errors::SensorError;
 use super::offsets::FoundOffsets;
-use super::probes::{CONNECT_HOOK, DEVICE_HOOK, OPEN_END_HOOK, PROBES};
+use super::probes::{DEVICE_HOOK, OPEN_END_HOOK, PROBES};
 use super::sensor::SensorConfig;
 use super::shares::Shares;
 use super::status::HookStatus;
+use super::wanted::WantedMaps;
 
 /// Names of the rings in the object: of what must not be lost, and of what can be shed.
 pub const KEPT_MAP: &str = "EVENTS";
@@ -37,8 +35,10 @@ pub struct Loaded {
     pub ebpf: Ebpf,
     /// The device numbers to report.
     pub devices: DeviceMap,
+    /// What rules want.
+    pub wanted: WantedMaps,
     /// What is attached. Dropping it detaches.
-    pub attachments: Vec<Attachment>,
+    pub attachments: Vec<(&'static str, Attachment)>,
     /// The programs that are attached.
     pub programs: Vec<LoadedProgram>,
     /// Programs for places that are found later, by name.
@@ -81,27 +81,13 @@ pub fn map_error(error: impl Into<MapError>) -> SensorError {
     }
 }
 
-/// What the kernel programs are told to report; `by_path` the devices too, which no hook of their own is there for.
-fn settings(config: &SensorConfig, by_path: bool) -> Settings {
+/// What the kernel programs are told once and for all.
+fn settings(config: &SensorConfig) -> Settings {
     let mut settings = Settings {
         own_tgid: config.own_tgid,
         report_threads: u32::from(config.report_threads),
-        kinds: served(config),
         ..Settings::NONE
     };
-    let devices: &[&[u8]] = if by_path { &NODE_PREFIXES } else { &[] };
-    let prefixes = config
-        .opens
-        .prefixes
-        .iter()
-        .map(Vec::as_slice)
-        .filter(|_| config.kinds.contains(&Kind::Open))
-        .chain(devices.iter().copied());
-    let prefixes = fit_prefixes(prefixes);
-    for (slot, prefix) in settings.prefixes.iter_mut().zip(&prefixes) {
-        *slot = OpenPrefix::new(prefix);
-        settings.prefixes_len += 1;
-    }
     // Without randomness names could be chosen to hide behind others; the addresses of this process are the next best.
     let mut seeds = [0u64; 2];
     // SAFETY: the buffer is as long as is said.
@@ -112,57 +98,17 @@ fn settings(config: &SensorConfig, by_path: bool) -> Settings {
     }
     settings.seeds = seeds;
     config.share.apply(&mut settings);
-    if config.opens.resolved {
-        settings.open_filter |= OPEN_BY_RESOLVED;
-    }
-    if config.kinds.contains(&Kind::Open) && !config.opens.extensions.is_empty() {
-        settings.open_filter |= OPEN_BY_EXTENSION;
-    }
-    for (slot, name) in settings.env.iter_mut().zip(&config.environment) {
-        *slot = OpenPrefix::new(format!("{name}=").as_bytes());
-        settings.env_len += 1;
-    }
+    settings.env_slots = env_slots(config);
     settings
 }
 
-/// The kinds that programs may report, as bits. A program can be attached for the sake of another kind than its own.
-fn served(config: &SensorConfig) -> u32 {
-    let by_other_hook = |kind: Kind| {
-        kind == Kind::Connect
-            && config
-                .disabled_hooks
-                .iter()
-                .any(|hook| hook == CONNECT_HOOK)
-    };
-    config
-        .kinds
-        .iter()
-        .filter(|kind| !by_other_hook(**kind))
-        .fold(0, |bits, kind| bits | 1 << (*kind as u32))
-}
+/// Names of variables that rules may come to want while the agent runs. Each takes a little time at every start of a program, wanted
+/// or not.
+const ENV_SPARE: usize = 3;
 
-/// Makes prefixes fit the kernel's table by shortening them together, until at most [`OPEN_PREFIXES_MAX`] differ and
-/// none is covered by another. Shorter ones let more through; the rules still decide exactly.
-fn fit_prefixes<'a>(prefixes: impl Iterator<Item = &'a [u8]>) -> BTreeSet<Vec<u8>> {
-    let given: BTreeSet<Vec<u8>> = prefixes.map(<[u8]>::to_vec).collect();
-    let mut length = OPEN_PREFIX_BYTES;
-    loop {
-        let cut: BTreeSet<Vec<u8>> = given
-            .iter()
-            .map(|prefix| prefix[..prefix.len().min(length)].to_vec())
-            .collect();
-        // Sorted, a prefix stands before everything it covers.
-        let mut kept: BTreeSet<Vec<u8>> = BTreeSet::new();
-        for prefix in cut {
-            if !kept.iter().any(|shorter| prefix.starts_with(shorter)) {
-                kept.insert(prefix);
-            }
-        }
-        if kept.len() <= OPEN_PREFIXES_MAX {
-            return kept;
-        }
-        length -= 1;
-    }
+/// How many variables the programs compare.
+fn env_slots(config: &SensorConfig) -> u32 {
+    (config.environment.len() + ENV_SPARE).min(ENV_NAMES_MAX) as u32
 }
 
 /// Loads `object` and attaches what `config` wants.
@@ -173,31 +119,7 @@ pub fn load(
     cgroup: &RootCgroup,
     ranges: &[DeviceRange],
 ) -> Result<Loaded, SensorError> {
-    let load =
-        |devices_by_path| load_with(object, config, offsets, cgroup, ranges, devices_by_path);
-    let wanted = config.kinds.contains(&Kind::DeviceOpen);
-    let is_disabled = config.disabled_hooks.iter().any(|hook| hook == DEVICE_HOOK);
-    let loaded = load(wanted && is_disabled)?;
-    let is_lacking = |status: &HookStatus| {
-        status.kind == Kind::DeviceOpen.name() && status.hook != Some(DEVICE_HOOK)
-    };
-    if wanted && !is_disabled && loaded.status.iter().any(is_lacking) {
-        // Only now is it known, and the programs of opens were loaded to look at no path for the sake of devices: once more.
-        drop(loaded);
-        return load(true);
-    }
-    Ok(loaded)
-}
-
-fn load_with(
-    object: &[u8],
-    config: &SensorConfig,
-    offsets: &FoundOffsets,
-    cgroup: &RootCgroup,
-    ranges: &[DeviceRange],
-    devices_by_path: bool,
-) -> Result<Loaded, SensorError> {
-    let mut settings = settings(config, devices_by_path);
+    let mut settings = settings(config);
     // Without an id nothing is exempt, which costs events only on a node that shares one cgroup.
     settings.root_cgroup_id = cgroup.id().unwrap_or(0);
     if let Some((state, hierarchy)) = super::cgroup::v1_stand_in(&offsets.controllers) {
@@ -224,24 +146,9 @@ fn load_with(
     if config.share.events_per_s == 0 {
         loader.map_max_entries(Shares::MAP, 1);
     }
-    let opens_possible =
-        config.kinds.contains(&Kind::Open) || config.kinds.contains(&Kind::DeviceOpen);
-    if !opens_possible {
-        loader.map_max_entries("OPEN_PENDING", 1);
-    } else if !pairs_opens(config) {
+    // Maps of kinds that no rule wants have their size all the same: rules change, and maps cannot.
+    if !pairs_opens(config) {
         loader.map_max_entries("OPEN_PENDING", FEW_PENDING);
-    }
-    if !opens_possible {
-        loader.map_max_entries("URING_OPENS", 1);
-    }
-    if !config.kinds.contains(&Kind::Connect) {
-        loader.map_max_entries("CONNECT_PENDING", 1);
-    }
-    if !config.kinds.contains(&Kind::Pickle) {
-        loader.map_max_entries("PICKLE_SEEN", 1);
-    }
-    if !config.kinds.contains(&Kind::Sendto) {
-        loader.map_max_entries("SENT", 1);
     }
     if config.kernel_log.is_none() {
         loader.map_max_entries("AYA_LOGS", 1);
@@ -252,9 +159,12 @@ fn load_with(
     drop(object);
     let mut devices = DeviceMap::new(take_map(&mut ebpf, DEVICES_MAP)?)?;
     devices.set(ranges)?;
-    set_extensions(&mut ebpf, config)?;
+    let is_disabled = config.disabled_hooks.iter().any(|hook| hook == DEVICE_HOOK);
+    let mut wanted = WantedMaps::new(&mut ebpf, settings.0.env_slots)?;
+    wanted.by_path = is_disabled;
+    wanted.set(config)?;
 
-    let mut attacher = Attacher::new(&mut ebpf, cgroup, offsets, config);
+    let mut attacher = Attacher::new(&mut ebpf, cgroup, offsets, config, Vec::new());
     let status: Vec<HookStatus> = PROBES
         .iter()
         .map(|probe| attacher.attach_probe(probe, config.kinds.contains(&probe.kind)))
@@ -265,6 +175,10 @@ fn load_with(
         uprobes,
         ..
     } = attacher;
+    if !is_disabled && lacks_device_hook(&status) {
+        wanted.by_path = true;
+        wanted.set(config)?;
+    }
     let wanted_none = status.iter().all(|status| !status.wanted);
     if attachments.is_empty() && !wanted_none {
         return Err(no_hook(&status));
@@ -272,10 +186,18 @@ fn load_with(
     Ok(Loaded {
         ebpf,
         devices,
+        wanted,
         attachments,
         programs,
         uprobes,
         status,
+    })
+}
+
+/// Are devices wanted, and must opens stand in for their hook?
+pub fn lacks_device_hook(status: &[HookStatus]) -> bool {
+    status.iter().any(|status| {
+        status.wanted && status.kind == Kind::DeviceOpen.name() && status.hook != Some(DEVICE_HOOK)
     })
 }
 
@@ -297,24 +219,6 @@ fn pairs_opens(config: &SensorConfig) -> bool {
     is_disabled
         || cfg!(not(target_arch = "x86_64"))
         || version.is_none_or(|version| version < END_ALONE)
-}
-
-/// Opens of files with these extensions are wanted.
-fn set_extensions(ebpf: &mut Ebpf, config: &SensorConfig) -> Result<(), SensorError> {
-    let map = ebpf
-        .map_mut(EXTENSIONS_MAP)
-        .ok_or_else(|| SensorError::ObjectDamaged {
-            found: format!("it has no map {EXTENSIONS_MAP}"),
-        })?;
-    let mut map: HashMap<_, [u64; 2], u8> = HashMap::try_from(map).map_err(map_error)?;
-    for extension in &config.opens.extensions {
-        let key = extension_key(extension).ok_or_else(|| SensorError::Kernel {
-            attempt: "setting the wanted extensions",
-            reason: format!("{:?} is none", String::from_utf8_lossy(extension)),
-        })?;
-        map.insert(key, 1, 0).map_err(map_error)?;
-    }
-    Ok(())
 }
 
 fn no_hook(status: &[HookStatus]) -> SensorError {
@@ -412,33 +316,6 @@ pub fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map, SensorError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn prefixes_are_made_to_fit() {
-        let check = |given: &[&str], expected: &[&str]| {
-            let fitted: Vec<String> = fit_prefixes(given.iter().map(|prefix| prefix.as_bytes()))
-                .into_iter()
-                .map(|prefix| String::from_utf8(prefix).expect("text"))
-                .collect();
-            assert_eq!(fitted, expected, "{given:?}");
-        };
-        check(&[], &[]);
-        check(&["/dev/nvidia"], &["/dev/nvidia"]);
-        check(&["/dev/nvidia", "/dev/nvidia0", "/dev"], &["/dev"]);
-        check(&["", "/etc"], &[""]);
-        check(
-            &["/a/very/long/prefix/that/does/not/fit/whole"],
-            &["/a/very/long/prefix/that/does/no"],
-        );
-        check(
-            &["/1a", "/1b", "/2", "/3", "/4", "/5", "/6", "/7", "/8"],
-            &["/1", "/2", "/3", "/4", "/5", "/6", "/7", "/8"],
-        );
-        check(
-            &["/1", "/2", "/3", "/4", "/5", "/6", "/7", "/8", "/9"],
-            &["/"],
-        );
-    }
 
     #[test]
     fn odd_ring_sizes_are_refused_before_the_kernel_is_asked() {

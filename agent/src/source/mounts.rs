@@ -7,7 +7,9 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::calls::owned;
 
 /// Not in the libc crate for every target.
 const FSCONFIG_CMD_CREATE: libc::c_ulong = 6;
@@ -51,13 +53,4 @@ pub fn open_below(folder: BorrowedFd<'_>, path: &CStr, flags: libc::c_int) -> io
     let opened =
         unsafe { libc::openat(folder.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC) };
     owned(libc::c_long::from(opened))
-}
-
-fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(result).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just handed out this descriptor, to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

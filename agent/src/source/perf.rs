@@ -7,12 +7,12 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya_obj::generated::bpf_prog_info;
 
-use super::mounts;
+use super::{calls::owned, mounts};
 
 /// Where tracefs is when somebody mounted it.
 const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -90,7 +90,7 @@ pub fn attach(
 unsafe fn open_event(attr: *const libc::c_void, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let (every_process, cpu, no_group): (libc::pid_t, libc::c_int, libc::c_int) = (-1, 0, -1);
     // SAFETY: the caller vouches for `attr`. The programs of such an event run on all CPUs, whichever is named.
-    let event = unsafe {
+    let event = owned(unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
             attr,
@@ -99,13 +99,7 @@ unsafe fn open_event(attr: *const libc::c_void, program: BorrowedFd<'_>) -> io::
             no_group,
             PERF_FLAG_FD_CLOEXEC,
         )
-    };
-    if event < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let event = i32::try_from(event).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just handed out this descriptor, to nobody else.
-    let event = unsafe { OwnedFd::from_raw_fd(event) };
+    })?;
     for (request, argument) in [
         (PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()),
         (PERF_EVENT_IOC_ENABLE, 0),
@@ -156,8 +150,19 @@ pub fn attach_uprobe(
     unsafe { open_event((&raw const attr).cast(), program) }
 }
 
-/// Runs of a program that the kernel left out because it was already running on that CPU.
-pub fn missed_runs(program: BorrowedFd<'_>) -> io::Result<u64> {
+/// What the kernel counts of a program since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// Runs that the kernel left out because the program was already running on that CPU.
+    pub missed: u64,
+    /// Nanoseconds in it, while `kernel.bpf_stats_enabled` is 1.
+    pub time_ns: u64,
+    /// Runs, likewise.
+    pub count: u64,
+}
+
+/// Asks the kernel.
+pub fn runs(program: BorrowedFd<'_>) -> io::Result<Runs> {
     const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
     #[repr(C)]
     struct Attr {
@@ -184,5 +189,9 @@ pub fn missed_runs(program: BorrowedFd<'_>) -> io::Result<u64> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(info.recursion_misses)
+    Ok(Runs {
+        missed: info.recursion_misses,
+        time_ns: info.run_time_ns,
+        count: info.run_cnt,
+    })
 }

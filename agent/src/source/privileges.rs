@@ -7,27 +7,59 @@ use aya::util::KernelVersion;
 
 use super::errors::SensorError;
 
+const CAP_DAC_READ_SEARCH: u32 = 2;
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
+
+/// Capabilities without which the agent works, and what it then does not see.
+const WANTED: &[(u32, &str, &str)] = &[
+    (
+        CAP_SYS_PTRACE,
+        "CAP_SYS_PTRACE",
+        "what a process may hide from others is not seen: programs, environment and open files of those older than the agent; \
+         and the files of containers, so what pickles load inside Python, and names of users and groups there",
+    ),
+    (
+        CAP_DAC_READ_SEARCH,
+        "CAP_DAC_READ_SEARCH",
+        "cgroups older than the agent have no path, so events in them no container and no pod; and interpreters that only their \
+         owner may read are not looked into",
+    ),
+];
 
 /// Inode number of the initial pid namespace, fixed by the kernel.
 const INITIAL_PID_NS: &str = "pid:[4026531836]";
 
 /// Fails when a capability is missing without which nothing can be loaded.
 pub fn check() -> Result<(), SensorError> {
-    // Of this thread: capabilities are a thread's. Where /proc cannot be read the kernel's own answer has to do.
-    let Some(effective) = fs::read_to_string("/proc/thread-self/status")
-        .ok()
-        .and_then(|status| effective_capabilities(&status))
-    else {
+    // Where /proc cannot be read the kernel's own answer has to do.
+    let Some(effective) = own_capabilities() else {
         return Ok(());
     };
     match missing(effective) {
         None => Ok(()),
         Some(missing) => Err(SensorError::NotPermitted { missing }),
     }
+}
+
+/// The capabilities that this process lacks and works without, by name, each with what it costs.
+pub fn costs() -> Vec<(&'static str, &'static str)> {
+    own_capabilities().map(lacking).unwrap_or_default()
+}
+
+/// Those of this thread: capabilities are a thread's.
+fn own_capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+    effective_capabilities(&status)
+}
+
+fn lacking(effective: u64) -> Vec<(&'static str, &'static str)> {
+    let lacks = |capability: u32| effective & (1 << capability) == 0;
+    let rows = WANTED.iter().filter(|row| lacks(row.0));
+    rows.map(|(_, name, cost)| (*name, *cost)).collect()
 }
 
 /// Does this process live in the initial pid namespace, whose process ids the kernel programs report?
@@ -94,6 +126,19 @@ mod tests {
         check(1 << CAP_BPF | 1 << CAP_PERFMON | 1 << CAP_NET_ADMIN, None);
         check(1 << CAP_BPF | 1 << CAP_PERFMON, Some("CAP_NET_ADMIN"));
         check(1 << CAP_BPF, Some("CAP_PERFMON, CAP_NET_ADMIN"));
+    }
+
+    #[test]
+    fn names_what_is_lost_without_the_others() {
+        let check = |effective: u64, expected: &[&str]| {
+            let names: Vec<_> = lacking(effective).into_iter().map(|row| row.0).collect();
+            assert_eq!(names, expected, "{effective:#x}");
+        };
+        check(u64::MAX, &[]);
+        check(1 << CAP_SYS_PTRACE | 1 << CAP_DAC_READ_SEARCH, &[]);
+        check(1 << CAP_SYS_PTRACE, &["CAP_DAC_READ_SEARCH"]);
+        check(1 << CAP_DAC_READ_SEARCH, &["CAP_SYS_PTRACE"]);
+        check(0, &["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
     }
 
     #[test]

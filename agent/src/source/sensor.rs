@@ -7,20 +7,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::Pod;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
+use aya::{Ebpf, Pod};
 use aya_log::EbpfLogger;
 use saker_ebpf::wire::{Counters, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::attach::{Attachment, LoadedProgram};
+use super::attach::{Attacher, Attachment, LoadedProgram};
+use super::cgroup::RootCgroup;
 use super::devices::Accelerators;
 use super::errors::SensorError;
 use super::loader::{self, DeviceMap, map_error};
+use super::perf::Runs;
+use super::probes::{DEVICE_HOOK, PROBES, Probe};
 use super::ring::{Ring, Rings};
 use super::shares::{ShareLimit, Shares};
 use super::status::HookStatus;
+use super::wanted::WantedMaps;
 use super::{cgroup, object, offsets, privileges};
 use crate::metrics::LOSS_CAUSES;
 
@@ -61,8 +65,11 @@ pub struct OpenFilter {
     /// Prefixes are compared with the path of the file that was opened, and opens that failed are all reported. Else with the
     /// path as passed, which is cheaper, and evaded by a detour.
     pub resolved: bool,
-    /// What file names end with: a dot and at most 15 bytes without another.
+    /// What file names end with: one extension or two, dots included, at most 16 bytes.
     pub extensions: Vec<Vec<u8>>,
+    /// The modules of Python that the thread which looks for unpicklers waits for.
+    #[serde(default)]
+    pub modules: bool,
 }
 
 impl OpenFilter {
@@ -77,6 +84,7 @@ impl OpenFilter {
         is_everything
             || (other.prefixes.iter().all(has_prefix)
                 && (self.resolved || !other.resolved)
+                && (self.modules || !other.modules)
                 && other
                     .extensions
                     .iter()
@@ -123,13 +131,19 @@ pub struct Sensor {
     awake: Awake,
     shares: Shares,
     counters: PerCpuArray<MapData, CounterSlot>,
-    attachments: Vec<Attachment>,
+    attachments: Vec<(&'static str, Attachment)>,
     programs: Vec<LoadedProgram>,
     uprobes: Vec<(&'static str, ProgramFd)>,
     status: Vec<HookStatus>,
     accelerators: Accelerators,
     devices: DeviceMap,
-    cgroup: OwnedFd,
+    wanted: WantedMaps,
+    cgroup: RootCgroup,
+    /// The object, with the programs that no rule wants yet.
+    ebpf: Ebpf,
+    config: SensorConfig,
+    /// Runs that were left out of programs that are no longer attached.
+    missed_before: [u64; Kind::ALL.len()],
     waker: Waker,
     logger: Option<EbpfLogger<KernelLog>>,
 }
@@ -155,6 +169,7 @@ impl Sensor {
         let loader::Loaded {
             mut ebpf,
             devices,
+            wanted,
             attachments,
             programs,
             uprobes,
@@ -187,7 +202,6 @@ impl Sensor {
             )?),
             None => None,
         };
-        drop(ebpf);
         drop(offsets);
         Ok(Self {
             rings: Rings::new(kept, sheddable),
@@ -200,7 +214,11 @@ impl Sensor {
             status,
             accelerators,
             devices,
-            cgroup: cgroup.folder,
+            wanted,
+            cgroup,
+            ebpf,
+            config: config.clone(),
+            missed_before: [0; Kind::ALL.len()],
             waker: Waker::new()?,
             logger,
         })
@@ -223,7 +241,7 @@ impl Sensor {
 
     /// The root of the cgroup v2 hierarchy that events' cgroup ids belong to.
     pub fn cgroup_root(&self) -> BorrowedFd<'_> {
-        self.cgroup.as_fd()
+        self.cgroup.folder.as_fd()
     }
 
     /// Looks for drivers that were loaded or unloaded since, and reports their devices too. `true` when there were any.
@@ -264,7 +282,8 @@ impl Sensor {
     }
 
     /// Waits, at most `time`, for something that is not to wait: a record of what must not be lost, or the [`Waker`]. Meanwhile
-    /// what can be shed gathers in its ring, and the kernel wakes nobody for it, until the next [`Sensor::poll`].
+    /// what comes in crowds (what can be shed, and globals of models) gathers in the rings, and the kernel wakes nobody for it, until
+    /// the next [`Sensor::poll`].
     pub fn gather(&mut self, time: Duration) -> io::Result<()> {
         self.awake.set(true)?;
         let [kept, _] = self.rings.descriptors();
@@ -303,37 +322,197 @@ impl Sensor {
             *slot = KindCounters::sum(per_cpu.iter().map(|CounterSlot(counters)| counters));
         }
         for program in &self.programs {
-            let missed = super::perf::missed_runs(program.fd.as_fd())?;
+            let missed = super::perf::runs(program.fd.as_fd())?.missed;
             let counts = &mut by_kind[program.kind as usize - 1];
+            counts.missed_runs += missed;
+            counts.seen += missed;
+        }
+        for (counts, missed) in by_kind.iter_mut().zip(self.missed_before) {
             counts.missed_runs += missed;
             counts.seen += missed;
         }
         Ok(KernelCounters { by_kind })
     }
 
+    /// What the kernel has counted of each program that is attached.
+    pub fn runs(&self) -> impl Iterator<Item = (&'static str, Runs)> {
+        self.programs.iter().filter_map(|program| {
+            let runs = super::perf::runs(program.fd.as_fd()).ok()?;
+            Some((program.name, runs))
+        })
+    }
+
+    /// Size of each ring, of what must not be lost first.
+    pub fn ring_bytes(&self) -> [u32; 2] {
+        [self.config.ring_bytes, self.config.sheddable_ring_bytes]
+    }
+
     /// Detaches every program and waits until none runs any more. What is in the rings can still be drained, and the
     /// counters no longer change.
     pub fn detach(&mut self) -> io::Result<()> {
         self.attachments.clear();
-        // A barrier on all CPUs waits for every program that had started: they run inside RCU's read side.
-        let (no_flags, no_cpu): (libc::c_uint, libc::c_int) = (0, 0);
-        // SAFETY: the call takes three integers.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_membarrier,
-                libc::MEMBARRIER_CMD_GLOBAL,
-                no_flags,
-                no_cpu,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
+        barrier()
+    }
+
+    /// What rules want of it now.
+    pub fn wanted(&self) -> Wish {
+        Wish {
+            kinds: self.config.kinds.clone(),
+            opens: self.config.opens.clone(),
+            environment: self.config.environment.clone(),
+        }
+    }
+
+    /// Can this be wanted without loading everything anew? If not, why.
+    pub fn can_want(&self, wish: &Wish) -> Result<(), String> {
+        if self.wanted.fits(&wish.environment) {
+            return Ok(());
+        }
+        Err(format!(
+            "the rules name more environment variables than there is room for while the agent runs ({}); restart it",
+            wish.environment.join(", ")
+        ))
+    }
+
+    /// From now on this is wanted, and nothing else. Whoever must miss nothing wants both the old and the new first, and then the new
+    /// alone. Blocks while the kernel verifies programs that were not wanted before: some milliseconds each.
+    pub fn want(&mut self, wish: &Wish) -> Result<(), SensorError> {
+        let before = std::mem::take(&mut self.config.kinds);
+        self.config.kinds.clone_from(&wish.kinds);
+        self.config.opens.clone_from(&wish.opens);
+        self.config.environment.clone_from(&wish.environment);
+        self.wanted.set(&self.config)?;
+        let is_new =
+            |probe: &Probe| wish.kinds.contains(&probe.kind) && !before.contains(&probe.kind);
+        if PROBES.iter().any(is_new) {
+            self.attach(is_new)?;
+        }
+        if before.iter().any(|kind| !wish.kinds.contains(kind)) {
+            self.detach_unwanted()?;
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, is_new: impl Fn(&Probe) -> bool) -> Result<(), SensorError> {
+        let offsets = offsets::read(self.config.btf_path.as_deref())?;
+        let used = self.attachments.iter().map(|(name, _)| *name).collect();
+        let mut attacher =
+            Attacher::new(&mut self.ebpf, &self.cgroup, &offsets, &self.config, used);
+        for (probe, status) in PROBES.iter().zip(&mut self.status) {
+            if is_new(probe) {
+                *status = attacher.attach_probe(probe, true);
+            }
+        }
+        let Attacher {
+            attachments,
+            programs,
+            uprobes,
+            ..
+        } = attacher;
+        self.attachments.extend(attachments);
+        self.programs.extend(programs);
+        self.uprobes.extend(uprobes);
+        let is_disabled = self
+            .config
+            .disabled_hooks
+            .iter()
+            .any(|hook| hook == DEVICE_HOOK);
+        if !is_disabled && !self.wanted.by_path && loader::lacks_device_hook(&self.status) {
+            self.wanted.by_path = true;
+            self.wanted.set(&self.config)?;
+        }
+        Ok(())
+    }
+
+    /// Detaches programs that serve no kind that is wanted.
+    fn detach_unwanted(&mut self) -> Result<(), SensorError> {
+        let mut needed = BTreeSet::new();
+        for (probe, status) in PROBES.iter().zip(&mut self.status) {
+            status.wanted = self.config.kinds.contains(&probe.kind);
+            if !status.wanted {
+                status.hook = None;
+                status.lost.clear();
+                status.refused.clear();
+            }
+            let in_use = probe
+                .hooks
+                .iter()
+                .filter(|hook| status.hook == Some(hook.name));
+            needed.extend(in_use.flat_map(|hook| hook.programs).map(|row| row.name));
+        }
+        self.attachments.retain(|(name, _)| needed.contains(name));
+        self.uprobes.retain(|(name, _)| needed.contains(name));
+        for program in self
+            .programs
+            .extract_if(.., |program| !needed.contains(program.name))
+        {
+            let missed = super::perf::runs(program.fd.as_fd())
+                .unwrap_or_default()
+                .missed;
+            self.missed_before[program.kind as usize - 1] += missed;
         }
         Ok(())
     }
 }
 
-/// Tells the kernel programs whether to wake the agent for what can be shed.
+/// What rules want of a sensor; see the fields of the same name in [`SensorConfig`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "see above")]
+pub struct Wish {
+    pub kinds: BTreeSet<Kind>,
+    pub opens: OpenFilter,
+    pub environment: Vec<String>,
+}
+
+impl Wish {
+    /// The same with other kinds besides.
+    pub fn besides(&self, kinds: &BTreeSet<Kind>) -> Self {
+        Self {
+            kinds: self.kinds.union(kinds).copied().collect(),
+            ..self.clone()
+        }
+    }
+
+    /// What this and another one want together.
+    pub fn and(&self, other: &Self) -> Self {
+        let both = |these: &[Vec<u8>], those: &[Vec<u8>]| {
+            let all: BTreeSet<_> = these.iter().chain(those).cloned().collect();
+            all.into_iter().collect()
+        };
+        let environment: BTreeSet<_> = self.environment.iter().chain(&other.environment).collect();
+        Self {
+            kinds: self.kinds.union(&other.kinds).copied().collect(),
+            opens: OpenFilter {
+                prefixes: both(&self.opens.prefixes, &other.opens.prefixes),
+                resolved: self.opens.resolved || other.opens.resolved,
+                extensions: both(&self.opens.extensions, &other.opens.extensions),
+                modules: self.opens.modules || other.opens.modules,
+            },
+            environment: environment.into_iter().cloned().collect(),
+        }
+    }
+}
+
+/// Waits until no kernel program runs any more that had started: a barrier on all CPUs waits for them, for they run inside RCU's read
+/// side.
+pub fn barrier() -> io::Result<()> {
+    let (no_flags, no_cpu): (libc::c_uint, libc::c_int) = (0, 0);
+    // SAFETY: the call takes three integers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_membarrier,
+            libc::MEMBARRIER_CMD_GLOBAL,
+            no_flags,
+            no_cpu,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Tells the kernel programs whether to wake the agent for what comes in crowds.
 struct Awake {
     map: Array<MapData, u32>,
     is_set: bool,

@@ -32,6 +32,7 @@ pub const VALUES: &[(&str, &str)] = &[
     ("container.image.digest", "sha256:12"),
     ("container.image.id", "34"),
     ("container.privileged", "true"),
+    ("container.read_only", "true"),
     ("container.user", "7:8"),
     ("container.host_network", "true"),
     ("container.host_pid", "false"),

@@ -1,6 +1,7 @@
 //! Every field that the table promises is supplied, with the value that a given event has.
 
 mod container;
+mod gpu;
 mod network;
 mod process;
 mod python;
@@ -18,7 +19,7 @@ use saker::{
         runtime::metadata::{self, Container, Mount, Pod},
     },
     event::{
-        Argv, Body, Connect, DeviceOpen, DeviceType, Event, Exec, Exit, Fork, Lost, Open,
+        Argv, Body, Connect, DeviceOpen, DeviceType, Event, Exec, Exit, Fork, Internal, Lost, Open,
         OpenSyscall, Text,
     },
     fields::{Carried, Device, EventView, Python},
@@ -154,6 +155,7 @@ fn container() -> Container {
         labels: pairs(&[("role", "worker"), ("app", "train")]),
         mounts: vec![mount("/a", "/b", true), mount("/etc", "/host/etc", false)],
         privileged: Some(true),
+        read_only: Some(true),
         user: "7:8".into(),
         created_ns: 1_700_000_000_000_000_000 + 50 * SECOND,
         started_ns: 1_700_000_000_000_000_000 + 60 * SECOND,
@@ -188,6 +190,7 @@ struct World {
     names: Names,
     outside: Outside,
     resolved: Resolved,
+    unit: saker::context::gpu::Unit,
     arena: Bump,
     /// Holds `etc` and what `/proc` has of the acting process.
     folder: tempfile::TempDir,
@@ -272,6 +275,7 @@ impl World {
             names,
             outside: Outside::machine(),
             resolved: network::resolved(),
+            unit: gpu::unit(),
             arena: Bump::new(),
             folder: etc,
         }
@@ -292,6 +296,7 @@ impl World {
                 major: 195,
                 minor: 0,
             }),
+            gpu: gpu::facts(event, &self.unit),
             carried: Carried::of(event).map(|carried| &*self.arena.alloc(carried)),
             resolved: &self.resolved,
             owner: &self.owner,
@@ -355,6 +360,11 @@ fn every_live_field_is_supplied_by_some_event() {
             count: 3,
             cause: "ring_full",
         }),
+        Body::Internal(Internal {
+            what: "reload_failed",
+            text: "a.yaml:1: no such field",
+        }),
+        gpu::body(&world.unit),
     ];
     let mut missing = BTreeSet::new();
     for (index, info) in FIELDS.iter().enumerate() {
@@ -376,6 +386,7 @@ fn every_live_field_is_supplied_by_some_event() {
                 FieldArgRef::Key("app"),
                 FieldArgRef::Key("WHO"),
                 FieldArgRef::Key("cpu"),
+                FieldArgRef::Key("5m"),
             ];
             args.into_iter().any(|arg| view.field(field, arg).is_some())
         });
@@ -476,6 +487,7 @@ fn values_are_what_the_event_says() {
     check(open(b"/x", libc::O_RDONLY, -libc::ENOENT), "fd.num", "-1");
     check(device(), "fd.name", "/dev/nvidia0");
     check(device(), "fd.dev.major", "195");
+    check(device(), "fd.dev.given", "true");
     check(device(), "fd.nameraw", "/tmp/innocent");
     check(device(), "fs.path.nameraw", "/tmp/innocent");
     check(device(), "evt.is_open_read", "true");

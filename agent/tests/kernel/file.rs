@@ -1,7 +1,7 @@
 //! Hooks of files opened by path.
 
 use saker::event::{Body, OpenSyscall};
-use saker::source::{Kind, OpenFilter, SensorConfig};
+use saker::source::{Kind, OpenFilter, SensorConfig, ShareLimit};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
@@ -57,6 +57,11 @@ pub fn hook(disabled: &[&str]) -> &'static str {
 fn opens(filter: OpenFilter, disabled: &[&str]) -> SensorConfig {
     SensorConfig {
         opens: filter,
+        // What others open meanwhile takes nothing from what is opened here.
+        share: ShareLimit {
+            events_per_s: 0,
+            ..ShareLimit::default()
+        },
         disabled_hooks: disabled.iter().map(|name| (*name).to_owned()).collect(),
         ..kinds(&[Kind::Open])
     }
@@ -278,6 +283,129 @@ fn a_file_is_known_by_its_own_path_however_it_was_reached() {
         expected.push(("not-there".to_owned(), String::new()));
         assert_eq!(seen, expected, "{way_to_see:?}");
         assert!(filtered >= 1, "{way_to_see:?}");
+    }
+}
+
+#[test]
+fn of_one_extension_only_the_names_are_reported_that_are_asked_for() {
+    let outer = tempfile::tempdir().expect("a folder");
+    let folder = outer.path().canonicalize().expect("its path");
+    let wanted = [
+        "m.pkl.gz",
+        ".pkl.gz",
+        "a.b.pkl.gz",
+        "_pickle.cpython-311-x86_64-linux-gnu.so",
+        "_ctypes.so",
+    ];
+    let unwanted = [
+        "m.gz",
+        "m.1.gz",
+        "pkl.gz",
+        "m.xpkl.gz",
+        "m.pkl",
+        "libc.so",
+        "_picklex.so",
+        "x_pickle.so",
+        "_pickle.py",
+        ".so",
+    ];
+    for name in wanted.iter().chain(&unwanted) {
+        fs::write(folder.join(name), b"").expect("write");
+    }
+    let filter = OpenFilter {
+        extensions: vec![b".pkl.gz".to_vec()],
+        modules: true,
+        ..OpenFilter::default()
+    };
+    let path = |name: &str| folder.join(name).to_str().expect("text").to_owned();
+    for way_to_see in ways_to_see() {
+        let Some((seen, filtered)) = reported(&filter, way_to_see, || {
+            for name in wanted.iter().chain(&unwanted) {
+                assert!(open_at(libc::AT_FDCWD, &path(name)) >= 0, "{name}");
+            }
+            for name in ["not-there.pkl.gz", "not-there.gz", "_pickle.not-there.so"] {
+                assert!(open_at(libc::AT_FDCWD, &path(name)) < 0, "{name}");
+            }
+        }) else {
+            return;
+        };
+        let mut expected: Vec<_> = wanted.iter().map(|name| (path(name), path(name))).collect();
+        expected.push((path("not-there.pkl.gz"), String::new()));
+        assert_eq!(seen, expected, "{way_to_see:?}");
+        assert!(filtered >= unwanted.len() as u64 + 2, "{way_to_see:?}");
+    }
+}
+
+/// Opens `path` as a user without rights; the error's negative number.
+fn refused(path: &str, flags: i32) -> i32 {
+    let path = CString::new(path).expect("no NUL");
+    // SAFETY: a C string and integers; the user for files is this thread's alone.
+    unsafe {
+        libc::setfsuid(65534);
+        let descriptor = libc::openat(libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC);
+        let error = std::io::Error::last_os_error();
+        libc::setfsuid(0);
+        assert_eq!(descriptor, -1, "{path:?} was opened");
+        -error.raw_os_error().expect("an errno")
+    }
+}
+
+#[test]
+fn a_refused_open_is_reported_with_the_reason() {
+    let outer = tempfile::tempdir().expect("a folder");
+    let folder = outer.path().canonicalize().expect("its path");
+    let name = |file: &str| folder.join(file).to_str().expect("text").to_owned();
+    let mode = |file: &str, mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(name(file), permissions).expect("its mode");
+    };
+    fs::create_dir(name("closed")).expect("a folder");
+    for file in ["secret", "shown", "closed/secret"] {
+        fs::write(name(file), b"").expect("write");
+    }
+    for (file, bits) in [
+        ("", 0o755),
+        ("secret", 0o600),
+        ("shown", 0o644),
+        ("closed", 0o700),
+    ] {
+        mode(file, bits);
+    }
+    let acts = [
+        // The file's mode, that of a folder on the way, and what only the owner may ask for.
+        ("secret", libc::O_RDONLY, -libc::EACCES),
+        ("shown", libc::O_WRONLY, -libc::EACCES),
+        ("closed/secret", libc::O_RDONLY, -libc::EACCES),
+        ("shown", libc::O_RDONLY | libc::O_NOATIME, -libc::EPERM),
+    ];
+    let filter = OpenFilter {
+        prefixes: vec![folder.as_os_str().as_bytes().to_vec()],
+        resolved: true,
+        ..OpenFilter::default()
+    };
+    for (disabled, plain_loads) in ways_to_see() {
+        let Some(mut watch) = watch(SensorConfig {
+            plain_loads,
+            ..opens(filter.clone(), disabled)
+        }) else {
+            return;
+        };
+        for (file, flags, error) in acts {
+            assert_eq!(refused(&name(file), flags), error, "{file}");
+        }
+        let mut seen = Vec::new();
+        watch.finish(&mut |event| {
+            if let Body::Open(open) = event.body
+                && event.tid == own_tid()
+            {
+                assert!(open.resolved.bytes.is_empty(), "{open:?}");
+                let flags = open.flags as i32 & !(libc::O_CLOEXEC | libc::O_LARGEFILE);
+                let path = String::from_utf8_lossy(open.path.bytes).into_owned();
+                seen.push((path, flags, open.res));
+            }
+        });
+        let expected = acts.map(|(file, flags, error)| (name(file), flags, error));
+        assert_eq!(seen, expected, "{disabled:?}");
     }
 }
 

@@ -98,12 +98,13 @@ fn groups_capabilities_and_file_are_what_proc_shows() {
         .spawn()
         .expect("spawn");
     let pid = child.id();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
     let first = fs::read_to_string("/proc/1/stat").expect("stat");
     let metadata = fs::metadata("/bin/sleep").expect("metadata");
-    child.kill().expect("kill");
-    child.wait().expect("wait");
     exec_of(&mut watch, pid, |_, exec| {
+        // Not before the event: `spawn` returns in the middle of the exec, and what is killed there has not started.
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+        child.kill().expect("kill");
+        child.wait().expect("wait");
         assert_eq!(exec.pgid, Some(pid));
         let line = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key));

@@ -110,7 +110,7 @@ fn kinds(kinds: &[Kind]) -> SensorConfig {
 }
 
 /// The exec event of the process `pid`.
-fn exec_of<T>(watch: &mut Watch, pid: u32, f: impl Fn(&Event<'_>, &Exec<'_>) -> T) -> T {
+fn exec_of<T>(watch: &mut Watch, pid: u32, mut f: impl FnMut(&Event<'_>, &Exec<'_>) -> T) -> T {
     watch.until("exec", |event| match &event.body {
         Body::Exec(exec) if event.tgid == pid => Some(f(event, exec)),
         _ => None,

@@ -8,6 +8,7 @@ use saker::context::dns;
 use saker::context::tls::{self, Extent};
 use saker::event::{Body, Connect, Event, Packet};
 use saker::source::Kind;
+use saker_ebpf::wire::packet::JSON_BYTES_MAX;
 
 use crate::{Watch, kinds, watch};
 
@@ -355,6 +356,42 @@ fn connections_that_are_not_tls_are_left_alone() {
         counts.seen,
         counts.filtered + counts.submitted + counts.lost()
     );
+}
+
+#[test]
+fn a_beginning_in_json_is_recorded_once_and_bounded() {
+    let Some(mut watch) = watch(kinds(&[Kind::Tls])) else {
+        return;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let to = listener.local_addr().expect("address");
+    let greeting = br#"{"id":1,"method":"mining.subscribe","params":["x/1"]}"#;
+    for first in [&greeting[..], &[b'{'; 3_000]] {
+        let mut client = TcpStream::connect(to).expect("connect");
+        let (mut server, _) = listener.accept().expect("accept");
+        client.write_all(first).expect("write");
+        // Neither what follows, nor what the other end says.
+        client.write_all(greeting).expect("write");
+        server.write_all(greeting).expect("write");
+    }
+    let mut found = Vec::new();
+    watch.finish(&mut |event| {
+        if let Body::Tls(packet) = event.body
+            && packet.remote == to
+        {
+            assert!(packet.begins_as_json() && event.tgid == std::process::id());
+            found.push(packet.data.bytes.to_vec());
+        }
+    });
+    let [greeted, long] = &found[..] else {
+        panic!("{} records", found.len());
+    };
+    assert_eq!(
+        saker::mining::stratum::method(greeted),
+        Some("mining.subscribe")
+    );
+    assert_eq!(greeted, greeting);
+    assert_eq!(long, &[b'{'; JSON_BYTES_MAX as usize]);
 }
 
 #[test]

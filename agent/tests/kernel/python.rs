@@ -160,7 +160,7 @@ fn every_interpreter_shows_what_it_unpickles() {
             look(&pythons, pid);
             let version = pythons
                 .interpreters()
-                .version_of("/proc".as_ref(), pid)
+                .version_of("/proc".as_ref(), pid, [])
                 .unwrap_or_else(|| {
                     let counts = pythons.interpreters();
                     panic!("no version of {}: {:?}", python.display(), counts.counts())

@@ -251,6 +251,10 @@ fn describe(field: Field, error: ArgError, name: &str) -> (String, String) {
             format!("filter error: the argument of '{known}' must be a number"),
             format!("write `{known}[1]`"),
         ),
+        ArgError::NotAWindow => (
+            format!("filter error: the argument of '{known}' must be a window of 1s to 1h"),
+            format!("write `{known}[5m]`"),
+        ),
         ArgError::UnknownEventArgument => (
             format!("unknown event argument in '{name}'"),
             "the argument must be one of an event's, such as `flags` or `fd`".to_owned(),

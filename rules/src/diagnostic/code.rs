@@ -50,6 +50,7 @@ codes! {
     EngineVersion "SK0011" Error Validate "The file needs another version of the engine.";
     UnsupportedAction "SK0012" Error Validate "The action is not available.";
     InvalidSequence "SK0013" Error Validate "A sequence or duration is not well formed.";
+    InvalidProfile "SK0014" Error YamlValidate "A profile is none of those that there are.";
     ConditionSyntax "SK0020" Error CompileCondition "The condition does not follow the grammar.";
     UnknownField "SK0021" Error CompileCondition "No field has this name.";
     FieldArgument "SK0022" Error CompileCondition "The field's argument is missing, unexpected or wrong.";

@@ -30,6 +30,8 @@ pub enum ArgError {
     NotANumber,
     /// No event has an argument of this name.
     UnknownEventArgument,
+    /// It must be a window of time.
+    NotAWindow,
 }
 
 /// Fields whose argument may also follow a dot: `evt.arg.flags`.
@@ -132,6 +134,9 @@ fn with_arg(field: Field, arg: Option<&str>) -> Resolved {
             Some(index) => fits(FieldArg::Index(index)),
             None => bad(ArgError::NotANumber),
         },
+        ArgRule::Key if is_windowed(field) && window_ns(text).is_none() => {
+            bad(ArgError::NotAWindow)
+        }
         ArgRule::Key | ArgRule::OptionalKey => fits(key()),
         ArgRule::IndexOrKey | ArgRule::OptionalIndexOrKey => match index {
             Some(index) => fits(FieldArg::Index(index)),
@@ -141,6 +146,29 @@ fn with_arg(field: Field, arg: Option<&str>) -> Resolved {
             None => fits(key()),
         },
     }
+}
+
+fn is_windowed(field: Field) -> bool {
+    matches!(
+        field,
+        Field::GpuUtilMean | Field::GpuUtilStddev | Field::GpuUtilMin
+    )
+}
+
+/// The length of a window such as `30s`, `5m` or `1h`, in nanoseconds; `None` where it is none, or not from 1s to 1h.
+pub fn window_ns(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit_s = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return None,
+    };
+    let count: u64 = u64::from(parse_index(digits)?);
+    let seconds = count.checked_mul(unit_s)?;
+    (1..=3_600)
+        .contains(&seconds)
+        .then_some(seconds * 1_000_000_000)
 }
 
 /// Decimal digits only, so that one index has one spelling.

@@ -130,7 +130,12 @@ impl<'a> Compiler<'a> {
             priority: item.priority,
             source: item.source.clone(),
             tags: item.tags.iter().cloned().collect(),
-            enabled: item.enabled,
+            enabled: item.enabled
+                && self
+                    .options
+                    .profile
+                    .is_none_or(|profile| item.profiles.contains(&profile)),
+            profiles: item.profiles.iter().copied().collect(),
             origin: (files[origin.file].name.clone(), line),
         };
         let text = RuleText {

@@ -8,7 +8,7 @@ use super::text::Text;
 use crate::{
     diagnostic::{Code, Diagnostic, Place},
     expr::{Modifier, Op},
-    ruleset::Priority,
+    ruleset::{Priority, Profile},
 };
 
 /// A named item.
@@ -96,6 +96,7 @@ pub(crate) struct RuleItem {
     pub(crate) tags: BTreeSet<String>,
     pub(crate) exceptions: Vec<ExceptionItem>,
     pub(crate) enabled: bool,
+    pub(crate) profiles: BTreeSet<Profile>,
     pub(crate) warn_evttypes: bool,
     pub(crate) skip_if_unknown_filter: bool,
     pub(crate) capture: bool,

@@ -31,6 +31,7 @@ fn run_engine(expr: &Expr, event: &JsonEvent) -> bool {
         source: "syscall".to_owned(),
         tags: Vec::new(),
         enabled: true,
+        profiles: Vec::new(),
         origin: (String::new(), 0),
         inactive: Vec::new(),
     };

@@ -31,6 +31,9 @@ enum What {
         /// Turns of each side.
         #[arg(long, default_value_t = 11)]
         rounds: usize,
+        /// Only one of `globals`, `import`, `loader`, `tiny-loader`.
+        #[arg(long)]
+        part: Option<String>,
     },
     /// Fresh copies of an interpreter, each started once and loading a pickle at once; counts those that were seen.
     Race {
@@ -46,25 +49,33 @@ enum What {
 fn main() {
     let cli = Cli::parse();
     match cli.what {
-        What::Cost { rounds } => cost(&cli.agent, rounds),
+        What::Cost { rounds, part } => cost(&cli.agent, rounds, part.as_deref()),
         What::Race { copies, only } => race(&cli.agent, copies, only.as_deref()),
     }
 }
 
 /// Runs of each part in one turn: a turn's first one warms up what the agent's start pushed out, and is left out.
-const RUNS: &[(&str, usize)] = &[("globals", 4), ("import", 2), ("loader", 2)];
+const RUNS: &[(&str, usize)] = &[
+    ("globals", 4),
+    ("import", 2),
+    ("loader", 3),
+    ("tiny-loader", 3),
+];
 
-/// By part, side (without, with) and clock (CPU, wall): nanoseconds.
-type Times = BTreeMap<String, [[Vec<f64>; 2]; 2]>;
+/// By part, side (without, with) and clock (CPU, wall): nanoseconds, by round.
+type Times = BTreeMap<String, [[Vec<Vec<f64>>; 2]; 2]>;
 
-fn cost(agent: &std::path::Path, rounds: usize) {
+fn cost(agent: &std::path::Path, rounds: usize, part: Option<&str>) {
+    let wanted = RUNS
+        .iter()
+        .filter(|(name, _)| part.is_none_or(|part| part == *name));
     let python = libraries().expect("cargo xtask setup installs the libraries");
     let mut times = Times::new();
     for round in 0..rounds {
         // Whoever is second finds the machine as the first left it: they take turns at that too.
         for side in [round % 2, 1 - round % 2] {
             let running = (side == 1).then(|| Agent::start_from(agent, &[]));
-            for (part, runs) in RUNS {
+            for (part, runs) in wanted.clone() {
                 for run in 0..*runs {
                     let output = Command::new(&python)
                         .arg(script("pickle_cost.py"))
@@ -79,7 +90,12 @@ fn cost(agent: &std::path::Path, rounds: usize) {
                         output.status
                     );
                     if run > 0 {
-                        take(&mut times, side, &String::from_utf8_lossy(&output.stdout));
+                        take(
+                            &mut times,
+                            round,
+                            side,
+                            &String::from_utf8_lossy(&output.stdout),
+                        );
                     }
                 }
             }
@@ -96,26 +112,37 @@ fn cost(agent: &std::path::Path, rounds: usize) {
         eprintln!("round {} of {rounds}", round + 1);
     }
     println!(
-        "part    clock   without        with  difference  ratio   (medians of {rounds} rounds)"
+        "part        clock   without        with  difference  quartiles            ratio   (medians of {rounds} rounds)"
     );
-    for (part, sides) in &mut times {
+    for (part, sides) in &times {
         for (clock, name) in ["CPU", "wall"].into_iter().enumerate() {
-            let [without, with] = [0, 1].map(|side| median(&mut sides[side][clock]));
+            let [without, with] = [0, 1].map(|side| by_round(&sides[side][clock]));
+            // Each round's own: what changes slowly on the machine is the same on both sides of it.
+            let differences: Vec<f64> = without.iter().zip(&with).map(|(a, b)| b - a).collect();
+            let [low, difference, high] = [0.25, 0.5, 0.75].map(|at| quantile(&differences, at));
+            let [without, with] = [&without, &with].map(|values| quantile(values, 0.5));
             let unit = if without > 1e6 { 1e6 } else { 1.0 };
             println!(
-                "{part:<8}{name:<5}{:>10.1}{:>12.1}{:>10.1} {}{:>8.4}",
+                "{part:<12}{name:<5}{:>10.1}{:>12.1}{:>10.1} {} {:>8.1} {:>8.1}{:>10.4}",
                 without / unit,
                 with / unit,
-                (with - without) / unit,
+                difference / unit,
                 if unit > 1.0 { "ms" } else { "ns" },
-                with / without
+                low / unit,
+                high / unit,
+                1.0 + difference / without
             );
         }
     }
 }
 
+/// The median of each round.
+fn by_round(rounds: &[Vec<f64>]) -> Vec<f64> {
+    rounds.iter().map(|runs| quantile(runs, 0.5)).collect()
+}
+
 /// Takes up "NAME CPU WALL" lines.
-fn take(times: &mut Times, side: usize, printed: &str) {
+fn take(times: &mut Times, round: usize, side: usize, printed: &str) {
     for line in printed.lines() {
         let words: Vec<_> = line.split(' ').collect();
         let [name, cpu, wall] = words[..] else {
@@ -123,19 +150,19 @@ fn take(times: &mut Times, side: usize, printed: &str) {
         };
         let clocks = &mut times.entry(name.to_owned()).or_default()[side];
         for (clock, value) in [cpu, wall].into_iter().enumerate() {
-            clocks[clock].push(value.parse().expect("a number"));
+            clocks[clock].resize_with(round + 1, Vec::new);
+            clocks[clock][round].push(value.parse().expect("a number"));
         }
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
+/// Between the two values next to `at` of their number.
+fn quantile(values: &[f64], at: f64) -> f64 {
+    let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 {
-        values[middle]
-    } else {
-        f64::midpoint(values[middle - 1], values[middle])
-    }
+    let place = at * (values.len() - 1) as f64;
+    let (below, above) = (place.floor() as usize, place.ceil() as usize);
+    values[below] + (values[above] - values[below]) * place.fract()
 }
 
 fn race(agent: &std::path::Path, copies: usize, only: Option<&str>) {

@@ -42,6 +42,8 @@ pub struct List {
 pub struct PodSandboxConfig {
     #[prost(message, optional, tag = "1")]
     metadata: Option<PodMetadata>,
+    #[prost(string, tag = "3")]
+    log_directory: String,
     #[prost(btree_map = "string, string", tag = "6")]
     labels: BTreeMap<String, String>,
     #[prost(btree_map = "string, string", tag = "7")]
@@ -78,7 +80,7 @@ struct PodSecurity {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Namespaces {
+pub struct Namespaces {
     #[prost(int32, tag = "1")]
     network: i32,
     #[prost(int32, tag = "2")]
@@ -109,24 +111,40 @@ pub struct ContainerConfig {
     image: Option<Text>,
     #[prost(string, repeated, tag = "3")]
     command: Vec<String>,
+    /// With no command: arguments of the image's own.
+    #[prost(string, repeated, tag = "4")]
+    args: Vec<String>,
+    #[prost(message, repeated, tag = "6")]
+    env: Vec<Variable>,
     #[prost(message, repeated, tag = "7")]
     mounts: Vec<Mount>,
     #[prost(message, repeated, tag = "8")]
     devices: Vec<Device>,
     #[prost(btree_map = "string, string", tag = "9")]
     labels: BTreeMap<String, String>,
+    /// Below the pod's folder of logs.
+    #[prost(string, tag = "11")]
+    log_path: String,
     #[prost(message, optional, tag = "15")]
     linux: Option<LinuxContainer>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Mount {
+pub struct Variable {
     #[prost(string, tag = "1")]
-    container_path: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    host_path: String,
+    pub value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Mount {
+    #[prost(string, tag = "1")]
+    pub container_path: String,
+    #[prost(string, tag = "2")]
+    pub host_path: String,
     #[prost(bool, tag = "3")]
-    readonly: bool,
+    pub readonly: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -146,11 +164,42 @@ struct LinuxContainer {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ContainerSecurity {
+pub struct ContainerSecurity {
+    #[prost(message, optional, tag = "1")]
+    pub capabilities: Option<Capabilities>,
     #[prost(bool, tag = "2")]
-    privileged: bool,
+    pub privileged: bool,
     #[prost(message, optional, tag = "3")]
-    namespaces: Option<Namespaces>,
+    pub namespaces: Option<Namespaces>,
+    #[prost(message, optional, tag = "5")]
+    pub user: Option<Number>,
+    #[prost(bool, tag = "7")]
+    pub readonly_root: bool,
+    #[prost(bool, tag = "11")]
+    pub no_new_privileges: bool,
+    #[prost(message, optional, tag = "12")]
+    pub group: Option<Number>,
+    #[prost(string, repeated, tag = "13")]
+    pub masked_paths: Vec<String>,
+    #[prost(string, repeated, tag = "14")]
+    pub readonly_paths: Vec<String>,
+    /// Of which the default kind is the runtime's own profile.
+    #[prost(message, optional, tag = "15")]
+    pub seccomp: Option<Nothing>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Capabilities {
+    #[prost(string, repeated, tag = "1")]
+    pub add: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub drop: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Number {
+    #[prost(int64, tag = "1")]
+    pub value: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -203,6 +252,7 @@ pub fn pod_config(
             uid: uid.into(),
             namespace: "ml".into(),
         }),
+        log_directory: String::new(),
         labels: map(labels),
         annotations: map(annotations),
         linux: Some(LinuxPod {
@@ -236,15 +286,63 @@ pub fn container_config(wanted: &Wanted<'_>) -> ContainerConfig {
         metadata: text(wanted.name),
         image: text(wanted.image),
         command: wanted.command.iter().map(|part| (*part).into()).collect(),
+        args: Vec::new(),
+        env: Vec::new(),
         mounts: mounts.collect(),
         devices: devices.collect(),
         labels: map(wanted.labels),
+        log_path: String::new(),
         linux: Some(LinuxContainer {
             security: Some(ContainerSecurity {
                 privileged: wanted.privileged,
                 namespaces: Some(namespaces),
+                ..ContainerSecurity::default()
             }),
         }),
+    }
+}
+
+/// The same pod without privileges, with a folder for logs and perhaps the node's process ids.
+pub fn as_specified(pod: &mut PodSandboxConfig, logs: &Path, host_pid: bool) {
+    pod.log_directory = logs.display().to_string();
+    let security = pod.linux.as_mut().and_then(|linux| linux.security.as_mut());
+    if let Some(security) = security {
+        security.privileged = false;
+        security.namespaces = Some(namespaces_of(host_pid));
+    }
+}
+
+fn namespaces_of(host_pid: bool) -> Namespaces {
+    Namespaces {
+        network: NODE,
+        pid: if host_pid { NODE } else { CONTAINER },
+    }
+}
+
+/// A container of an image's own program.
+pub fn specified(
+    (name, image): (&str, &str),
+    args: Vec<String>,
+    env: Vec<Variable>,
+    mounts: Vec<Mount>,
+    security: ContainerSecurity,
+    host_pid: bool,
+) -> ContainerConfig {
+    let text = |text: &str| Some(Text { text: text.into() });
+    ContainerConfig {
+        metadata: text(name),
+        image: text(image),
+        args,
+        env,
+        mounts,
+        log_path: format!("{name}.log"),
+        linux: Some(LinuxContainer {
+            security: Some(ContainerSecurity {
+                namespaces: Some(namespaces_of(host_pid)),
+                ..security
+            }),
+        }),
+        ..ContainerConfig::default()
     }
 }
 
@@ -330,6 +428,21 @@ impl Runtime {
         };
         let answer: ExecSyncAnswer = self.runtime("ExecSync", request)?;
         Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
+    }
+
+    /// The same, but a program that fails is an error, with what it wrote.
+    pub fn try_exec(&self, container: &str, command: &[&str]) -> Answer<String> {
+        let request = ExecSync {
+            container: container.into(),
+            command: command.iter().map(|part| (*part).into()).collect(),
+            timeout_s: 30,
+        };
+        let answer: ExecSyncAnswer = self.runtime("ExecSync", request)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match answer.exit_code {
+            0 => Ok(text(&answer.stdout)),
+            code => Err(format!("ended with {code}: {}", text(&answer.stderr))),
+        }
     }
 
     pub fn remove(&self, container: &str) -> Answer<()> {

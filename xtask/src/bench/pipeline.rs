@@ -35,10 +35,11 @@ pub struct Args {
 }
 
 const CONFIG: &str = "http: {enabled: false}
+alerts: {window_s: 0}
 sensor: {ring_bytes: 67108864, sheddable_ring_bytes: 67108864, cgroup_events_per_s: 0}
 ";
 /// The default ring, as an agent in service has it.
-const SERVICE: &str = "http: {enabled: false}\n";
+const SERVICE: &str = "http: {enabled: false}\nalerts: {window_s: 0}\n";
 
 /// Kinds that the process table needs and no rule asks for.
 const NOT_WANTED: &[&str] = &["clone", "procexit", "cgroup_mkdir"];

@@ -25,8 +25,7 @@ pub struct Args {
 
 /// Processes that ended are remembered for a minute, so memory would follow how many start a minute, which on a shared machine is
 /// anything. With a table that is full soon it does not. All of the load may run in one cgroup: its share would leave little of it.
-const CONFIG: &str =
-    "http: {enabled: false}\nprocesses: {max: 16384}\nsensor: {cgroup_events_per_s: 0}\n";
+const CONFIG: &str = "http: {enabled: false}\nalerts: {window_s: 0}\nprocesses: {max: 16384}\nsensor: {cgroup_events_per_s: 0}\n";
 
 /// Of the time, before memory is looked at for the first time: until then tables and caches fill to their bounds.
 const WARM: f64 = 0.2;

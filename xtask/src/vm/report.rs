@@ -31,6 +31,9 @@ pub struct Hook {
     /// Those that were preferred to it and refused.
     #[serde(default)]
     pub refused: Vec<Refusal>,
+    /// It is about something that the machine does not have, as guests have no GPU.
+    #[serde(default)]
+    pub is_absent: bool,
 }
 
 /// A hook that could not be attached.
@@ -70,6 +73,7 @@ pub fn parse(text: &str) -> Report {
         }
     }
     report.hooks = serde_json::from_str(&doctor).unwrap_or_default();
+    report.hooks.retain(|hook| !hook.is_absent);
     report
 }
 
@@ -188,7 +192,8 @@ mod tests {
     const GOOD: &str = "@kernel 6.1.0-50-cloud-amd64\r
 @suite doctor
 [{\"kind\":\"exec\",\"wanted\":true,\"hook\":\"raw_tp/exec\",\"refused\":[]},
- {\"kind\":\"open\",\"hook\":\"syscalls\",\"refused\":[{\"hook\":\"fentry\",\"reason\":\"no\",\"verifier_log\":null}]}]
+ {\"kind\":\"open\",\"hook\":\"syscalls\",\"refused\":[{\"hook\":\"fentry\",\"reason\":\"no\",\"verifier_log\":null}]},
+ {\"kind\":\"gpu\",\"hook\":null,\"problem\":\"no library\",\"is_absent\":true,\"gpus\":[]}]
 @ended doctor 0
 @suite kernel
 running 2 tests

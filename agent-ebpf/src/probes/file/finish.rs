@@ -95,6 +95,9 @@ fn finish_of(
     kept: Option<*const UringOpen>,
     call: impl FnOnce() -> OpenCall,
 ) {
+    let Some(now) = settings::now() else {
+        return;
+    };
     let (res, file) = match ending {
         Ending::Descriptor(res) if res >= 0 => (res, kernel::opened(task, res as u32)),
         Ending::Descriptor(res) | Ending::Result(res) => (res, 0),
@@ -104,9 +107,9 @@ fn finish_of(
     // Something is open, or may be, and nobody knows its name: the path as passed can lead to another one by a link. So it is when
     // another thread has closed the file meanwhile.
     let is_nameless = dentry == 0 && (res >= 0 || res == RES_ATTEMPT);
-    let by_extension = settings::opens_by_extension();
-    let by_path = settings::opens_by_resolved() || settings::has_prefixes();
-    let mut wanted = settings::wants_every_path()
+    let by_extension = now.opens_by_extension();
+    let by_path = now.opens_by_resolved() || now.has_prefixes();
+    let mut wanted = now.wants_every_path()
         || by_extension && (is_nameless || dentry != 0 && name::is_wanted(dentry));
     if !wanted && dentry != 0 && !by_path {
         emit::count(Kind::Open, Outcome::Filtered);
@@ -121,7 +124,7 @@ fn finish_of(
     unsafe {
         let mut is_read = false;
         let mut is_walked = false;
-        if !wanted && settings::opens_by_resolved() {
+        if !wanted && now.opens_by_resolved() {
             if place.dentry == 0 {
                 // A path that led nowhere may be written in many ways, and rules see it made plain.
                 wanted = true;
@@ -129,16 +132,16 @@ fn finish_of(
                 (*scratch).walk.run(place, kernel::root(task));
                 is_walked = true;
                 // What is linked into no folder goes by the path as passed.
-                wanted = (*scratch).walk.is_detached()
-                    || settings::wants_path(&(*scratch).walk.beginning());
+                wanted =
+                    (*scratch).walk.is_detached() || now.wants_path(&(*scratch).walk.beginning());
             }
         }
-        let by_passed = settings::has_prefixes() && !settings::opens_by_resolved();
+        let by_passed = now.has_prefixes() && !now.opens_by_resolved();
         let by_tail = by_extension && place.dentry == 0;
         if !wanted && (by_passed || by_tail) {
             read_path(scratch, call.path, kept);
             is_read = true;
-            wanted = by_passed && settings::wants_path(&(*scratch).beginning())
+            wanted = by_passed && now.wants_path(&(*scratch).beginning())
                 || by_tail && name::is_tail_wanted(scratch);
         }
         if !wanted {

@@ -1,8 +1,12 @@
-//! Is a file name one that somebody wants? By its extension, in one look-up, and none for a name without.
+//! Is a file name one that somebody wants? By its extension, or by all of it where it has none, in one look-up. Only names under whose extension
+//! some are wanted and some not are looked at further.
 
 use core::hint::black_box;
 
-use saker_ebpf::extension::{EXTENSION_BYTES, key_of_tail};
+use saker_ebpf::extension::{
+    EXTENSION_BYTES, EXTENSION_OF_ALL, EXTENSION_OF_MODULE, EXTENSION_OF_PAIR, MODULES,
+    key_of_pair, key_of_tail,
+};
 use saker_ebpf::wire::PATH_BYTES_MAX;
 
 use crate::kernel::{self, Address};
@@ -12,10 +16,14 @@ use crate::maps::{OPEN_EXTENSIONS, OpenScratch};
 #[inline(always)]
 pub fn is_wanted(dentry: Address) -> bool {
     let (name, length) = kernel::name(dentry);
-    is_extension_wanted(kernel::tail(name, length), length)
+    let tail = kernel::tail(name, length);
+    let wanted = wanted_of(tail, length);
+    wanted & EXTENSION_OF_ALL != 0
+        || wanted & EXTENSION_OF_PAIR != 0 && is_pair_wanted(tail, length)
+        || wanted & EXTENSION_OF_MODULE != 0 && MODULES.contains(&kernel::read(name, 0))
 }
 
-/// Does the path as passed end in a wanted extension?
+/// Does the path as passed end in a wanted extension? One that led to no file led to no module.
 ///
 /// # Safety
 /// `scratch` is the value of [`crate::maps::OPEN_SCRATCH`], and its path was read.
@@ -28,11 +36,11 @@ pub unsafe fn is_tail_wanted(scratch: *mut OpenScratch) -> bool {
         if length < EXTENSION_BYTES as u32 {
             // Moved, so that it ends where a longer one does.
             let [low, high] = text.cast::<[u64; 2]>().read_unaligned();
-            return is_extension_wanted(moved(low, high, length), length);
+            return is_end_wanted(moved(low, high, length), length);
         }
         let from = black_box(length - EXTENSION_BYTES as u32) as usize & PATH_BYTES_MAX;
         let tail = text.add(from).cast::<[u64; 2]>().read_unaligned();
-        is_extension_wanted(tail, length)
+        is_end_wanted(tail, length)
     }
 }
 
@@ -51,8 +59,25 @@ fn moved(low: u64, high: u64, length: u32) -> [u64; 2] {
 }
 
 #[inline(always)]
-fn is_extension_wanted(tail: [u64; 2], length: u32) -> bool {
+fn is_end_wanted(tail: [u64; 2], length: u32) -> bool {
+    let wanted = wanted_of(tail, length);
+    wanted & EXTENSION_OF_ALL != 0
+        || wanted & EXTENSION_OF_PAIR != 0 && is_pair_wanted(tail, length)
+}
+
+/// Which names with the last extension are wanted; 0: none.
+#[inline(always)]
+fn wanted_of(tail: [u64; 2], length: u32) -> u8 {
     let Some(key) = key_of_tail(tail, length) else {
+        return 0;
+    };
+    // SAFETY: the value is one byte, read at once, and stands for itself.
+    unsafe { OPEN_EXTENSIONS.get(key) }.copied().unwrap_or(0)
+}
+
+#[inline(always)]
+fn is_pair_wanted(tail: [u64; 2], length: u32) -> bool {
+    let Some(key) = key_of_pair(tail, length) else {
         return false;
     };
     // SAFETY: the value is not looked at, only whether there is one.

@@ -2,10 +2,11 @@
 
 use std::{io::IsTerminal as _, path::PathBuf};
 
-use saker_rules::loader::LoadOptions;
-
 use super::{Selection, load};
-use crate::cli::{Failure, chain, complain, print};
+use crate::{
+    cli::{Failure, chain, complain, print},
+    config::Profile,
+};
 
 /// Options of `saker rules compile`.
 #[derive(Debug, clap::Args)]
@@ -15,11 +16,17 @@ pub struct Args {
     /// Where the bundle is written; an existing file is replaced at once or not at all.
     #[arg(short, long, value_name = "BUNDLE")]
     output: PathBuf,
+    /// Which of the rules the bundle has at work.
+    #[arg(long, value_name = "PROFILE", default_value = "default")]
+    profile: Profile,
 }
 
 /// Loads, compiles, writes.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let report = load::selected(&args.selection.paths, &LoadOptions::default())?;
+    let report = load::selected(
+        &args.selection.paths,
+        &load::enabled_by(args.profile.into()),
+    )?;
     if report.has_errors() {
         complain(&report.render(std::io::stderr().is_terminal()));
         return Err(Failure::Input(

@@ -9,7 +9,10 @@ use saker_rules::{
 use serde_json::json;
 
 use super::{Selection, load};
-use crate::cli::{Failure, complain, print};
+use crate::{
+    cli::{Failure, complain, print},
+    config::Profile,
+};
 
 /// Options of both.
 #[derive(Debug, clap::Args)]
@@ -19,9 +22,12 @@ pub struct Args {
     /// One JSON array instead of text.
     #[arg(long)]
     json: bool,
+    /// Only for this profile; what it does not enable is disabled. Without one: whatever the rules' profiles are.
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<Profile>,
 }
 
-/// Name, priority, tags and description of every rule.
+/// Name, priority, tags, profiles and description of every rule; last how many rules each profile enables.
 pub fn list(args: &Args) -> Result<(), Failure> {
     let rules = rules(args)?;
     if args.json {
@@ -32,14 +38,27 @@ pub fn list(args: &Args) -> Result<(), Failure> {
         let state = if rule.enabled { "" } else { " (disabled)" };
         let _ = writeln!(
             text,
-            "{:13} {}{state}\n{:13} {}\n{:13} [{}]",
+            "{:13} {}{state}\n{:13} {}\n{:13} [{}]\n{:13} profiles: {}",
             format!("{:?}", rule.priority),
             rule.name,
             "",
             rule.desc.trim(),
             "",
-            rule.tags.join(", ")
+            rule.tags.join(", "),
+            "",
+            rule.profiles
+                .iter()
+                .map(|profile| profile.name())
+                .collect::<Vec<_>>()
+                .join(", ")
         );
+    }
+    for profile in saker_rules::ruleset::Profile::ALL {
+        let enabled = rules
+            .rules
+            .iter()
+            .filter(|rule| rule.profiles.contains(&profile));
+        let _ = writeln!(text, "{:8} {} rules", profile.name(), enabled.count());
     }
     print(&text)
 }
@@ -76,7 +95,11 @@ pub fn coverage(args: &Args) -> Result<(), Failure> {
 }
 
 fn rules(args: &Args) -> Result<RuleSet, Failure> {
-    let report = load::selected(&args.selection.paths, &LoadOptions::default())?;
+    let options = LoadOptions {
+        profile: args.profile.map(Into::into),
+        ..LoadOptions::default()
+    };
+    let report = load::selected(&args.selection.paths, &options)?;
     if report.has_errors() {
         complain(&report.render(std::io::stderr().is_terminal()));
         return Err(Failure::Input(String::new()));
@@ -91,6 +114,7 @@ fn describe(rule: &Rule) -> serde_json::Value {
         "priority": rule.priority,
         "source": rule.source,
         "tags": rule.tags,
+        "profiles": rule.profiles,
         "condition": rule.condition_text,
         "enabled": rule.enabled,
         "active": rule.enabled && rule.inactive.is_empty(),

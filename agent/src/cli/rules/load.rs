@@ -11,6 +11,7 @@ use saker_rules::{
     compile::CompileOptions,
     loader::{LoadOptions, LoadReport, SourceFile, load},
     packs,
+    ruleset::Profile,
 };
 
 use crate::config::read_bounded;
@@ -22,31 +23,94 @@ const FILE_BYTES_MAX: u64 = 32 << 20;
 /// A folder may hold this many.
 const FILES_MAX: usize = 10_000;
 
+/// What an agent takes its rules from.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// Files and folders; none: the shipped rules.
+    pub paths: &'a [PathBuf],
+    /// A bundle instead, whatever the rest says.
+    pub bundle: Option<&'a Path>,
+    /// Which of the rules are enabled.
+    pub profile: Profile,
+}
+
 /// The bundle that `saker run` starts with: a given one, given files, or the shipped rules.
-pub fn for_run(paths: &[PathBuf], bundle: Option<&Path>) -> Result<Bundle, Failure> {
-    if let Some(path) = bundle {
-        return Bundle::open(path)
+pub fn for_run(given: Given<'_>) -> Result<Bundle, Failure> {
+    for_reload(given, std::io::stderr().is_terminal()).map_err(|wrong| match wrong {
+        Wrong::Rules(rendered) => {
+            complain(&rendered);
+            Failure::Input("no rule was loaded; the errors above say what to mend".into())
+        }
+        Wrong::Other(failure) => failure,
+    })
+}
+
+/// Why there is no bundle.
+#[derive(Debug)]
+pub enum Wrong {
+    /// Rules are wrong: every diagnostic, rendered.
+    Rules(String),
+    /// Anything else.
+    Other(Failure),
+}
+
+impl From<Failure> for Wrong {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+/// The same, without a word on stderr.
+pub fn for_reload(given: Given<'_>, colour: bool) -> Result<Bundle, Wrong> {
+    if let Some(path) = given.bundle {
+        let opened = Bundle::open(path)
             .map_err(|error| Failure::Input(format!("{}: {}", path.display(), chain(&error))));
+        return Ok(opened?);
     }
-    if paths.is_empty() {
-        return shipped();
+    if given.paths.is_empty() {
+        return Ok(shipped(given.profile)?);
     }
-    let report = files(paths, &[packs::losses()], &LoadOptions::default())?;
+    let report = files(given.paths, &[packs::losses()], &enabled_by(given.profile))?;
     // Lints are for `saker rules check`; at start-up only what is wrong counts.
     if report.has_errors() {
-        complain(&report.render(std::io::stderr().is_terminal()));
-        return Err(Failure::Input(
-            "no rule was loaded; the errors above say what to mend".into(),
-        ));
+        return Err(Wrong::Rules(report.render(colour)));
     }
-    compiled(&report)
+    Ok(compiled(&report)?)
+}
+
+/// The files that these paths stand for now, and the folders among them: what has to be looked at to see whether rules have changed.
+pub fn watched(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in paths {
+        found.push(path.clone());
+        found.extend(expand(path).unwrap_or_default());
+    }
+    found
+}
+
+/// Loading for one profile.
+pub fn enabled_by(profile: Profile) -> LoadOptions {
+    LoadOptions {
+        profile: Some(profile),
+        ..LoadOptions::default()
+    }
 }
 
 /// The shipped rules, compiled when the agent was built.
-pub fn shipped() -> Result<Bundle, Failure> {
-    Bundle::from_bytes(include_bytes!(concat!(env!("OUT_DIR"), "/shipped.bundle"))).map_err(
-        |error| Failure::Internal(format!("the shipped rules are damaged: {}", chain(&error))),
-    )
+fn shipped(profile: Profile) -> Result<Bundle, Failure> {
+    macro_rules! built {
+        ($file:literal) => {
+            include_bytes!(concat!(env!("OUT_DIR"), $file)).as_slice()
+        };
+    }
+    let bytes = match profile {
+        Profile::Strict => built!("/shipped-strict.bundle"),
+        Profile::Default => built!("/shipped-default.bundle"),
+        Profile::Observe => built!("/shipped-observe.bundle"),
+    };
+    Bundle::from_bytes(bytes).map_err(|error| {
+        Failure::Internal(format!("the shipped rules are damaged: {}", chain(&error)))
+    })
 }
 
 /// Loads files behind the prelude, or the shipped packs where no path is given.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::context::{names::Accounts, process::Seed, runtime::Container};
-use crate::event::MountNs;
+use crate::event::{MountNs, gpu::GpuSample};
 
 /// One thing that happened, at its place among the records.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,8 +26,12 @@ pub enum Note {
     HoldOver(String),
     /// Events were lost: when, how many, why, and in which cgroup most.
     Lost(u64, u64, String, Option<u64>),
+    /// Something happened inside the agent: when, what, and in words.
+    Internal(u64, String, String),
     /// The recording ended here.
     End(Totals),
+    /// What a look at all GPUs found.
+    Gpus(GpuSample),
 }
 
 /// What the recording agent counted.

@@ -37,6 +37,19 @@ const BUILTINS: &[(Verdict, &str)] = &[
     ),
 ];
 
+/// Numbers as processes share them.
+const CTYPES: &[(Verdict, &str)] = &[(
+    Ordinary,
+    "c_bool c_char c_wchar c_byte c_ubyte c_short c_ushort c_int c_uint c_long c_ulong c_longlong c_ulonglong c_size_t c_ssize_t \
+        c_float c_double c_longdouble c_int8 c_uint8 c_int16 c_uint16 c_int32 c_uint32 c_int64 c_uint64 _unpickle",
+)];
+
+/// What threads wait for each other by, as managers of shared objects make it.
+const LOCKS: &[(Verdict, &str)] = &[(
+    Ordinary,
+    "Event Lock RLock Semaphore BoundedSemaphore Condition Barrier local _local allocate_lock lock LockType",
+)];
+
 /// By module, in order.
 #[rustfmt::skip] // A table: a row a module.
 pub(super) const ROWS: &[Row] = &[
@@ -44,7 +57,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::bad("Bastion", Exec),
     Row::bad("CGIHTTPServer", Network),
     Row::types("ConfigParser"),
-    Row::odd("Cookie", Indirect),
+    Row::types("Cookie"),
     Row::odd("HTMLParser", Indirect),
     Row::types("Queue"),
     Row::bad("SimpleHTTPServer", Network),
@@ -82,7 +95,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::odd("_contextvars", Indirect),
     Row::odd("_crypt", Indirect),
     Row::odd("_csv", Indirect),
-    Row::bad("_ctypes", Exec),
+    Row::bad("_ctypes", Exec).but(CTYPES),
     Row::bad("_ctypes_test", Exec),
     Row::odd("_curses", Indirect),
     Row::odd("_curses_panel", Indirect),
@@ -121,7 +134,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::bad("_osx_support", Exec),
     Row::odd("_overlapped", Indirect),
     Row::bad("_pickle", Indirect).but(&[
-        (Ordinary, "intern float_info int_info getsizeof PickleBuffer PickleError PicklingError UnpicklingError"),
+        (Ordinary, "loads intern float_info int_info getsizeof PickleBuffer PickleError PicklingError UnpicklingError"),
     ]),
     Row::odd("_posixshmem", File),
     Row::bad("_posixsubprocess", Exec),
@@ -162,7 +175,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::bad("_testlimitedcapi", Exec),
     Row::odd("_testmultiphase", Indirect),
     Row::odd("_testsinglephase", Indirect),
-    Row::odd("_thread", Indirect),
+    Row::odd("_thread", Indirect).but(LOCKS),
     Row::odd("_tkinter", Indirect),
     Row::odd("_tokenize", Indirect),
     Row::odd("_tracemalloc", Indirect),
@@ -187,9 +200,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::types("ast").but(&[(Suspicious(Indirect), "literal_eval")]),
     Row::bad("asynchat", Network),
     Row::bad("asyncio", Exec).but(&[
-        (Ordinary, "CancelledError TimeoutError InvalidStateError exceptions.CancelledError exceptions.TimeoutError"),
+        (Ordinary, "CancelledError TimeoutError InvalidStateError QueueEmpty QueueFull exceptions.CancelledError exceptions.TimeoutError"),
     ]),
     Row::types("asyncio.exceptions"),
+    Row::bad("asyncio.queues", Exec).but(&[(Ordinary, "QueueEmpty QueueFull QueueShutDown")]),
     Row::bad("asyncore", Network),
     Row::bad("atexit", Exec),
     Row::odd("audiodev", File),
@@ -202,7 +216,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("builtins", ODD, Ordinary).but(BUILTINS),
     Row::odd("bz2", File),
     Row::bad("cPickle", Indirect).but(&[
-        (Ordinary, "intern float_info int_info getsizeof PickleBuffer PickleError PicklingError UnpicklingError"),
+        (Ordinary, "loads intern float_info int_info getsizeof PickleBuffer PickleError PicklingError UnpicklingError"),
     ]),
     Row::bad("cProfile", Exec),
     Row::types("cStringIO"),
@@ -225,10 +239,11 @@ pub(super) const ROWS: &[Row] = &[
     ]),
     Row::types("collections.abc"),
     Row::odd("colorsys", Indirect),
-    Row::bad("commands", Exec),
+    // Python 2 has its module under this name, and so protocols up to 2 call what is in `subprocess`.
+    Row::bad("commands", Exec).but(&[(Ordinary, "CompletedProcess CalledProcessError TimeoutExpired SubprocessError")]),
     Row::bad("compileall", Exec),
     Row::odd("compression", Indirect),
-    Row::types("concurrent").but(&[(Ordinary, "_process_worker _process_chunk")]),
+    Row::types("concurrent").but(&[(Ordinary, "_process_worker _process_chunk _rebuild_exc")]),
     Row::types("configparser"),
     Row::types("contextlib").but(&[
         (Ordinary, "nullcontext contextmanager suppress"),
@@ -245,13 +260,13 @@ pub(super) const ROWS: &[Row] = &[
     ]),
     Row::odd("crypt", Indirect),
     Row::types("csv"),
-    Row::bad("ctypes", Exec),
+    Row::bad("ctypes", Exec).but(CTYPES),
     Row::odd("curses", Indirect),
     Row::new("dataclasses", CarriesCode, Ordinary).but(&[(CarriesCode, "_FuncBuilder")]),
     Row::types("datetime").but(&[(Ordinary, "datetime date time timedelta timezone tzinfo")]),
     Row::bad("dbm", File),
     Row::types("decimal"),
-    Row::odd("difflib", Indirect),
+    Row::types("difflib"),
     Row::odd("dis", Indirect),
     Row::bad("distutils", Exec),
     Row::bad("dl", Exec),
@@ -296,7 +311,8 @@ pub(super) const ROWS: &[Row] = &[
     Row::bad("hotshot", Exec),
     Row::odd("html", Indirect),
     Row::odd("htmllib", Indirect),
-    Row::bad("http", Network).but(&[(Ordinary, "HTTPStatus HTTPMethod")]),
+    Row::bad("http", Network).but(&[(Ordinary, "HTTPStatus HTTPMethod"), (Ordinary, "RemoteDisconnected ImproperConnectionState")]),
+    Row::bad("http.client", Network).but(&[(Ordinary, "RemoteDisconnected BadStatusLine IncompleteRead")]),
     Row::types("http.cookiejar"),
     Row::types("http.cookies"),
     Row::bad("httplib", Network),
@@ -353,6 +369,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::bad("multiprocessing.popen_forkserver", Exec).but(&[(Ordinary, "_DupFd")]),
     Row::bad("multiprocessing.popen_spawn_posix", Exec).but(&[(Ordinary, "_DupFd")]),
     Row::bad("multiprocessing.popen_spawn_win32", Exec),
+    Row::types("multiprocessing.sharedctypes").but(&[(Ordinary, "synchronized rebuild_ctype")]),
     Row::bad("multiprocessing.spawn", Exec),
     Row::odd("multiprocessing.util", Indirect).but(&[
         (Certain(Exec), "spawnv_passfds _exit_function"),
@@ -389,7 +406,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::types("pathlib"),
     Row::bad("pdb", Exec),
     Row::bad("pickle", Indirect).but(&[
-        (Ordinary, "intern float_info int_info getsizeof PickleBuffer PickleError PicklingError UnpicklingError"),
+        (Ordinary, "loads intern float_info int_info getsizeof PickleBuffer PickleError PicklingError UnpicklingError"),
     ]),
     Row::odd("pickletools", Indirect),
     Row::bad("pipes", Exec),
@@ -435,13 +452,13 @@ pub(super) const ROWS: &[Row] = &[
     Row::odd("sched", Indirect),
     Row::types("secrets"),
     Row::odd("select", Indirect),
-    Row::odd("selectors", Indirect),
+    Row::types("selectors"),
     Row::odd("sets", Indirect),
     Row::odd("sgmllib", Indirect),
     Row::bad("shelve", File),
     Row::odd("shlex", Indirect),
     Row::bad("shutil", File),
-    Row::odd("signal", Indirect),
+    Row::types("signal"),
     Row::bad("site", Import),
     Row::bad("sitecustomize", Import),
     Row::bad("smtpd", Exec),
@@ -459,7 +476,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::plain("stat"),
     Row::plain("statistics"),
     Row::odd("statvfs", File),
-    Row::plain("string").but(&[(Certain(Indirect), "os sys")]),
+    Row::plain("string").but(&[
+        (Certain(Indirect), "os sys"),
+        (Suspicious(Indirect), "Formatter.get_field Formatter.get_value Formatter.format Formatter.vformat Formatter._vformat"),
+    ]),
     Row::odd("stringold", Indirect),
     Row::odd("stringprep", Indirect),
     Row::plain("strop"),
@@ -474,7 +494,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::odd("sysconfig", Indirect),
     Row::odd("syslog", Indirect),
     Row::bad("tabnanny", Exec),
-    Row::bad("tarfile", File),
+    Row::bad("tarfile", File).but(&[(Ordinary, "TarInfo")]),
     Row::bad("telnetlib", Network),
     Row::bad("tempfile", File),
     Row::odd("termios", Indirect),
@@ -482,8 +502,8 @@ pub(super) const ROWS: &[Row] = &[
     Row::types("textwrap"),
     Row::odd("this", Indirect),
     Row::odd("thread", Indirect),
-    Row::odd("threading", Indirect),
-    Row::types("time").but(&[(Ordinary, "struct_time time perf_counter monotonic process_time time_ns")]),
+    Row::odd("threading", Indirect).but(LOCKS),
+    Row::types("time").but(&[(Ordinary, "struct_time time perf_counter monotonic process_time time_ns sleep")]),
     Row::bad("timeit", Exec),
     Row::odd("tkinter", Indirect),
     Row::odd("toaiff", Indirect),
@@ -508,7 +528,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::bad("urllib", Network),
     Row::plain("urllib.parse"),
     Row::bad("urllib2", Network),
-    Row::odd("urlparse", Indirect),
+    Row::types("urlparse"),
     Row::bad("user", Exec),
     Row::bad("usercustomize", Import),
     Row::odd("uu", Indirect),
@@ -528,7 +548,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::odd("xxlimited", Indirect),
     Row::odd("xxsubtype", Indirect),
     Row::bad("zipapp", File),
-    Row::bad("zipfile", File),
+    Row::bad("zipfile", File).but(&[(Ordinary, "ZipInfo BadZipFile BadZipfile LargeZipFile")]),
     Row::bad("zipimport", Import),
     Row::odd("zlib", Indirect),
     Row::types("zoneinfo").but(&[(Ordinary, "ZoneInfo._unpickle")]),

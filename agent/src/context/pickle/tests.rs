@@ -141,8 +141,8 @@ fn names_that_load_talk_write_or_reach_are_certain_too() {
         ("_pyio open", "file"),
         ("os remove", "file"),
         ("shutil rmtree", "file"),
-        ("pickle loads", "indirect"),
-        ("_pickle loads", "indirect"),
+        ("pickle load", "indirect"),
+        ("pickle _loads", "indirect"),
         ("pickle _Unpickler", "indirect"),
         ("joblib load", "indirect"),
         ("dill loads", "indirect"),
@@ -265,9 +265,104 @@ fn what_an_ordinary_class_does_to_files_is_suspicious() {
 }
 
 #[test]
+fn functions_that_take_text_for_code_are_found_among_those_that_compute() {
+    for global in [
+        "sympy simplify",
+        "sympy N",
+        "sympy.core.singleton S",
+        "sympy.matrices.dense Matrix",
+        "mpmath identify",
+        "mpmath.identification identify",
+        "scipy.optimize._nonlin _nonlin_wrapper",
+        "torch._C._aoti AOTIModelContainerRunnerCpu",
+    ] {
+        check(global, "certain exec");
+    }
+    check("networkx.lazy_imports _lazy_import", "certain import");
+    for (global, class) in [
+        ("sympy.core.symbol Symbol.subs", "indirect"),
+        ("torch.utils._pytree GetAttrKey.get", "indirect"),
+        ("string Formatter.get_field", "indirect"),
+        ("dill._dill _create_filehandle", "file"),
+        ("numpy._core._methods _dump", "file"),
+        ("pandas.core.frame DataFrame.to_string", "file"),
+        ("scipy.sparse._matrix_io save_npz", "file"),
+        ("torch._C PyTorchFileWriter.write_record", "file"),
+        (
+            "torch.autograd.profiler_util EventList.export_chrome_trace",
+            "file",
+        ),
+        ("torchgen.utils FileManager._write_if_changed", "file"),
+        ("torch._C._distributed_c10d TCPStore", "network"),
+    ] {
+        check(global, &format!("suspicious {class}"));
+    }
+    for global in [
+        "sympy.core.numbers Integer",
+        "mpmath.ctx_mp_python mpf",
+        "networkx.classes.graph Graph",
+        "scipy.sparse._csr csr_matrix",
+    ] {
+        check(global, "ordinary ml-known");
+    }
+}
+
+#[test]
+fn a_module_named_as_an_attribute_is_judged_as_that_module() {
+    check("torch hub", "certain network");
+    check("torch hub.load", "certain network");
+    check("numpy f2py.crackfortran.myeval", "certain exec");
+    check("torch.utils collect_env.run", "certain exec");
+    check("torch nn", "suspicious indirect");
+    check("sklearn datasets", "suspicious network");
+    // Of a class by the name of a module, and beyond what is looked up at once.
+    check("collections OrderedDict", "ordinary ml-known");
+    let long = format!("torch {}", "a".repeat(300));
+    check(&long, "ordinary ml-known");
+}
+
+#[test]
+fn what_workers_and_managers_send_each_other_is_ordinary() {
+    for global in [
+        "_pickle loads",
+        "joblib.numpy_pickle load_temporary_memmap",
+        "concurrent.futures.process _rebuild_exc",
+        "multiprocessing.sharedctypes synchronized",
+        "ctypes c_double",
+        "threading Condition",
+        "_thread allocate_lock",
+        "urllib.error HTTPError",
+        "ssl SSLError",
+        "zipfile BadZipFile",
+        "sqlite3 OperationalError",
+        "http.client RemoteDisconnected",
+        "smtplib SMTPException",
+        "shutil Error",
+        "asyncio.queues QueueEmpty",
+        "zlib error",
+        "struct error",
+        "binascii Error",
+        "_csv Error",
+        "commands CompletedProcess",
+        "subprocess CalledProcessError",
+        "zipfile ZipInfo",
+        "tarfile TarInfo",
+        "urlparse ParseResult",
+        "signal Signals",
+        "time sleep",
+    ] {
+        check(global, "ordinary ml-known");
+    }
+    // No exception's name: what runs is a method, or what the module is for.
+    check("subprocess CalledProcessError.__init__", "certain indirect");
+    check("ctypes CDLL", "certain exec");
+}
+
+#[test]
 fn functions_saved_by_value_carry_code_and_are_not_dangerous_alone() {
     for global in [
         "dill._dill _create_function",
+        "dill._dill _load_type",
         "cloudpickle.cloudpickle _make_function",
         "joblib.externals.cloudpickle.cloudpickle _builtin_type",
         "torch.fx.graph_module reduce_graph_module",

@@ -209,6 +209,7 @@ impl Client {
             image: Image::parse(info.image()),
             labels,
             privileged: info.privileged(),
+            read_only: info.read_only(),
             user: info.user(),
             created_ns,
             started_ns: created_ns,
@@ -324,6 +325,7 @@ fn described(
         labels: pairs(&status.labels, &mut cut),
         mounts: mounts.into_iter().map(mount).collect(),
         privileged: info.privileged(),
+        read_only: info.read_only(),
         user: user.map_or_else(
             || info.user(),
             |user| format!("{}:{}", user.uid, user.gid).into(),

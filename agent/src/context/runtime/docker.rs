@@ -304,6 +304,8 @@ struct Healthcheck {
 struct HostConfig {
     #[serde(deserialize_with = "or_empty")]
     privileged: bool,
+    #[serde(rename = "ReadonlyRootfs", deserialize_with = "or_empty")]
+    read_only: bool,
     #[serde(deserialize_with = "or_empty")]
     network_mode: String,
     #[serde(deserialize_with = "or_empty")]
@@ -418,6 +420,7 @@ fn container(found: &Inspected, stored: &InspectedImage, kind: &'static str) -> 
         image: image(&config.image, &found.image, stored),
         mounts: bounded(mounts, MOUNTS_MAX, &mut cut),
         privileged: Some(host.privileged),
+        read_only: Some(host.read_only),
         user: text(&config.user),
         created_ns: time_ns(&found.created),
         started_ns: time_ns(&found.state.started_at),
@@ -550,7 +553,7 @@ mod tests {
             "State":{{"StartedAt":"0001-01-01T00:00:00Z"}},
             "Config":{{"Image":"busybox:1","User":"7:8","Labels":{{"b":"2","a":"1"}},"Env":null,
               "Healthcheck":{{"Test":["CMD-SHELL","true || false"]}}}},
-            "HostConfig":{{"Privileged":true,"NetworkMode":"host","PidMode":"","IpcMode":"private","Devices":[
+            "HostConfig":{{"Privileged":true,"ReadonlyRootfs":true,"NetworkMode":"host","PidMode":"","IpcMode":"private","Devices":[
               {{"PathOnHost":"/dev/nvidia0","PathInContainer":"/x"}},{{"PathOnHost":"/dev/fuse"}},{{"PathOnHost":"/y","PathInContainer":"/dev/kfd"}}],
               "DeviceRequests":[{{"Driver":"","Count":-1,"DeviceIDs":null,"Capabilities":[["gpu"]]}}]}},
             "Mounts":[{{"Source":"/a","Destination":"/b","Mode":"ro","RW":false,"Propagation":"rprivate"}}],
@@ -581,6 +584,7 @@ mod tests {
             (found.privileged, found.host_network, found.host_pid),
             (Some(true), Some(true), Some(false))
         );
+        assert_eq!(found.read_only, Some(true));
         assert_eq!(
             (found.created_ns, found.started_ns),
             (1_795_168_800_500_000_000, 0)

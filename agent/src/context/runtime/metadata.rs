@@ -38,6 +38,9 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// `None` where the runtime does not say.
     pub privileged: Option<bool>,
+    /// Is its root file system mounted so that it cannot write to it? `None` where the runtime does not say.
+    #[serde(default)]
+    pub read_only: Option<bool>,
     /// The user that it was started as: `uid` or `uid:gid`, or the name that was asked for.
     pub user: Box<str>,
     /// When it was made, nanoseconds since the Unix epoch; 0 when unknown.

@@ -56,11 +56,20 @@ impl Interpreters {
         &self.counts
     }
 
-    /// The version of the Python that a process runs, where it was read from its file. A process that was forked runs what
-    /// its program's file says, which takes asking for.
-    pub fn version_of(&self, proc: &Path, pid: u32) -> Option<Version> {
-        if let Some(version) = self.versions().of_process.get(&pid) {
-            return Some(*version);
+    /// The version of the Python that a process runs, where it was read from its file, or that those run from which it was forked:
+    /// `kin`, the nearest first. Where nobody looked at any of them, its program's file is asked for.
+    pub fn version_of(
+        &self,
+        proc: &Path,
+        pid: u32,
+        kin: impl IntoIterator<Item = u32>,
+    ) -> Option<Version> {
+        {
+            let versions = self.versions();
+            let mut pids = std::iter::once(pid).chain(kin);
+            if let Some(version) = pids.find_map(|pid| versions.of_process.get(&pid)) {
+                return Some(*version);
+            }
         }
         let exe = FileKey::at(&proc.join(pid.to_string()).join("exe")).ok()?;
         self.versions().of_program.get(&exe).copied()

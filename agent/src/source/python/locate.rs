@@ -6,11 +6,12 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::elf::{self, Version};
+use crate::source::calls::owned;
 
 const ENVIRON_BYTES_MAX: u64 = 256 << 10;
 const CONFIG_BYTES_MAX: u64 = 16 << 10;
@@ -259,7 +260,7 @@ impl Root {
         how.flags = (flags | libc::O_CLOEXEC).cast_unsigned().into();
         how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
         // SAFETY: openat2 takes a folder, a C string, and the struct with its size.
-        let fd = unsafe {
+        owned(unsafe {
             libc::syscall(
                 libc::SYS_openat2,
                 self.folder.as_raw_fd(),
@@ -267,13 +268,7 @@ impl Root {
                 &raw const how,
                 size_of::<libc::open_how>(),
             )
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let fd = i32::try_from(fd).map_err(io::Error::other)?;
-        // SAFETY: the kernel has just handed out this descriptor, to nobody else.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        })
     }
 
     /// Opens a regular file. What it is gets known before it is opened for reading, so that no device is touched.

@@ -11,7 +11,7 @@
 
 use std::ffi::CString;
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -19,10 +19,13 @@ use std::time::{Duration, Instant};
 
 use aya_obj::generated::bpf_attach_type::BPF_TRACE_UPROBE_MULTI;
 use aya_obj::generated::bpf_attr;
-use aya_obj::generated::bpf_cmd::{BPF_LINK_CREATE, BPF_PROG_LOAD};
+use aya_obj::generated::bpf_cmd::BPF_LINK_CREATE;
 use aya_obj::generated::bpf_prog_type::BPF_PROG_TYPE_KPROBE;
 
-use crate::source::priority;
+use crate::source::{
+    calls::{self, owned},
+    priority,
+};
 
 /// How long the kernel is kept ready after the last sign.
 const LASTS: Duration = Duration::from_secs(2);
@@ -194,7 +197,7 @@ impl Attacher {
             multi.path = path.as_ptr() as u64;
             multi.offsets = offsets.as_ptr() as u64;
             multi.cnt = 1;
-            owned(bpf(BPF_LINK_CREATE as i32, &attr))
+            calls::bpf(BPF_LINK_CREATE as u32, &attr)
         }
     }
 }
@@ -203,41 +206,11 @@ impl Attacher {
 fn load() -> io::Result<OwnedFd> {
     /// `r0 = 0; exit`
     const PROGRAM: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
-    // SAFETY: a union of integers, for which zeros are a value.
-    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-    // SAFETY: the fields of this command, in a union that is zero otherwise; they point at constants.
-    unsafe {
-        let program = &mut attr.__bindgen_anon_3;
-        program.prog_type = BPF_PROG_TYPE_KPROBE as u32;
-        program.insn_cnt = PROGRAM.len() as u32;
-        program.insns = PROGRAM.as_ptr() as u64;
-        program.license = c"GPL".as_ptr() as u64;
-        program.expected_attach_type = BPF_TRACE_UPROBE_MULTI as u32;
-        owned(bpf(BPF_PROG_LOAD as i32, &attr))
-    }
-}
-
-/// # Safety
-/// What `attr` points at is there.
-unsafe fn bpf(command: i32, attr: &bpf_attr) -> libc::c_long {
-    // SAFETY: `attr` is as long as is said, and the caller vouches for what it points at.
-    unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attr),
-            size_of::<bpf_attr>(),
-        )
-    }
-}
-
-fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(result).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just handed out this descriptor, to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    calls::load(
+        BPF_PROG_TYPE_KPROBE as u32,
+        BPF_TRACE_UPROBE_MULTI as u32,
+        &PROGRAM,
+    )
 }
 
 #[cfg(test)]

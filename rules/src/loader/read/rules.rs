@@ -12,7 +12,7 @@ use crate::{
         text::Text,
         yaml::{Kind, Node},
     },
-    ruleset::Priority,
+    ruleset::{Priority, Profile},
 };
 
 pub(super) const RULE_KEYS: &[&str] = &[
@@ -34,6 +34,7 @@ pub(super) const RULE_KEYS: &[&str] = &[
     "sequence",
     "for",
     "action",
+    "profiles",
 ];
 
 const RULE_APPENDABLE: &[&str] = &["condition", "output", "desc", "tags", "exceptions"];
@@ -46,6 +47,7 @@ pub(super) const RULE_REPLACEABLE: &[&str] = &[
     "tags",
     "exceptions",
     "enabled",
+    "profiles",
     "warn_evttypes",
     "skip-if-unknown-filter",
     "capture",
@@ -104,6 +106,7 @@ impl Reader<'_> {
             tags: BTreeSet::new(),
             exceptions: Vec::new(),
             enabled: true,
+            profiles: BTreeSet::from(Profile::ALL),
             warn_evttypes: true,
             skip_if_unknown_filter: false,
             capture: false,
@@ -136,6 +139,7 @@ impl Reader<'_> {
             "capture",
             "capture_duration",
             "tags",
+            "profiles",
             "exceptions",
             "for",
         ] {
@@ -200,6 +204,7 @@ impl Reader<'_> {
                 }
             }
             "tags" => rule.tags = self.tags(value, about)?,
+            "profiles" => rule.profiles = self.profiles(value, about)?,
             "exceptions" => rule.exceptions = self.exceptions(value, false, about)?,
             "for" => rule.hold_ns = Some(self.duration(value, about)?),
             "sequence" => {
@@ -259,6 +264,39 @@ impl Reader<'_> {
                 Err(Broken)
             }
         }
+    }
+
+    /// The profiles that enable a rule. None at all would be a rule that nothing enables, which `enabled: false` says.
+    fn profiles(&mut self, node: &Node, about: About<'_>) -> Read<BTreeSet<Profile>> {
+        let names = Profile::ALL.map(Profile::name);
+        let nodes = match &node.kind {
+            Kind::Sequence(nodes) if !nodes.is_empty() => nodes,
+            _ => {
+                let message = format!(
+                    "Rule profiles must be a sequence of at least one of {}",
+                    names.join(", ")
+                );
+                return self.wrong(node, &message, about);
+            }
+        };
+        let mut profiles = BTreeSet::new();
+        for item in nodes {
+            let name = item.scalar().unwrap_or_default().trim();
+            let Some(profile) = Profile::parse(name) else {
+                let message = format!("Invalid profile '{name}'");
+                let help = match nearest(name, names.into_iter()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("one of {}", names.join(", ")),
+                };
+                let diagnostic = Diagnostic::new(Code::InvalidProfile, message)
+                    .at(self.place(item), "")
+                    .about(about.kind, about.name);
+                self.diagnostics.push(diagnostic.help(help));
+                return Err(Broken);
+            };
+            profiles.insert(profile);
+        }
+        Ok(profiles)
     }
 
     pub(super) fn tags(&mut self, node: &Node, about: About<'_>) -> Read<BTreeSet<String>> {

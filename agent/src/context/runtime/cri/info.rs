@@ -66,8 +66,16 @@ struct Spec {
     process: Process,
     #[serde(deserialize_with = "or_default")]
     linux: Linux,
+    root: Option<Root>,
     #[serde(deserialize_with = "or_default")]
     annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Root {
+    /// Left out where it is false.
+    readonly: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -140,6 +148,11 @@ impl Info {
     pub fn privileged(&self) -> Option<bool> {
         let config = self.config.linux.security_context.as_ref();
         self.privileged.or(config.map(|context| context.privileged))
+    }
+
+    /// Can the container not write to its root? `None` where the runtime shows no specification.
+    pub fn read_only(&self) -> Option<bool> {
+        self.runtime_spec.root.as_ref().map(|root| root.readonly)
     }
 
     /// Who its first program runs as.
@@ -218,11 +231,13 @@ mod tests {
                 "image":{"image":"sha256:1","user_specified_image":"a:1"},
                 "linux":{"security_context":{"privileged":true}},"CDI_devices":[{"name":"nvidia.com/gpu=1"}]},
                 "runtimeSpec":{"process":{"user":{"uid":7,"gid":8},"env":["PATH=/","NVIDIA_VISIBLE_DEVICES=all"]},
+                "root":{"path":"rootfs","readonly":true},
                 "linux":{"devices":[{"path":"/dev/nvidia0","type":"c","major":195},{"path":"/dev/fuse"},{"path":"/x","major":195,"minor":3}]},
                 "annotations":{"cdi.k8s.io/x":"nvidia.com/gpu=2,amd.com/gpu=0","other":"y"}}}"#,
         )
         .expect("it is right");
         assert_eq!(containerd.privileged(), Some(true));
+        assert_eq!(containerd.read_only(), Some(true));
         assert_eq!(&*containerd.user(), "7:8");
         assert_eq!(containerd.user_image(), "a:1");
         let expected = [
@@ -242,9 +257,10 @@ mod tests {
             expected
         );
 
-        let crio = info(r#"{"privileged":false,"runtimeSpec":{"process":{"user":{"uid":0}}}}"#)
+        let crio = info(r#"{"privileged":false,"runtimeSpec":{"root":{"path":"x"},"process":{"user":{"uid":0}}}}"#)
             .expect("right");
         assert_eq!((crio.privileged(), &*crio.user()), (Some(false), "0"));
+        assert_eq!(crio.read_only(), Some(false));
         let nulls = r#"{"config":null,"runtimeSpec":{"process":{"env":null},"linux":{"devices":null},"annotations":null}}"#;
         assert_eq!(info(nulls).expect("null is nothing").gpus().len(), 0);
     }
@@ -256,6 +272,7 @@ mod tests {
             (nothing.privileged(), nothing.gpus().len(), &*nothing.user()),
             (None, 0, "")
         );
+        assert_eq!(nothing.read_only(), None);
         for json in [
             "",
             "null",

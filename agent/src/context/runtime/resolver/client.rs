@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::health::{Health, News};
 use crate::{
     context::runtime::{CALL, Container, Failure, RuntimeConfig, cri, docker},
-    metrics::{Metrics, RUNTIME_STATES, RuntimeOutcome, RuntimeState},
+    metrics::{Metrics, RUNTIME_STATES, RuntimeName, RuntimeOutcome, RuntimeState},
 };
 
 /// Questions under way to a runtime that does not answer: each may take as long as a call can.
@@ -117,8 +117,17 @@ impl Runtime {
             self.count("skipped");
             return Told::Failed;
         }
+        let begun = Instant::now();
         let answer = timeout(CALL * 2, self.container(id)).await;
         let now = Instant::now();
+        let runtime = RuntimeName {
+            runtime: self.name.clone(),
+        };
+        self.metrics
+            .cost
+            .runtime_lookups
+            .get_or_create(&runtime)
+            .observe((now - begun).as_secs_f64());
         let failure = match answer.unwrap_or(Err(Failure::Timeout)) {
             Ok(Some(container)) => {
                 self.count("found");
