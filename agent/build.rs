@@ -5,7 +5,7 @@
 //! `RUSTC_BOOTSTRAP` lets that one build, and nothing else, use it.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::exit;
 
 use aya_build::{Package, Toolchain, build_ebpf};
@@ -38,6 +38,7 @@ fn main() {
     generate_messages();
     tell_compiler();
     println!("cargo:rerun-if-env-changed=PATH");
+    add_tools_to_path();
     if !is_on_path("bpf-linker") {
         fail(
             "bpf-linker is not installed: run `cargo xtask setup`, or `cargo install bpf-linker@0.10.3 --locked`",
@@ -122,6 +123,22 @@ fn generate_messages() {
         fail(&format!(
             "no code could be made of the protobuf files: {error}"
         ));
+    }
+}
+
+/// Programs that `cargo xtask setup` installed are found, whoever starts the build.
+fn add_tools_to_path() {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let Some(home) = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
+    else {
+        return;
+    };
+    let tools = home.join("saker-tools/bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(tools).chain(env::split_paths(&path));
+    if let Ok(path) = env::join_paths(folders) {
+        // SAFETY: a build script runs as one thread until it starts others, which comes after this.
+        unsafe { env::set_var("PATH", path) };
     }
 }
 

@@ -70,15 +70,27 @@ impl Config {
         };
         // The same order whatever order the environment has.
         variables.sort();
-        for (name, value) in variables {
+        let alone = config.clone();
+        for (name, value) in &variables {
             config = config
-                .overridden(&name, &value)
+                .overridden(name, value)
                 .map_err(|message| ConfigError::Variable {
-                    name,
+                    name: name.clone(),
                     message: helpful(&message),
                 })?;
         }
-        config.check(path)?;
+        config.check(path).map_err(|error| {
+            let is_the_files = alone
+                .check(path)
+                .is_err_and(|own| own.to_string() == error.to_string());
+            if is_the_files {
+                return error;
+            }
+            // Sound by itself: what is wrong came from outside.
+            let names: Vec<_> = variables.iter().map(|(name, _)| name.as_str()).collect();
+            let whole = format!("{} with {}", path.display(), names.join(", "));
+            config.check(Path::new(&whole)).err().unwrap_or(error)
+        })?;
         Ok(config)
     }
 
@@ -243,6 +255,11 @@ mod tests {
         );
         check("SAKER__SENSOR__RING_BYTES", "many", &["many"]);
         check("SAKER__", "1", &["unknown field"]);
+        // Each by itself is a number.
+        check("SAKER__SENSOR__RING_BYTES", "5", &["sensor.ring_bytes"]);
+        let wrong = "sensor: {ring_bytes: 5}";
+        let message = parse(wrong, &[("SAKER__HOSTNAME", "a")]).expect_err("a file's own fault");
+        assert!(!message.contains("SAKER__"), "{message}");
     }
 
     #[test]

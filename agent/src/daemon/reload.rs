@@ -90,6 +90,12 @@ pub struct Reloader {
 /// What a file or folder looked like: where it is, how long, and when it changed.
 type Look = BTreeMap<PathBuf, Option<[u64; 6]>>;
 
+/// Which of the numbers is the time of the last change.
+const CHANGED: usize = 4;
+
+/// The longest tick of a kernel's clock.
+const TICK: Duration = Duration::from_millis(10);
+
 impl Reloader {
     /// Waits for reasons to reload, for ever.
     pub async fn run(
@@ -124,7 +130,10 @@ impl Reloader {
             };
             // Before they are read: what changes meanwhile is a change.
             loaded = self.look().await;
+            let begun_ns = realtime_ns();
             let outcome = self.reload(why).await;
+            let now = self.look().await;
+            watch_what_is_asked_for(&mut loaded, &now, begun_ns);
             if self.running.reload.poll_s != poll_s {
                 poll_s = self.running.reload.poll_s;
                 timer = self::timer(poll_s);
@@ -189,14 +198,16 @@ impl Reloader {
 
     /// Whatever can go wrong does before anything has changed.
     async fn attempt(&mut self) -> Result<bool, String> {
-        let source = Arc::clone(&self.source);
-        let fresh = tokio::task::spawn_blocking(move || (source.load)())
+        let (source, identity) = (Arc::clone(&self.source), self.identity.clone());
+        let read = move || {
+            let fresh = (source.load)()?;
+            let identity = identity.map(|identity| identity.read_again());
+            let identity = identity.transpose().map_err(|error| chain(&error))?;
+            Ok::<_, String>((fresh, identity))
+        };
+        let (fresh, identity) = tokio::task::spawn_blocking(read)
             .await
             .map_err(|error| format!("reading failed: {error}; this is a bug"))??;
-        let identity = match &self.identity {
-            Some(identity) => Some(identity.read_again().map_err(|error| chain(&error))?),
-            None => None,
-        };
         let next = with_live(&self.running, &fresh.config);
         let at_start = changed_keys(&next, &fresh.config);
         if !at_start.is_empty() {
@@ -312,6 +323,25 @@ fn timer(poll_s: u64) -> Interval {
     timer
 }
 
+/// A reload may have changed which files are looked at. Those that are new were read by it, if they had not changed since it began; otherwise
+/// they count as changed, as does what is not there.
+fn watch_what_is_asked_for(loaded: &mut Look, now: &Look, begun_ns: u64) {
+    loaded.retain(|path, _| now.contains_key(path));
+    for (path, seen) in now {
+        let was_before = seen.is_some_and(|seen| seen[CHANGED] < begun_ns);
+        if was_before && !loaded.contains_key(path) {
+            loaded.insert(path.clone(), *seen);
+        }
+    }
+}
+
+/// Now, by the clock of file systems, which may be a tick behind: what they say of a moment later is later than this.
+fn realtime_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = since.unwrap_or_default().saturating_sub(TICK);
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn look(path: &Path) -> Option<[u64; 6]> {
     let found = fs::metadata(path).ok()?;
     let whole = |seconds: i64, nanoseconds: i64| {
@@ -415,6 +445,39 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_a_reload_has_read_first_is_no_further_change() {
+        let seen = |changed_ns| Some([1, 2, 3, 4, changed_ns, 6]);
+        let look = |files: &[(&str, Option<[u64; 6]>)]| -> Look {
+            let entry = |(path, seen): &(&str, _)| (PathBuf::from(path), *seen);
+            files.iter().map(entry).collect()
+        };
+        let check = |before: &[_], now: &[_], is_change: bool| {
+            let (mut loaded, now) = (look(before), look(now));
+            watch_what_is_asked_for(&mut loaded, &now, 100);
+            assert_eq!(loaded != now, is_change, "{loaded:?} {now:?}");
+        };
+        check(&[("a", seen(50))], &[("a", seen(50))], false);
+        check(
+            &[("a", seen(50))],
+            &[("a", seen(50)), ("b", seen(60))],
+            false,
+        );
+        check(
+            &[("a", seen(50)), ("b", seen(60))],
+            &[("a", seen(50))],
+            false,
+        );
+        // Changed while it was read, or gone: nobody knows what was read.
+        check(
+            &[("a", seen(50))],
+            &[("a", seen(50)), ("b", seen(100))],
+            true,
+        );
+        check(&[], &[("b", None)], true);
+        check(&[("a", seen(50))], &[("a", seen(120))], true);
+    }
 
     #[test]
     fn what_changed_is_named_by_its_keys() {

@@ -1,9 +1,9 @@
 //! Files of secrets and certificates, read anew each time they are needed: they may have been replaced. Whoever can write such a path
 //! can put anything there, and what lies on a network may never answer: neither holds up more than the sink that asks.
 
-use std::{
-    fs::OpenOptions, io::Read as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration,
-};
+use std::{path::Path, time::Duration};
+
+use crate::bounded::read_bounded;
 
 /// Longest secret.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
@@ -55,25 +55,9 @@ pub(super) fn pem(path: &Path) -> Result<Vec<u8>, String> {
     read(path, PEM_BYTES_MAX)
 }
 
-/// What is in a regular file. Nothing else is waited for, a pipe that nobody writes to in particular.
 fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
-    let failed = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .map_err(|error| failed(&error))?;
-    if !file.metadata().is_ok_and(|found| found.is_file()) {
-        return Err(failed(&"not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(bytes_max + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failed(&error))?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(failed(&format!("longer than {bytes_max} bytes")));
-    }
-    Ok(bytes)
+    read_bounded(path, bytes_max)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -14,12 +14,24 @@ pub struct Report {
     /// How many tests passed.
     pub passed: usize,
     /// Tests that failed.
-    pub failed: Vec<String>,
+    pub failed: Vec<Failure>,
     /// Tests that did not run, each with its reason.
     pub skipped: Vec<String>,
     /// Each program that ended, with its exit status.
     pub ended: Vec<(String, i32)>,
 }
+
+/// A test that failed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// Its name.
+    pub name: String,
+    /// The first lines of what it said, at most [`SAID_MAX`].
+    pub said: Vec<String>,
+}
+
+/// So many lines of what a failing test says are shown; all of it is in the guest's folder.
+const SAID_MAX: usize = 30;
 
 /// A row of `saker doctor --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -50,6 +62,7 @@ pub fn parse(text: &str) -> Report {
     let mut report = Report::default();
     let mut suite = "";
     let mut doctor = String::new();
+    let mut is_said = false;
     for line in text.lines().map(|line| line.trim_end_matches('\r')) {
         if let Some(release) = line.strip_prefix("@kernel ") {
             release.clone_into(&mut report.kernel);
@@ -68,7 +81,7 @@ pub fn parse(text: &str) -> Report {
                 "" => {}
                 "doctor" => doctor.push_str(line),
                 "skips" => report.skipped.push(line.to_owned()),
-                _ => test_line(line, &mut report),
+                _ => test_line(line, &mut report, &mut is_said),
             }
         }
     }
@@ -77,19 +90,32 @@ pub fn parse(text: &str) -> Report {
     report
 }
 
-fn test_line(line: &str, report: &mut Report) {
+/// Takes a line of a test program in; `is_said`: it belongs to what the last test that failed said.
+fn test_line(line: &str, report: &mut Report, is_said: &mut bool) {
     // Not from the line with the verdict: what a test's own child writes can tear that apart.
     if let Some(name) = line
         .strip_prefix("---- ")
         .and_then(|rest| rest.strip_suffix(" stdout ----"))
     {
-        report.failed.push(name.to_owned());
+        *is_said = true;
+        report.failed.push(Failure {
+            name: name.to_owned(),
+            said: Vec::new(),
+        });
+    } else if line == "failures:" {
+        *is_said = false;
     } else if let Some(passed) = line
         .strip_prefix("test result: ")
         .and_then(|rest| rest.split_once(". ")?.1.split_once(" passed;"))
         .and_then(|(passed, _)| passed.parse::<usize>().ok())
     {
+        *is_said = false;
         report.passed += passed;
+    } else if let Some(failure) = report.failed.last_mut().filter(|_| *is_said)
+        && !line.is_empty()
+        && failure.said.len() < SAID_MAX
+    {
+        failure.said.push(line.to_owned());
     }
 }
 
@@ -103,7 +129,10 @@ pub fn problems(report: &Report, suites: &[&str]) -> Vec<String> {
             None => wrong.push(format!("{suite} did not end")),
         }
     }
-    wrong.extend(report.failed.iter().map(|name| format!("{name} failed")));
+    for Failure { name, said } in &report.failed {
+        let lines = said.iter().map(|line| format!("\n      {line}"));
+        wrong.push(format!("{name} failed{}", lines.collect::<String>()));
+    }
     if report.passed == 0 {
         wrong.push("no test passed".to_owned());
     }
@@ -232,9 +261,15 @@ c: no python3
         };
         check(
             "test b ... ok",
-            "test b ... torn\nFAILED\n\nfailures:\n\n---- b stdout ----\n",
-            &["b failed"],
+            "test b ... torn\nFAILED\n\nfailures:\n\n---- b stdout ----\n\nthread 'b' panicked:\nwhy\n\nfailures:\n    b\n",
+            &["b failed\n      thread 'b' panicked:\n      why"],
         );
+        let long = format!(
+            "test b ... FAILED\n---- b stdout ----\n{}",
+            "x\n".repeat(100)
+        );
+        let report = parse(&GOOD.replace("test b ... ok", &long));
+        assert_eq!(report.failed[0].said.len(), SAID_MAX);
         check(
             "@ended kernel 0",
             "@ended kernel 101",
