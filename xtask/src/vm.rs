@@ -35,8 +35,8 @@ use self::{
 };
 use crate::process::{cache_dir, target_dir};
 
-/// A guest that is not through by then hangs. Ten times what one takes on two cores.
-const LIMIT: Duration = Duration::from_secs(900);
+/// A guest that is not through by then hangs. The slowest takes ten to fifteen minutes on two cores that another guest shares.
+const LIMIT: Duration = Duration::from_secs(1500);
 
 /// What `cargo xtask vm` is asked to do.
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,6 @@
 //! What unpicklers resolve, in every interpreter on this machine.
 
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use crate::{DEADLINE, Watch, kinds, watch};
 /// Resolves each pair of names that it is given a line each, once it is told to start; what fails is no matter.
 const SCRIPT: &str = r#"
 import pickle, struct, sys
+print(flush=True)
 def text(value):
     data = value.encode("utf-8", "surrogatepass")
     return b"X" + struct.pack("<I", len(data)) + data
@@ -57,13 +58,18 @@ fn minor(python: &PathBuf) -> u8 {
         .expect("a number")
 }
 
+/// Starts it and waits until it runs: whoever starts a program goes on before the kernel shows the program as its child's (`exec_mmap`
+/// wakes the parent first), and on emulated processors one look in six still saw this test's own.
 fn start(python: &Path) -> Child {
-    Command::new(python)
+    let mut child = Command::new(python)
         .args(["-c", SCRIPT])
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
-        .expect("it starts")
+        .expect("it starts");
+    let said = child.stdout.as_mut().expect("a pipe");
+    said.read_exact(&mut [0]).expect("it runs");
+    child
 }
 
 /// Has the process looked at, and waits until that is done.
