@@ -4,6 +4,8 @@
     pickle_cost.py import       import torch
     pickle_cost.py loader       a loop over a DataLoader with two workers: images, cropped and scaled, 32 a batch
     pickle_cost.py tiny-loader  the same with batches of 16 rows of eight numbers, which are nearly all hand-over between processes
+
+The loops go on until standard input ends. Their lines are "NAME CPU_NS WALL_NS BATCHES", some a second: used since the start, and the time of day.
 """
 
 import io
@@ -53,19 +55,20 @@ def of_import():
     report("import", before, clock())
 
 
+ENDLESS = 1 << 40
+
+
 def images():
     import torch
 
-    class Images(torch.utils.data.Dataset):
+    class Images(torch.utils.data.IterableDataset):
         stored = torch.arange(3 * 256 * 256).remainder(256).to(torch.uint8).reshape(3, 256, 256)
 
-        def __len__(self):
-            return 1600
-
-        def __getitem__(self, number):
-            top, left = number % 33, number % 31
-            part = self.stored[:, top : top + 224, left : left + 224]
-            return (part.float() / 255 - 0.45) / 0.225, number % 1000
+        def __iter__(self):
+            for number in range(ENDLESS):
+                top, left = number % 33, number % 31
+                part = self.stored[:, top : top + 224, left : left + 224]
+                yield (part.float() / 255 - 0.45) / 0.225, number % 1000
 
     return Images(), 32
 
@@ -73,12 +76,18 @@ def images():
 def rows():
     import torch
 
-    return torch.utils.data.TensorDataset(torch.ones(20000, 8), torch.ones(20000)), 16
+    class Rows(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            row, label = torch.ones(8), torch.ones(())
+            for _ in range(ENDLESS):
+                yield row, label
+
+    return Rows(), 16
 
 
 def of_loader(name, made):
     import os
-    import resource
+    import select
     import warnings
 
     import torch
@@ -89,18 +98,29 @@ def of_loader(name, made):
     warnings.simplefilter("ignore")
 
     data, size = made()
-    loader = torch.utils.data.DataLoader(data, batch_size=size, num_workers=2)
+    batches = iter(torch.utils.data.DataLoader(data, batch_size=size, num_workers=2))
     total = torch.zeros(())
 
-    def all_processes():
-        uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        return round(sum(use.ru_utime + use.ru_stime for use in uses) * 1e9), time.perf_counter_ns()
+    def processor_time():
+        """Of this process and its workers, all their threads, in nanoseconds (/proc/PID/schedstat)."""
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            processes = [os.getpid(), *map(int, file.read().split())]
+        spent = 0
+        for process in processes:
+            for thread in os.listdir(f"/proc/{process}/task"):
+                with open(f"/proc/{process}/task/{thread}/schedstat") as file:
+                    spent += int(file.read().split()[0])
+        return spent
 
-    before = all_processes()
-    # The workers end with the loop, and their time counts then.
-    for batch, _ in loader:
+    count, told = 0, 0
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        batch, _ = next(batches)
         total += batch.sum()
-    report(name, before, all_processes())
+        count += 1
+        now = time.time_ns()
+        if now - told >= 200_000_000:
+            told = now
+            print(name, processor_time(), now, count, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::PathBuf,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, SystemTime},
 };
 
 use clap::{Parser, Subcommand};
@@ -55,23 +57,30 @@ fn main() {
 }
 
 /// Runs of each part in one turn: a turn's first one warms up what the agent's start pushed out, and is left out.
-const RUNS: &[(&str, usize)] = &[
-    ("globals", 4),
-    ("import", 2),
-    ("loader", 3),
-    ("tiny-loader", 3),
-];
+const RUNS: &[(&str, usize)] = &[("globals", 4), ("import", 2)];
+
+/// Parts that are one process going round and round, with the agent and without in turn.
+const LOOPS: &[&str] = &["loader", "tiny-loader"];
+
+/// How long a loop is watched on each side, and left alone before that: what the agent attaches to at its start, and lets go of at its
+/// end, takes a moment.
+const WATCHED: Duration = Duration::from_secs(4);
+const SETTLES: Duration = Duration::from_secs(1);
 
 /// By part, side (without, with) and clock (CPU, wall): nanoseconds, by round.
 type Times = BTreeMap<String, [[Vec<Vec<f64>>; 2]; 2]>;
 
-fn cost(agent: &std::path::Path, rounds: usize, part: Option<&str>) {
-    let wanted = RUNS
-        .iter()
-        .filter(|(name, _)| part.is_none_or(|part| part == *name));
+fn cost(agent: &Path, rounds: usize, part: Option<&str>) {
+    let is_wanted = |name: &&str| part.is_none_or(|part| part == *name);
+    let wanted = RUNS.iter().filter(|(name, _)| is_wanted(name));
     let python = libraries().expect("cargo xtask setup installs the libraries");
     let mut times = Times::new();
-    for round in 0..rounds {
+    let turns = if wanted.clone().count() > 0 {
+        rounds
+    } else {
+        0
+    };
+    for round in 0..turns {
         // Whoever is second finds the machine as the first left it: they take turns at that too.
         for side in [round % 2, 1 - round % 2] {
             let running = (side == 1).then(|| Agent::start_from(agent, &[]));
@@ -100,19 +109,17 @@ fn cost(agent: &std::path::Path, rounds: usize, part: Option<&str>) {
                 }
             }
             if let Some(running) = running {
-                let stopped = running.stop();
-                let summary = stopped.log.iter().rfind(|line| line.contains("lost="));
-                assert!(
-                    summary.is_some_and(|line| line.contains(" lost=0 ")),
-                    "events were lost, so this is no fair picture: {:?}",
-                    stopped.log
-                );
+                end(running);
             }
         }
         eprintln!("round {} of {rounds}", round + 1);
     }
+    for name in LOOPS.iter().copied().filter(is_wanted) {
+        let sides = of_loop(agent, &python, name, rounds);
+        times.insert(name.to_owned(), sides);
+    }
     println!(
-        "part        clock   without        with  difference  quartiles            ratio   (medians of {rounds} rounds)"
+        "part        clock   without        with  difference     quartiles            ratio   (medians of {rounds} rounds)"
     );
     for (part, sides) in &times {
         for (clock, name) in ["CPU", "wall"].into_iter().enumerate() {
@@ -121,19 +128,106 @@ fn cost(agent: &std::path::Path, rounds: usize, part: Option<&str>) {
             let differences: Vec<f64> = without.iter().zip(&with).map(|(a, b)| b - a).collect();
             let [low, difference, high] = [0.25, 0.5, 0.75].map(|at| quantile(&differences, at));
             let [without, with] = [&without, &with].map(|values| quantile(values, 0.5));
-            let unit = if without > 1e6 { 1e6 } else { 1.0 };
+            let (unit, unit_name) = match without {
+                1e8.. => (1e6, "ms"),
+                1e5.. => (1e3, "µs"),
+                _ => (1.0, "ns"),
+            };
             println!(
-                "{part:<12}{name:<5}{:>10.1}{:>12.1}{:>10.1} {} {:>8.1} {:>8.1}{:>10.4}",
+                "{part:<12}{name:<5}{:>10.1}{:>12.1}{:>10.1} {unit_name} {:>8.1} {:>8.1}{:>10.4}",
                 without / unit,
                 with / unit,
                 difference / unit,
-                if unit > 1.0 { "ms" } else { "ns" },
                 low / unit,
                 high / unit,
                 1.0 + difference / without
             );
         }
     }
+}
+
+/// Ends the agent, which must not have lost anything.
+fn end(agent: Agent) {
+    let stopped = agent.stop();
+    let summary = stopped.log.iter().rfind(|line| line.contains("lost="));
+    assert!(
+        summary.is_some_and(|line| line.contains(" lost=0 ")),
+        "events were lost, so this is no fair picture: {:?}",
+        stopped.log
+    );
+}
+
+/// A line of a loop: what it has used since its start.
+struct Progress {
+    cpu_ns: f64,
+    wall_ns: f64,
+    batches: f64,
+}
+
+/// One loop, a batch, by side and clock. Agents come and go beside it; each round's time without is the mean of what was before and after its
+/// agent, so that what drifts with the machine is the same on both sides.
+fn of_loop(agent: &Path, python: &Path, name: &str, rounds: usize) -> [[Vec<Vec<f64>>; 2]; 2] {
+    let mut child = Command::new(python)
+        .arg(script("pickle_cost.py"))
+        .arg(name)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python starts");
+    let stdout = child.stdout.take().expect("it is piped");
+    let mut lines = BufReader::new(stdout).lines();
+    let mut next = || {
+        let line = lines.next().expect("it goes on").expect("text");
+        let words: Vec<_> = line.split(' ').skip(1).map(str::parse).collect();
+        let [Ok(cpu_ns), Ok(wall_ns), Ok(batches)] = words[..] else {
+            panic!("{line}");
+        };
+        Progress {
+            cpu_ns,
+            wall_ns,
+            batches,
+        }
+    };
+    let mut watched = || {
+        let mut after = |start: &Progress, length: Duration| loop {
+            let now = next();
+            if now.wall_ns - start.wall_ns >= length.as_nanos() as f64 {
+                return now;
+            }
+        };
+        // What it said until now waits in the pipe.
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("the clock is set");
+        let start = Progress {
+            cpu_ns: 0.0,
+            wall_ns: now.as_nanos() as f64,
+            batches: 0.0,
+        };
+        let first = after(&start, SETTLES);
+        let last = after(&first, WATCHED);
+        let batches = last.batches - first.batches;
+        [
+            (last.cpu_ns - first.cpu_ns) / batches,
+            (last.wall_ns - first.wall_ns) / batches,
+        ]
+    };
+    let mut sides: [[Vec<Vec<f64>>; 2]; 2] = Default::default();
+    let mut before = watched();
+    for round in 0..rounds {
+        let running = Agent::start_from(agent, &[]);
+        let with = watched();
+        end(running);
+        let after = watched();
+        for clock in 0..2 {
+            sides[0][clock].push(vec![f64::midpoint(before[clock], after[clock])]);
+            sides[1][clock].push(vec![with[clock]]);
+        }
+        before = after;
+        eprintln!("{name}: round {} of {rounds}", round + 1);
+    }
+    // It ends with its standard input.
+    drop(child.stdin.take());
+    assert!(child.wait().expect("it ends").success());
+    sides
 }
 
 /// The median of each round.
@@ -165,7 +259,7 @@ fn quantile(values: &[f64], at: f64) -> f64 {
     values[below] + (values[above] - values[below]) * place.fract()
 }
 
-fn race(agent: &std::path::Path, copies: usize, only: Option<&str>) {
+fn race(agent: &Path, copies: usize, only: Option<&str>) {
     let interpreters = pyenv().into_iter().chain(debian());
     let wanted = interpreters.filter(|interpreter| {
         only.is_none_or(|only| interpreter.program.to_string_lossy().contains(only))
