@@ -22,6 +22,8 @@ pub struct Batch {
     pub alerts: Vec<Entry>,
     /// Where this batch ends; what [`Reader::commit`] takes. Behind the last alert where some could not be read.
     pub end: Cursor,
+    /// How many alerts of this part of the log are damaged and were passed over.
+    pub damaged: u64,
 }
 
 /// One sink's place in the log.
@@ -195,8 +197,8 @@ impl Reader {
     /// As [`Self::commit`], for a part of a batch: up to an alert of it.
     pub async fn commit_to(&mut self, cursor: Cursor) {
         let part = Batch {
-            alerts: Vec::new(),
             end: cursor,
+            ..Batch::default()
         };
         self.commit(&part).await;
     }
@@ -298,8 +300,8 @@ pub(super) async fn read_after(
         let visible = shared.visible(&state).cursor;
         if after >= visible {
             return Ok(Batch {
-                alerts: Vec::new(),
                 end: after,
+                ..Batch::default()
             });
         }
         let first = state
@@ -334,6 +336,7 @@ pub(super) async fn read_after(
         return Ok(Batch {
             alerts: found.entries,
             end: found.end,
+            damaged: found.damaged,
         });
     }
     // Nothing in the files: what is next is in memory, or was dropped.
@@ -359,6 +362,7 @@ fn batch(alerts: Vec<Entry>, visible: Cursor) -> Batch {
     Batch {
         end: alerts.last().map_or(visible, |entry| entry.cursor),
         alerts,
+        damaged: 0,
     }
 }
 

@@ -10,7 +10,7 @@ use tonic::Status;
 use super::{
     convert,
     listen::Line,
-    tail::{Extent, Row, Tail},
+    tail::{Extent, Page, Row, Tail},
 };
 use crate::{
     log::Cursor,
@@ -169,13 +169,20 @@ impl Stream {
                 return;
             }
             let extent = self.tail.extent();
-            let (rows, end) = match self.tail.after(self.at, PAGE).await {
+            let Page {
+                rows,
+                end,
+                is_damaged,
+            } = match self.tail.after(self.at, PAGE).await {
                 Ok(found) => found,
                 Err(status) => {
                     send_or_cut(&out, Err(status), line.as_ref(), stuck).await;
                     return;
                 }
             };
+            if is_damaged && !send(self.position(true)).await {
+                return;
+            }
             if rows.is_empty() && end > self.at {
                 self.at = end;
                 continue;
@@ -191,7 +198,8 @@ impl Stream {
                 continue;
             }
             // Said once of what was asked for; here of what was dropped while the client was too slow.
-            if !self.gap && is_gap(self.at, extent) && !send(self.position(true)).await {
+            let is_told = self.gap || is_damaged;
+            if !is_told && is_gap(self.at, extent) && !send(self.position(true)).await {
                 return;
             }
             self.gap = false;
@@ -208,6 +216,8 @@ impl Stream {
                     }
                 }
             }
+            // What is damaged behind the last of them was told.
+            self.at = self.at.max(end);
             if !is_any && !send(self.position(false)).await {
                 return;
             }
@@ -252,6 +262,64 @@ pub async fn send_or_cut<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        alert::Alert,
+        log::{AlertLog, Record, Settings},
+        metrics::Metrics,
+    };
+
+    fn log(folder: &std::path::Path) -> AlertLog {
+        let settings = Settings {
+            directory: Some(folder.into()),
+            bytes_max: 1 << 30,
+            age_max: Duration::from_secs(3600),
+            memory_bytes_max: 1 << 20,
+            sync: Duration::from_millis(50),
+        };
+        AlertLog::open(settings, std::sync::Arc::new(Metrics::new())).expect("the log opens")
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_in_the_log_is_a_gap_that_is_told_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let before = log(folder.path());
+        // A reader has alerts stored; each of these is a block of its own.
+        let reader = before.reader("sink");
+        for name in ["a", "b", "c", "d"] {
+            let last = before.append(vec![Record::new(&Alert::for_tests(name))]);
+            assert!(before.follow().reaches(last).await, "it is stored");
+        }
+        before.close();
+        let ending = before.clone();
+        let left = tokio::task::spawn_blocking(move || ending.finish()).await;
+        assert!(left.is_ok());
+        drop((reader, before));
+        let database = rusqlite::Connection::open(folder.path().join("alerts/alerts.db"));
+        let damage = "UPDATE blocks SET data = zeroblob(length(data)) \
+                      WHERE last IN (SELECT last FROM blocks ORDER BY last LIMIT 2 OFFSET 1)";
+        let damaged = database.expect("it opens").execute(damage, []);
+        assert_eq!(damaged, Ok(2));
+
+        let again = log(folder.path());
+        let request = WatchAlertsRequest {
+            start: Some(Start::ResumeAfter(0)),
+            no_follow: true,
+            ..WatchAlertsRequest::default()
+        };
+        let stream = Stream::new(request, Tail::new(&again))
+            .await
+            .expect("sound");
+        let (out, mut items) = mpsc::channel(100);
+        stream.run(out, None, Duration::from_secs(20)).await;
+        let mut told = Vec::new();
+        while let Some(item) = items.recv().await {
+            told.push(match item.expect("no error").item.expect("an item") {
+                Item::Alert(alert) => alert.rule,
+                Item::Position(position) => format!("gap {}", position.gap),
+            });
+        }
+        assert_eq!(told, ["gap false", "gap true", "a", "d"]);
+    }
 
     fn row(priority: Priority, rule: &str, tags: &[&str], namespace: Option<&str>) -> Row {
         let alert = crate::alert::Alert::for_tests(rule);

@@ -17,7 +17,7 @@ use super::{
     alerts::{QUEUE, send_or_cut},
     convert,
     listen::Line,
-    tail::Tail,
+    tail::{Page, Tail},
 };
 use crate::{
     api::node::Node,
@@ -95,7 +95,7 @@ async fn send(
     stuck: Duration,
 ) {
     while until.is_none_or(|until| at < until) {
-        let (rows, end) = match tail.after(at, PAGE).await {
+        let Page { rows, end, .. } = match tail.after(at, PAGE).await {
             Ok(found) => found,
             Err(status) => {
                 let _ = out.send_timeout(Err(status), stuck).await;

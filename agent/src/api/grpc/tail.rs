@@ -18,6 +18,17 @@ pub struct Row {
     pub value: Value,
 }
 
+/// A part of the log.
+#[derive(Debug)]
+pub struct Page {
+    /// Alerts in order.
+    pub rows: Vec<Row>,
+    /// Where it ends: behind the last alert where some could not be read.
+    pub end: Cursor,
+    /// Whether some of it could not be read.
+    pub is_damaged: bool,
+}
+
 /// What the log holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
@@ -51,8 +62,8 @@ impl Tail {
         }
     }
 
-    /// About `max` alerts behind a cursor, and where they end: behind the last one where some could not be read.
-    pub async fn after(&self, cursor: Cursor, max: usize) -> Result<(Vec<Row>, Cursor), Status> {
+    /// About `max` alerts behind a cursor.
+    pub async fn after(&self, cursor: Cursor, max: usize) -> Result<Page, Status> {
         let found = self.log.read_after(cursor, max).await;
         let found = found.map_err(unreadable)?;
         let rows = found
@@ -64,7 +75,11 @@ impl Tail {
                 record: entry.record,
             })
             .collect();
-        Ok((rows, found.end))
+        Ok(Page {
+            rows,
+            end: found.end,
+            is_damaged: found.damaged > 0,
+        })
     }
 
     /// The cursor before the first alert of an event at this time or later.
