@@ -12,7 +12,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc};
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderName, StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
@@ -56,6 +56,9 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(listen).await
 }
 
+/// What state the GPU driver is in, beside the rows of `/gpu`.
+pub const GPU_DRIVER: HeaderName = HeaderName::from_static("saker-gpu-driver");
+
 /// Serves until `stop` resolves: `/metrics`, `/healthz` (the process lives), `/readyz` (it detects).
 pub async fn serve(
     listener: TcpListener,
@@ -84,7 +87,9 @@ pub async fn serve(
             get(|State(metrics): State<Arc<Metrics>>| async move {
                 let rows = metrics.gpu.table();
                 let text = serde_json::to_string(&*rows).unwrap_or_default();
-                ([(header::CONTENT_TYPE, "application/json")], text)
+                let kind = (header::CONTENT_TYPE, "application/json".to_owned());
+                let state = (GPU_DRIVER, metrics.gpu.state());
+                ([kind, state], text)
             }),
         )
         .with_state(metrics)

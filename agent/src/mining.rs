@@ -12,13 +12,19 @@ pub mod stratum;
 use std::collections::VecDeque;
 
 use crate::event::gpu::Pipes;
-pub use identity::Identity;
+pub use identity::{Ancestor, Identity};
 pub use signals::{Family, SIGNALS, Signal};
 
 /// From here on evidence suffices, where two families have some.
 pub const SCORE_MIN: i32 = 6;
-/// What a family must say to count as one.
+/// And from here on where only circumstances speak, and not what the GPU does: a program of one's own in `/tmp` that a notebook's shell
+/// started has 6 of them.
+pub const CIRCUMSTANCES_MIN: i32 = 7;
+/// What a family must say to count as one; and beside what nobody but miners does, where it need be but a second sign.
 const FAMILY_MIN: i32 = 2;
+const FAMILY_MIN_BESIDE: i32 = 1;
+/// Connections of a process that are followed; more are a sign of nothing.
+pub const CONNECTIONS_MAX: usize = 8;
 
 /// A process's use of a GPU at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -58,7 +64,7 @@ impl Evidence {
 /// What evidence comes to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
-    /// Sum of the families' weights; but `process` none counts below 0, and neither does the sum.
+    /// What is specific, and the circumstances as far as nothing outweighs them.
     pub score: i32,
     /// Everything that was seen, also what speaks against it.
     pub evidence: Vec<Evidence>,
@@ -67,30 +73,46 @@ pub struct Verdict {
 impl Verdict {
     /// Weighs evidence.
     pub fn of(evidence: Vec<Evidence>) -> Self {
-        // What the program is speaks against any other evidence; what a GPU does is not undone by a name that was looked up.
-        let least = |family| {
-            if family == Family::Process {
-                i32::MIN
-            } else {
-                0
-            }
+        let sum = |is_specific: bool| {
+            let kind = evidence
+                .iter()
+                .filter(|evidence| evidence.signal.is_specific == is_specific);
+            kind.map(|evidence| evidence.signal.weight).sum::<i32>()
         };
-        let sum = |family| family_score(&evidence, family).max(least(family));
+        // What nobody but miners does is not undone by what else the GPU does, nor by a library that is mapped: both cost nothing.
         Self {
-            score: Family::ALL.into_iter().map(sum).sum::<i32>().max(0),
+            score: sum(true) + sum(false).max(0),
             evidence,
         }
     }
 
     /// Families that say something for it.
     pub fn families(&self) -> impl Iterator<Item = Family> {
-        let says = |family: &Family| family_score(&self.evidence, *family) >= FAMILY_MIN;
+        let least = if self.is_specific() {
+            FAMILY_MIN_BESIDE
+        } else {
+            FAMILY_MIN
+        };
+        let says = move |family: &Family| family_score(&self.evidence, *family) >= least;
         Family::ALL.into_iter().filter(says)
     }
 
     /// Is it enough for an alert?
     pub fn is_suspected(&self) -> bool {
-        self.score >= SCORE_MIN && self.families().count() >= 2
+        let is_seen = self.is_specific() || family_score(&self.evidence, Family::Gpu) > 0;
+        let least = if is_seen {
+            SCORE_MIN
+        } else {
+            CIRCUMSTANCES_MIN
+        };
+        self.score >= least && self.families().count() >= 2
+    }
+
+    /// Is there anything that nobody but miners does?
+    fn is_specific(&self) -> bool {
+        self.evidence
+            .iter()
+            .any(|evidence| evidence.signal.is_specific)
     }
 
     /// How sure it is.
@@ -98,8 +120,10 @@ impl Verdict {
         match self.score {
             _ if !self.is_suspected() => "none",
             ..8 => "possible",
-            8..12 => "likely",
-            _ => "near certain",
+            // Two families of circumstances are what somebody's own program on integers can have.
+            _ if !self.is_specific() && self.families().count() < 3 => "possible",
+            12.. if self.is_specific() => "near certain",
+            _ => "likely",
         }
     }
 }
@@ -121,18 +145,20 @@ pub struct About<'a> {
     pub pool: Option<(&'a str, &'static str)>,
     /// The method of Stratum by which a connection of its container began.
     pub stratum: Option<&'a str>,
-    /// Its only connection, where it made one alone.
-    pub connection: Option<Connection<'a>>,
-    /// The names of the programs that it comes from, nearest first.
-    pub ancestors: &'a [&'a [u8]],
+    /// The connections to other machines that it made; none where they are more than [`CONNECTIONS_MAX`].
+    pub connections: &'a [Connection<'a>],
+    /// Whether other machines connect to it and it has made no connection at all, within its own machine neither.
+    pub serves: bool,
+    /// The programs that it comes from, nearest first.
+    pub ancestors: &'a [Ancestor<'a>],
 }
 
-/// A process's only connection.
+/// A connection that a process made to another machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Connection<'a> {
     /// The other end.
     pub remote: &'a str,
-    /// For how many seconds it has been so.
+    /// For how many seconds it has been there.
     pub seconds: u64,
     /// Bytes a second both ways meanwhile; `None` where it is not known.
     pub rate: Option<f64>,
@@ -163,22 +189,139 @@ pub fn weigh(mut evidence: Vec<Evidence>, about: &About<'_>) -> Verdict {
         let what = format!("{method} in the first bytes sent");
         evidence.push(Evidence::of("network.stratum", what));
     }
-    let is_long = |connection: &Connection<'_>| connection.seconds >= LONG_S;
-    if let Some(Connection {
-        remote,
-        seconds,
-        rate,
-    }) = about.connection.filter(is_long)
-    {
-        if rate.is_none_or(|rate| rate <= BULK) {
-            let what = format!("only {remote} for {seconds} s");
-            evidence.push(Evidence::of("network.single-connection", what));
-        }
-        if let Some(rate) = rate.filter(|rate| *rate > 0.0 && *rate <= RATE_MAX) {
+    network(about, &mut evidence);
+    identity::lineage(about.ancestors, &mut evidence);
+    Verdict::of(evidence)
+}
+
+/// What a process's connections say.
+fn network(about: &About<'_>, evidence: &mut Vec<Evidence>) {
+    let is_slow = |connection: &Connection<'_>| {
+        connection
+            .rate
+            .is_some_and(|rate| rate > 0.0 && rate <= RATE_MAX)
+    };
+    let mut long = about
+        .connections
+        .iter()
+        .filter(|connection| connection.seconds >= LONG_S);
+    let told = if let [_] = about.connections {
+        let one = long.next();
+        one.filter(|one| one.rate.is_none_or(|rate| rate <= BULK))
+            .map(|one| (one, "network.single-connection"))
+    } else {
+        // Further ones are opened for nothing, too: that one is such a connection suffices.
+        long.find(|connection| is_slow(connection))
+            .map(|one| (one, "network.few-connections"))
+    };
+    if let Some((connection, name)) = told {
+        let Connection {
+            remote, seconds, ..
+        } = connection;
+        let what = match about.connections.len() {
+            1 => format!("only {remote} for {seconds} s"),
+            count => format!("{remote} for {seconds} s, of {count}"),
+        };
+        evidence.push(Evidence::of(name, what));
+        if let Some(rate) = connection.rate.filter(|_| is_slow(connection)) {
             let what = format!("{rate:.0} bytes a second");
             evidence.push(Evidence::of("network.low-rate", what));
         }
     }
-    identity::lineage(about.ancestors, &mut evidence);
-    Verdict::of(evidence)
+    if about.serves {
+        let what = "others connect to it, and it to nobody";
+        evidence.push(Evidence::of("network.serves", what.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn circumstances_are_outweighed_and_what_only_miners_do_is_not() {
+        let check = |names: &[&str], score: i32, certainty: &str| {
+            let evidence = names.iter().map(|name| Evidence::of(name, String::new()));
+            let verdict = Verdict::of(evidence.collect());
+            let found = (verdict.score, verdict.certainty());
+            assert_eq!(found, (score, certainty), "{names:?}");
+        };
+        let in_tmp = [
+            "process.temporary",
+            "process.no-runtime",
+            "lineage.service-shell",
+        ];
+        // A program of one's own in a notebook's terminal, whatever the GPU shows of it.
+        check(&in_tmp, 6, "none");
+        check(&[&in_tmp[..], &["gpu.arithmetic"]].concat(), 0, "none");
+        check(&[&in_tmp[..], &["process.deleted"]].concat(), 8, "possible");
+        check(&[&in_tmp[..], &["gpu.integer"]].concat(), 10, "likely");
+        // Two families of circumstances are never more than possible.
+        let integers = ["gpu.integer", "gpu.memory-hard", "gpu.flat", "gpu.steady"];
+        let quiet = ["network.single-connection", "network.low-rate"];
+        check(&[&integers[..], &quiet].concat(), 9, "possible");
+        check(
+            &[&integers[..], &["process.no-runtime"]].concat(),
+            8,
+            "none",
+        );
+        check(
+            &[&integers[..], &quiet, &["network.serves"]].concat(),
+            3,
+            "none",
+        );
+        // One who mines beside training.
+        check(
+            &["gpu.arithmetic", "process.no-runtime", "network.stratum"],
+            6,
+            "possible",
+        );
+        check(
+            &[
+                "gpu.arithmetic",
+                "process.runtime",
+                "process.miner-flags",
+                "network.pool-name",
+            ],
+            10,
+            "likely",
+        );
+        // Of one family alone nothing is said.
+        check(&["network.stratum", "network.pool-name"], 10, "none");
+        check(&["gpu.arithmetic", "network.pool-name"], 4, "none");
+    }
+
+    #[test]
+    fn a_lasting_quiet_connection_counts_among_few() {
+        let check = |made: &[(u64, Option<f64>)], expected: &[&str]| {
+            let connections: Vec<Connection<'_>> = made
+                .iter()
+                .map(|(seconds, rate)| Connection {
+                    remote: "198.51.100.7:443",
+                    seconds: *seconds,
+                    rate: *rate,
+                })
+                .collect();
+            let mut evidence = Vec::new();
+            let about = About {
+                connections: &connections,
+                ..About::default()
+            };
+            network(&about, &mut evidence);
+            let names: Vec<_> = evidence.iter().map(|found| found.signal.name).collect();
+            assert_eq!(names, expected, "{made:?}");
+        };
+        let single = "network.single-connection";
+        let few = "network.few-connections";
+        let slow = "network.low-rate";
+        check(&[], &[]);
+        check(&[(299, Some(180.0))], &[]);
+        check(&[(300, Some(180.0))], &[single, slow]);
+        check(&[(300, None)], &[single]);
+        check(&[(300, Some(30_000.0))], &[]);
+        check(&[(300, Some(30_000.0)), (300, Some(180.0))], &[few, slow]);
+        check(&[(300, Some(180.0)), (5, None)], &[few, slow]);
+        check(&[(300, None), (300, None)], &[]);
+        check(&[(300, Some(0.0)), (300, Some(9_000.0))], &[]);
+    }
 }

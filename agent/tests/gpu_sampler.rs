@@ -250,6 +250,39 @@ fn what_is_there_is_read_and_what_goes_wrong_is_survived() {
         gpus.len() == 1 && gpus[0].power.is_none() && gpus[0].util.is_some()
     });
 
+    // Two share a card, of which one does nothing: the driver has no sample of that.
+    let mut shared = gpu("GPU-a", Workload::Ethash);
+    let mut idle = shared.processes[0].clone();
+    (idle.pid, idle.play.cap) = (1, Some(0.0));
+    shared.processes.push(idle.clone());
+    stage.play(&scenario(vec![shared], vec![]));
+    let look = stage.await_look("two processes", |gpus| {
+        gpus.len() == 1 && gpus[0].processes.len() == 2
+    });
+    assert!(look.gpus[0].processes[0].sm.is_some_and(|sm| sm > 95.0));
+    assert_eq!(look.gpus[0].processes[1].sm, Some(0.0));
+    // And nobody does anything: it has none at all, which is an error of its own.
+    let mut all_idle = gpu("GPU-a", Workload::Ethash);
+    all_idle.processes = vec![idle];
+    stage.play(&scenario(vec![all_idle], vec![]));
+    stage.await_look("an idle process", |gpus| {
+        let alone = gpus[0].processes.first();
+        alone.is_some_and(|process| process.pid == 1 && process.sm == Some(0.0))
+    });
+    // One that the driver does not name is looked at where that is asked for.
+    stage.sampler.also(vec![std::process::id(), u32::MAX]);
+    let begun = Instant::now();
+    let opener = loop {
+        let look = stage.await_look("any", |_| true);
+        if let [opener] = &look.openers[..] {
+            break opener.clone();
+        }
+        assert!(begun.elapsed() < DEADLINE, "{:?}", look.openers);
+    };
+    assert_eq!(opener.pid, std::process::id());
+    assert_eq!(opener.look.holds, Some(vec![]));
+    stage.sampler.also(Vec::new());
+
     // A divided card.
     let mut divided = gpu("GPU-a", Workload::Kheavyhash);
     divided.mig = vec![
@@ -301,6 +334,7 @@ fn what_is_there_is_read_and_what_goes_wrong_is_survived() {
         vec![fault("nvmlDeviceGetUtilizationRates", None, 0, true)],
     ));
     stage.await_driver(Driver::Hangs);
+    assert!(stage.sampler.trouble().contains("is open for more than"));
     assert_eq!(threads(), 1);
     stage.play(&scenario(vec![gpu("GPU-a", Workload::Ethash)], vec![]));
     stage.await_driver(Driver::Answers);
@@ -314,9 +348,11 @@ fn what_is_there_is_read_and_what_goes_wrong_is_survived() {
         vec![fault("nvmlDeviceGetCount_v2", None, 18, false)],
     ));
     stage.await_driver(Driver::Failing);
+    let trouble = stage.sampler.trouble();
+    assert!(trouble.contains("version mismatch"), "{trouble}");
     stage.play(&scenario(vec![gpu("GPU-a", Workload::Ethash)], vec![]));
     stage.await_driver(Driver::Answers);
-    assert_eq!(threads(), 1);
+    assert_eq!((threads(), stage.sampler.trouble().as_str()), (1, ""));
 
     // An older library: no counters, no newest list of processes.
     let old = library(

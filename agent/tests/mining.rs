@@ -15,7 +15,8 @@ use std::{
 use saker::{
     event::gpu::Pipes,
     mining::{
-        About, Connection, Evidence, Family, Identity, Point, SIGNALS, Verdict, shape, weigh,
+        About, Ancestor, Connection, Evidence, Family, Identity, Point, SIGNALS, Verdict, shape,
+        weigh,
     },
 };
 use saker_nvml_stand_in::{
@@ -77,7 +78,21 @@ fn program(label: &str) -> Program {
 
 /// Calls with what is known of a program after so many seconds.
 fn with_about<A>(program: &Program, second: u64, take: impl FnOnce(&About<'_>) -> A) -> A {
-    let ancestors: Vec<&[u8]> = program.ancestors.iter().map(String::as_bytes).collect();
+    let ancestors = program.ancestors.iter().map(|text| {
+        let (name, args) = text.split_once(' ').unwrap_or((text, ""));
+        Ancestor {
+            name: name.as_bytes(),
+            args: args.as_bytes(),
+        }
+    });
+    let ancestors: Vec<_> = ancestors.collect();
+    let connections = program.connections.iter().chain(&program.connection);
+    let connections = connections.map(|known| Connection {
+        remote: &known.remote,
+        seconds: second,
+        rate: known.rate,
+    });
+    let connections: Vec<_> = connections.collect();
     take(&About {
         identity: Identity {
             name: program.name.as_bytes(),
@@ -90,11 +105,8 @@ fn with_about<A>(program: &Program, second: u64, take: impl FnOnce(&About<'_>) -
         },
         pool: program.pool.as_deref().map(|name| (name, "DNS")),
         stratum: program.stratum.as_deref(),
-        connection: program.connection.as_ref().map(|known| Connection {
-            remote: &known.remote,
-            seconds: second,
-            rate: known.rate,
-        }),
+        connections: &connections,
+        serves: program.serves,
         ancestors: &ancestors,
     })
 }

@@ -1,16 +1,28 @@
 //! `saker doctor`: tries every hook on this machine, attaches nothing for longer than the question takes, and reports.
 
-use std::{fmt::Write as _, sync::mpsc, thread, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Failure, chain, print};
-use crate::source::{HookStatus, Kind, Sensor, SensorConfig, gpu::nvml, privileges, program_types};
+use crate::{
+    config::Config,
+    source::{HookStatus, Kind, Sensor, SensorConfig, gpu::nvml, privileges, program_types},
+};
 
 /// Options of `saker doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// The configuration, for where the GPU's library is; without one every key has its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// One JSON array instead of text.
     #[arg(long)]
     json: bool,
@@ -21,6 +33,8 @@ pub struct Args {
 
 /// Loads everything, reports, and lets go.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    let told = Config::load(args.config.as_deref());
+    let told = told.map_err(|error| Failure::Input(chain(&error)))?;
     let config = SensorConfig {
         kinds: Kind::ALL.into_iter().collect(),
         ..SensorConfig::default()
@@ -28,7 +42,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let sensor = Sensor::load(&config).map_err(|error| Failure::Machine(chain(&error)))?;
     let mut rows = sensor.status().to_vec();
     rows.extend(program_types::loadable());
-    let gpus = gpus();
+    let gpus = if told.gpu.enabled {
+        gpus(told.gpu.library)
+    } else {
+        Gpus::switched_off()
+    };
     if args.json {
         let internal = |error: serde_json::Error| Failure::Internal(error.to_string());
         let rows = rows.iter().map(serde_json::to_value);
@@ -76,12 +94,12 @@ struct Gpu {
 }
 
 /// Asks the driver, and does not wait for ever.
-fn gpus() -> Gpus {
+fn gpus(library: Option<PathBuf>) -> Gpus {
     let (send, answer) = mpsc::sync_channel(1);
     // Where it hangs it ends with the process.
     thread::spawn(move || {
         // Whoever asked may have given up.
-        let _ = send.send(ask());
+        let _ = send.send(ask(library.as_deref()));
     });
     let hangs = || Gpus {
         problem: Some(format!("the driver has not answered for {PATIENCE:?}")),
@@ -93,8 +111,8 @@ fn gpus() -> Gpus {
     }
 }
 
-fn ask() -> Gpus {
-    let nvml = match nvml::open(None) {
+fn ask(library: Option<&Path>) -> Gpus {
+    let nvml = match nvml::open(library) {
         Ok(nvml) => nvml,
         Err(error) => {
             return Gpus {
@@ -105,8 +123,8 @@ fn ask() -> Gpus {
         }
     };
     let driver = nvml.sys_driver_version().ok();
-    let found = match nvml::Reader::new(&nvml).look(0) {
-        Ok(found) => found,
+    let found = match nvml::Reader::new(&nvml).look(&[], 0) {
+        Ok((found, _)) => found,
         Err(error) => {
             return Gpus {
                 problem: Some(error.to_string()),
@@ -135,6 +153,15 @@ fn ask() -> Gpus {
 }
 
 impl Gpus {
+    fn switched_off() -> Self {
+        Self {
+            kind: "gpu",
+            problem: Some("gpu.enabled is false in the configuration".into()),
+            is_absent: true,
+            ..Self::default()
+        }
+    }
+
     fn describe(&self, text: &mut String) {
         let mut line = |what: &str| {
             let _ = writeln!(text, "{:12} {what}", "gpu");

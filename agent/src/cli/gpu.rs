@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::{Failure, print};
-use crate::metrics::gpu::{Row, RowProcess};
+use crate::{
+    api::GPU_DRIVER,
+    metrics::gpu::{Row, RowProcess},
+};
 
 /// An answer above this is none of ours.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
@@ -33,11 +36,19 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     loop {
         let answer = ask(args.address)?;
-        let rows = rows(args.address, &answer)?;
+        let rows = rows(args.address, &answer.rows)?;
+        let state = unwatched(&answer.driver);
         if args.json {
-            return print(&(answer + "\n"));
+            if let Some(state) = state.filter(|_| rows.is_empty()) {
+                // The output is for programs; why it is empty is for whoever started it.
+                let _ = writeln!(io::stderr(), "{state}");
+            }
+            return print(&(answer.rows + "\n"));
         }
-        let table = table(&rows);
+        let table = match state.filter(|_| rows.is_empty()) {
+            Some(state) => state + "\n",
+            None => table(&rows),
+        };
         if !args.watch {
             return print(&table);
         }
@@ -47,13 +58,39 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// What an agent says.
+struct Answer {
+    /// JSON.
+    rows: String,
+    /// State of the driver, and why.
+    driver: String,
+}
+
+/// Why no GPU is watched, for people; `None` while the driver answers, or where an older agent does not tell.
+fn unwatched(driver: &str) -> Option<String> {
+    let (state, why) = driver.split_once(": ").unwrap_or((driver, ""));
+    let says = match state {
+        "absent" => "no GPU is watched on this node: there is no driver",
+        "failing" => "NO GPU IS WATCHED on this node: the driver fails",
+        "hanging" => "NO GPU IS WATCHED on this node: the driver hangs",
+        _ => return None,
+    };
+    // What a driver says goes to a terminal.
+    let why: String = why.chars().filter(|letter| !letter.is_control()).collect();
+    Some(if why.is_empty() {
+        says.to_owned()
+    } else {
+        format!("{says} ({why})")
+    })
+}
+
 fn rows(address: SocketAddr, answer: &str) -> Result<Vec<Row>, Failure> {
     serde_json::from_str(answer).map_err(|error| {
         Failure::Machine(format!("{address} does not answer as an agent: {error}"))
     })
 }
 
-fn ask(address: SocketAddr) -> Result<String, Failure> {
+fn ask(address: SocketAddr) -> Result<Answer, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::Machine(format!("no running agent answers on {address}: {error}"))
     };
@@ -66,7 +103,16 @@ fn ask(address: SocketAddr) -> Result<String, Failure> {
     let bytes = answer(stream, PATIENCE).map_err(|error| fail(&error))?;
     let text = String::from_utf8_lossy(&bytes);
     match text.split_once("\r\n\r\n") {
-        Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(body.to_owned()),
+        Some((head, body)) if head.split(' ').nth(1) == Some("200") => {
+            let fields = head.lines().filter_map(|line| line.split_once(": "));
+            let mut drivers = fields
+                .filter(|(name, _)| name.eq_ignore_ascii_case(GPU_DRIVER.as_str()))
+                .map(|(_, value)| value);
+            Ok(Answer {
+                rows: body.to_owned(),
+                driver: drivers.next().unwrap_or_default().to_owned(),
+            })
+        }
         _ => Err(fail(&"the answer is none of an agent that watches GPUs")),
     }
 }
@@ -185,7 +231,7 @@ mod tests {
             // Who has had enough closes.
             let _ = stream.write_all(&said);
         });
-        let outcome = ask(address).and_then(|answer| rows(address, &answer));
+        let outcome = ask(address).and_then(|answer| rows(address, &answer.rows));
         server.join().expect("it ends");
         outcome
             .map(|rows| rows.len())
@@ -221,6 +267,27 @@ mod tests {
         assert!(
             error.contains("no running agent answers on 127.0.0.1:"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn a_driver_that_does_not_answer_is_named_with_its_reason() {
+        let check = |driver: &str, expected: Option<&str>| {
+            assert_eq!(unwatched(driver).as_deref(), expected, "{driver}");
+        };
+        check("", None);
+        check("answering", None);
+        check(
+            "absent: the driver is not loaded",
+            Some("no GPU is watched on this node: there is no driver (the driver is not loaded)"),
+        );
+        check(
+            "hanging: a question\x1b[2J is open",
+            Some("NO GPU IS WATCHED on this node: the driver hangs (a question[2J is open)"),
+        );
+        check(
+            "failing",
+            Some("NO GPU IS WATCHED on this node: the driver fails"),
         );
     }
 

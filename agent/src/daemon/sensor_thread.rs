@@ -416,6 +416,7 @@ impl SensorThread {
         };
         while let Some(sample) = sampler.take() {
             pipeline.gpus(&sample, &mut |alert| offer(alerts, metrics, alert));
+            sampler.also(pipeline.gpu_openers());
         }
     }
 
@@ -430,7 +431,9 @@ impl SensorThread {
             found.map_or("", |(_, name)| name)
         };
         let states = Driver::ALL.map(|(_, name)| name);
-        self.metrics.gpu.driver(&states, name(driver));
+        self.metrics
+            .gpu
+            .driver(&states, name(driver), &gpus.trouble());
         if driver != Driver::Answers {
             // What was seen last says nothing of now, and alerts must not stay on it.
             self.metrics.gpu.publish(Vec::new());

@@ -11,6 +11,17 @@ pub struct GpuSample {
     pub taken_ns: u64,
     /// GPUs, and the instances of those that are divided.
     pub gpus: Vec<GpuState>,
+    /// What processes show that opened a GPU and that no driver names.
+    pub openers: Vec<Opener>,
+}
+
+/// A process that opened a GPU and that no driver names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opener {
+    /// In the host's pid namespace.
+    pub pid: u32,
+    /// What `/proc` shows of it.
+    pub look: Look,
 }
 
 /// One GPU, or one instance of a divided one.
@@ -143,6 +154,8 @@ pub struct Look {
     pub deleted: bool,
     /// Its established connections to other machines; `None` where they could not be read.
     pub connections: Option<Connections>,
+    /// The minor numbers of the cards that it holds open; `None` where its descriptors could not be read.
+    pub holds: Option<Vec<u32>>,
 }
 
 /// What the mapped libraries say of a program.
@@ -152,14 +165,24 @@ pub struct Libraries {
     pub runtime: Option<Box<str>>,
 }
 
-/// Connections to other machines.
+/// Connections with other machines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connections {
-    /// How many there are.
+    /// How many other ends it connected to.
     pub count: u32,
-    /// The other end of the only one, where there is one alone and the process made it.
-    pub only: Option<Box<str>>,
+    /// These, unless they are more than [`CONNECTIONS_MAX`](crate::mining::CONNECTIONS_MAX).
+    pub made: Vec<Made>,
+    /// Whether another machine connected to it.
+    pub is_called: bool,
+    /// Whether it made any, within its own machine too.
+    pub calls: bool,
+}
+
+/// What a process connected to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The other end.
+    pub remote: Box<str>,
     /// Bytes that its sockets have carried both ways; `None` where the kernel does not tell.
-    #[serde(default)]
     pub bytes: Option<u64>,
 }

@@ -20,6 +20,9 @@ use super::{MetricInfo, Outcome, State};
 /// Rows of a look; further ones are left out and counted.
 pub const ROWS_MAX: usize = 512;
 
+/// Of the reason why GPUs are not watched so many letters are told.
+const WHY_MAX: usize = 300;
+
 const OWNER: &[&str] = &["gpu", "uuid", "namespace", "pod", "container", "app"];
 
 const fn row(
@@ -312,6 +315,7 @@ pub struct GpuMetrics {
     owner_idle: Level<Owner>,
     owner_score: Level<Owner>,
     table: Mutex<Arc<[Row]>>,
+    state: Mutex<String>,
 }
 
 impl GpuMetrics {
@@ -350,8 +354,29 @@ impl GpuMetrics {
         }
     }
 
-    /// The driver is in one of these states.
-    pub fn driver(&self, states: &[&'static str], now: &'static str) {
+    /// What state the driver is in, and why GPUs are not watched, in a line of printable ASCII; empty where nobody looks at GPUs.
+    pub fn state(&self) -> String {
+        let state = self.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The driver is in one of these states, and why.
+    pub fn driver(&self, states: &[&'static str], now: &'static str, why: &str) {
+        let printable = |letter: char| {
+            if letter == ' ' || letter.is_ascii_graphic() {
+                letter
+            } else {
+                '?'
+            }
+        };
+        let why: String = why.chars().take(WHY_MAX).map(printable).collect();
+        let text = if why.is_empty() {
+            now.to_owned()
+        } else {
+            format!("{now}: {why}")
+        };
+        let state = self.state.lock();
+        *state.unwrap_or_else(PoisonError::into_inner) = text;
         for state in states {
             self.driver
                 .get_or_create(&State { state })

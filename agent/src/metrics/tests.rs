@@ -46,7 +46,7 @@ fn every_row_is_registered_under_its_name() {
         .runtime_lookups
         .get_or_create(&runtime)
         .observe(0.01);
-    metrics.gpu.driver(&["absent"], "absent");
+    metrics.gpu.driver(&["absent"], "absent", "");
     let process = gpu::RowProcess {
         sm: Some(1.0),
         mem: Some(1),

@@ -1,7 +1,7 @@
 //! The families `process` and `lineage`: what a program is, and who started it.
 
 use super::Evidence;
-use crate::source::gpu::look::is_cuda_runtime;
+use crate::source::gpu::look::{is_cuda_runtime, is_integer_runtime};
 
 /// What is known of a program.
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,30 +141,83 @@ const DISGUISES: &[&str] = &[
     "agetty",
 ];
 
-/// Programs that others reach over the network and that have no reason to start a shell that starts something on a GPU.
+/// Programs that others reach over the network and that have no reason to start a shell that starts something on a GPU: whole names, without
+/// versions. The kernel knows their first 15 bytes.
 const SERVICES: &[&str] = &[
     "nginx",
-    "apache2",
+    "apache",
     "httpd",
+    "lighttpd",
+    "caddy",
     "php-fpm",
+    "php-cgi",
     "gunicorn",
     "uvicorn",
+    "hypercorn",
     "uwsgi",
     "tomcat",
     "jupyter",
     "jupyter-lab",
-    "jupyter-noteboo",
+    "jupyter-labhub",
+    "jupyter-notebook",
+    "jupyter-nbclassic",
+    "jupyter-server",
+    "jupyter-kernel",
+    "jupyter-kernelgateway",
     "jupyterhub",
+    "jupyterhub-singleuser",
+    "code-server",
+    "openvscode-server",
+    "rserver",
+    "rsession",
+    "rstudio-server",
+    "zeppelin",
+    "marimo",
+    "streamlit",
     "tritonserver",
     "vllm",
+    "sglang",
     "ollama",
-    "text-generation",
+    "text-generation-launcher",
+    "text-generation-router",
+    "text-generation-server",
     "torchserve",
+    "tensorflow_model_server",
     "mlflow",
-    "ray::",
+    "ray",
+    "raylet",
+    "dask",
+    "dask-worker",
+    "dask-scheduler",
+    "airflow",
     "redis-server",
     "postgres",
 ];
+/// Modules that Python runs, or packages of them, beside the names above.
+const MODULES: &[&str] = &[
+    "ipykernel",
+    "ipykernel_launcher",
+    "jupyterlab",
+    "jupyter_server",
+    "jupyter_client",
+    "notebook",
+    "nbclassic",
+    "kernel_gateway",
+    "flask",
+    "gradio",
+    "text_generation_server",
+    "distributed",
+];
+/// Beginnings of the classes that Java runs.
+const CLASSES: &[&str] = &[
+    "org.apache.zeppelin.",
+    "org.apache.catalina.",
+    "org.apache.livy.",
+    "org.pytorch.serve.",
+    "org.eclipse.jetty.",
+];
+/// Of an interpreter's arguments so many are looked at.
+const WORDS_MAX: usize = 256;
 const SHELLS: &[&str] = &["sh", "bash", "dash", "ash", "zsh", "ksh", "busybox"];
 
 /// What the program says.
@@ -225,6 +278,9 @@ pub fn evidence(about: &Identity<'_>, found: &mut Vec<Evidence>) {
     match about.runtime {
         // Miners link it into themselves as often as they load it, and so does everybody else.
         Some(Some(library)) if is_cuda_runtime(library) => {}
+        Some(Some(library)) if is_integer_runtime(library) => {
+            found.push(Evidence::of("process.integer-runtime", library.to_owned()));
+        }
         Some(Some(library)) => {
             found.push(Evidence::of("process.runtime", library.to_owned()));
         }
@@ -238,25 +294,103 @@ pub fn evidence(about: &Identity<'_>, found: &mut Vec<Evidence>) {
     }
 }
 
+/// A process that another comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ancestor<'a> {
+    /// Its name: `comm`.
+    pub name: &'a [u8],
+    /// Its arguments, joined by blanks; empty where they are not known.
+    pub args: &'a [u8],
+}
+
 /// What a process's ancestors, nearest first, say.
-pub fn lineage(ancestors: &[&[u8]], found: &mut Vec<Evidence>) {
+pub fn lineage(ancestors: &[Ancestor<'_>], found: &mut Vec<Evidence>) {
     let mut shell = None;
     for ancestor in ancestors.iter().take(32) {
-        let name = lower(ancestor);
+        let name = lower(ancestor.name);
         if shell.is_none() && SHELLS.contains(&name.as_str()) {
             shell = Some(name);
         } else if let Some(shell) = &shell
-            && SERVICES
-                .iter()
-                .any(|service| name == *service || name.starts_with(&format!("{service}:")))
+            && let Some(service) = service(&name, ancestor.args)
         {
-            found.push(Evidence::of(
-                "lineage.service-shell",
-                format!("{shell} under {name}"),
-            ));
+            let what = if service == name {
+                format!("{shell} under {name}")
+            } else {
+                format!("{shell} under {name}, which is {service}")
+            };
+            found.push(Evidence::of("lineage.service-shell", what));
             return;
         }
     }
+}
+
+/// The service that a program of this name is, or that an interpreter runs.
+fn service(name: &str, args: &[u8]) -> Option<&'static str> {
+    /// What fits into `comm`.
+    const COMM_BYTES: usize = 15;
+    let known = |name: &str| {
+        let is_it = |service: &&&str| {
+            **service == name || name.len() == COMM_BYTES && service.starts_with(name)
+        };
+        SERVICES.iter().find(is_it).copied()
+    };
+    // `gunicorn: worker`, `ray::IDLE`, `airflow scheduler` and `(httpd)` name themselves first, then what they do.
+    let bare = name.trim_start_matches(['(', '[', '-']);
+    let bare = bare.split([':', ' ', ')', ']']).next().unwrap_or_default();
+    if let Some(service) = known(name).or_else(|| known(unversioned(bare))) {
+        return Some(service);
+    }
+    let mut words = args
+        .split(|byte| *byte == b' ')
+        .filter(|word| !word.is_empty())
+        .take(WORDS_MAX)
+        .filter_map(|word| std::str::from_utf8(word).ok());
+    match unversioned(bare) {
+        "python" | "pypy" => {
+            let run = ran_by_python(&mut words)?.to_lowercase();
+            let run = run.strip_suffix(".py").unwrap_or(&run);
+            let package = run.split('.').next().unwrap_or_default();
+            let module = MODULES.iter().find(|module| **module == package);
+            known(package).or(module.copied())
+        }
+        "node" => {
+            let script = words.find(|word| !word.starts_with('-'))?.to_lowercase();
+            let mut parts = script.split('/').map(unversioned);
+            parts.find_map(known)
+        }
+        "java" => words.find_map(|word| {
+            let is_it = |class: &&&str| word.starts_with(**class);
+            CLASSES.iter().find(is_it).copied()
+        }),
+        _ => None,
+    }
+}
+
+/// A name without the version behind it: `php-fpm8.2`, `python3.11`, `code-server-4.96.2`.
+fn unversioned(name: &str) -> &str {
+    let is_version = |char: char| char.is_ascii_digit() || char == '.';
+    let bare = name.trim_end_matches(is_version);
+    if bare.len() == name.len() {
+        return name;
+    }
+    bare.trim_end_matches(['-', '_'])
+}
+
+/// The module or the file that Python runs.
+fn ran_by_python<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    while let Some(word) = words.next() {
+        match word {
+            "-m" => return words.next(),
+            // Their values are words of their own.
+            "-W" | "-X" => {
+                words.next();
+            }
+            "-c" => return None,
+            _ if word.starts_with('-') => {}
+            file => return file.rsplit('/').next(),
+        }
+    }
+    None
 }
 
 fn flags(args: &str) -> Option<String> {
@@ -397,14 +531,28 @@ mod tests {
         };
         assert_eq!(names(&runtime(None)), ["process.no-runtime"]);
         assert_eq!(names(&runtime(Some("libtorch.so"))), ["process.runtime"]);
+        assert_eq!(
+            names(&runtime(Some("libggml-cuda.so"))),
+            ["process.integer-runtime"]
+        );
     }
 
     #[test]
     fn a_shell_counts_only_under_a_service() {
         let check = |ancestors: &[&str], expected: usize| {
-            let names: Vec<&[u8]> = ancestors.iter().map(|name| name.as_bytes()).collect();
+            // A name, and behind a bar its arguments.
+            let ancestors: Vec<_> = ancestors
+                .iter()
+                .map(|text| {
+                    let (name, args) = text.split_once('|').unwrap_or((text, ""));
+                    Ancestor {
+                        name: name.as_bytes(),
+                        args: args.as_bytes(),
+                    }
+                })
+                .collect();
             let mut found = Vec::new();
-            lineage(&names, &mut found);
+            lineage(&ancestors, &mut found);
             assert_eq!(found.len(), expected, "{ancestors:?}");
         };
         check(&[], 0);
@@ -413,5 +561,59 @@ mod tests {
         check(&["nohup", "sh", "python3", "jupyter-lab", "bash"], 1);
         check(&["dash", "php-fpm", "php-fpm"], 1);
         check(&["jupyter-lab", "bash"], 0);
+    }
+
+    #[test]
+    fn services_are_known_by_what_the_kernel_and_their_interpreters_show() {
+        let check = |name: &str, args: &str, expected: Option<&str>| {
+            assert_eq!(service(name, args.as_bytes()), expected, "{name} {args}");
+        };
+        check("jupyterhub-sing", "", Some("jupyterhub-singleuser"));
+        check("jupyter-server", "", Some("jupyter-server"));
+        check("jupyter-noteboo", "", Some("jupyter-notebook"));
+        check("text-generation", "", Some("text-generation-launcher"));
+        check("php-fpm8.2", "", Some("php-fpm"));
+        check("php-fpm7", "", Some("php-fpm"));
+        check("apache2", "", Some("apache"));
+        check("nginx: worker", "", Some("nginx"));
+        check("gunicorn: worke", "", Some("gunicorn"));
+        check("ray::idle", "", Some("ray"));
+        check("ray::trainer.st", "", Some("ray"));
+        check("airflow schedul", "", Some("airflow"));
+        check("rserver", "", Some("rserver"));
+        check("dask-worker", "", Some("dask-worker"));
+        check("python3", "-m jupyterlab --port 8888", Some("jupyterlab"));
+        check("python3.11", "-X dev -m jupyter lab", Some("jupyter"));
+        check(
+            "python3",
+            "-m ipykernel_launcher -f /run/kernel-1.json",
+            Some("ipykernel_launcher"),
+        );
+        check("python", "/opt/conda/bin/jupyter-lab", Some("jupyter-lab"));
+        check(
+            "python3",
+            "-m vllm.entrypoints.openai.api_server --model m",
+            Some("vllm"),
+        );
+        check(
+            "node",
+            "/usr/lib/code-server-4.96.2/out/node/entry",
+            Some("code-server"),
+        );
+        check(
+            "java",
+            "-Xmx1g -cp /z org.apache.zeppelin.server.ZeppelinServer",
+            Some("org.apache.zeppelin."),
+        );
+        // What merely mentions one is none, and neither is what begins like one.
+        check("python3", "train.py --logger mlflow", None);
+        check("python3", "-c 'import jupyterlab'", None);
+        check("python3", "-W ignore train.py", None);
+        check("rayon-test", "", None);
+        check("nginx-exporter", "", None);
+        check("php-fpm_exporte", "", None);
+        check("node", "/srv/app/main.js --name code-server", None);
+        check("7", "", None);
+        check("", "", None);
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::{Evidence, Point};
+use crate::event::gpu::Pipes;
 
 /// A process that uses less is not judged by its shape, percent of the multiprocessors.
 const LEVEL_MIN: f32 = 15.0;
@@ -13,18 +14,28 @@ const LEVEL_MIN: f32 = 15.0;
 const WORKING: f32 = 0.7;
 /// Between the quartiles, percent of the level.
 const FLAT: f32 = 4.0;
-/// Between the quartiles, percent of the level, from which on work is of uneven pieces.
-const UNEVEN: f32 = 8.0;
-/// The same of integer arithmetic, percent of its own median.
-const UNEVEN_INTEGER: f32 = 10.0;
-/// Bytes a second.
-const QUIET: f32 = 20e6;
+/// Between the quartiles of integer arithmetic for each percent of the multiprocessors, percent of its own median, up to which it is always
+/// the same: also of a miner whose intensity varies.
+const SAME: f32 = 4.0;
+/// And between the tenth from below and the tenth from above, from which on work is of uneven pieces: a stage may be rare. Points of integer
+/// arithmetic, besides: where there is little of it, it is the noise that varies.
+const UNEVEN: f32 = 10.0;
+const UNEVEN_POINTS: f32 = 3.0;
+/// The same of the memory's bandwidth.
+const UNEVEN_MEMORY: f32 = 25.0;
+const UNEVEN_MEMORY_POINTS: f32 = 10.0;
+/// Bytes a second. A language model's logits alone are some 10 MB/s at some 50 tokens a second.
+const QUIET: f32 = 10e6;
 const BUSY_BUS: f32 = 100e6;
 /// Encoders and decoders, percent.
 const VIDEO: f32 = 20.0;
-/// Parts of the level, percent: what is no hashing.
-const TENSOR: f32 = 1.5;
-const FLOAT: f32 = 3.0;
+/// Floating point and tensor cores for each part of integer arithmetic, in the mean: what is a trace, and what no hashing does. Between the
+/// two neither is said. A miner that adds some to hide pays for it in power and time; honest work has it in the order of its
+/// integer arithmetic, which is mostly of addresses.
+const TRACE: f32 = 0.13;
+const ARITHMETIC: f32 = 0.25;
+/// Less than this, percent of the multiprocessors' time, is nothing at all.
+const ARITHMETIC_LEAST: f32 = 1.5;
 /// Multiplications of integers run where FP32 does, and some counters take them for it: so much of the integers' share is a trace of them.
 const FP32_OF_INTEGER: f32 = 0.4;
 /// Integer arithmetic that makes a hash by itself, and that of one which waits for memory.
@@ -79,27 +90,42 @@ pub fn evidence(series: &VecDeque<Point>, observe_ns: u64) -> Vec<Evidence> {
             );
             found.push(Evidence::of("gpu.busy-quiet", what));
         }
+        against(&bus, &video, working.len(), &mut found);
         return found;
     }
-    let tensor = Spread::of(counted.iter().map(|pipes| pipes.tensor));
-    let fp32 = Spread::of(counted.iter().map(|pipes| pipes.fp32));
-    let other = Spread::of(counted.iter().map(|pipes| pipes.fp16 + pipes.fp64));
     let integer = Spread::of(counted.iter().map(|pipes| pipes.integer));
     let dram = Spread::of(counted.iter().map(|pipes| pipes.dram));
-    // As parts of the level, so that a miner that holds itself back has the same shape.
-    let part = |value: f32| value / level * 100.0;
+    // As parts of what it uses, so that a miner that holds itself back has the same shape.
+    let part = |value: f32| value / sm.median * 100.0;
+    let mixture = Spread::of(
+        counted
+            .iter()
+            .map(|pipes| pipes.integer / pipes.sm.max(1.0)),
+    );
+    let is_same = mixture.between <= SAME / 100.0 * mixture.median;
+    let mean = |of: fn(&Pipes) -> f32| {
+        let sum: f32 = counted.iter().map(of).sum();
+        sum / counted.len() as f32
+    };
+    // Means, and not medians: a model that computes on integers while it writes still reads its prompts with tensor cores.
+    let (tensor, fp32, integers) = (
+        mean(|pipes| pipes.tensor),
+        mean(|pipes| pipes.fp32),
+        mean(|pipes| pipes.integer),
+    );
+    let other = mean(|pipes| pipes.fp16 + pipes.fp64);
     let does = format!(
         "integer {:.0} %, tensor {:.1} %, floating point {:.1} %, multiprocessors {:.0} % over {minutes} min",
         integer.median,
-        tensor.median,
-        fp32.median + other.median,
+        tensor,
+        fp32 + other,
         sm.median
     );
-    let is_trace =
-        fp32.median <= FP32_OF_INTEGER * integer.median && part(integer.median) >= INTEGER;
-    let float = if is_trace { 0.0 } else { fp32.median } + other.median;
-    if part(tensor.median) >= TENSOR || part(float) >= FLOAT {
-        found.push(Evidence::of("gpu.arithmetic", does));
+    let float = tensor + other + (fp32 - FP32_OF_INTEGER * integers).max(0.0);
+    if float > TRACE * integers && part(float) >= ARITHMETIC_LEAST {
+        if float >= ARITHMETIC * integers {
+            found.push(Evidence::of("gpu.arithmetic", does));
+        }
         return found;
     }
     let is_memory_hard = part(dram.median) >= MEMORY_HARD;
@@ -114,29 +140,29 @@ pub fn evidence(series: &VecDeque<Point>, observe_ns: u64) -> Vec<Evidence> {
         let what = format!("{:.0} % of the memory's bandwidth", dram.median);
         found.push(Evidence::of("gpu.memory-hard", what));
     }
-    if is_flat && integer.between <= FLAT * level / 100.0 {
-        let what = format!("half of all looks within {:.1} points", sm.between);
-        found.push(Evidence::of("gpu.flat", what));
-    } else if part(sm.between) >= UNEVEN
-        || integer.between >= UNEVEN_INTEGER / 100.0 * integer.median
+    let varies = format!(
+        "half of all looks within {:.1} points, integer's part of it within {:.1} %, of eight in ten within {:.1} %",
+        sm.between,
+        mixture.between / mixture.median.max(f32::MIN_POSITIVE) * 100.0,
+        (mixture.high - mixture.low) / mixture.median.max(f32::MIN_POSITIVE) * 100.0
+    );
+    let is_uneven = |of: &Spread, percent: f32, points: f32| {
+        let wide = of.high - of.low;
+        wide >= percent / 100.0 * of.median && wide * sm.median >= points
+    };
+    let memory = Spread::of(counted.iter().map(|pipes| pipes.dram / pipes.sm.max(1.0)));
+    if is_uneven(&mixture, UNEVEN, UNEVEN_POINTS)
+        || is_uneven(&memory, UNEVEN_MEMORY, UNEVEN_MEMORY_POINTS)
     {
-        let what = format!(
-            "half of all looks within {:.1} points, of integer within {:.1}",
-            sm.between, integer.between
-        );
-        found.push(Evidence::of("gpu.uneven", what));
+        found.push(Evidence::of("gpu.uneven", varies));
+    } else if is_flat && integer.between <= FLAT * level / 100.0 || is_same {
+        found.push(Evidence::of("gpu.flat", varies));
     }
     if is_quiet {
         let what = format!("{:.1} MB/s", bus.median / 1e6);
         found.push(Evidence::of("gpu.quiet-bus", what));
-    } else if bus.count * 2 > working.len() && bus.median >= BUSY_BUS {
-        let what = format!("{:.0} MB/s", bus.median / 1e6);
-        found.push(Evidence::of("gpu.busy-bus", what));
     }
-    if video.median >= VIDEO {
-        let what = format!("{:.0} % of their time", video.median);
-        found.push(Evidence::of("gpu.video", what));
-    }
+    against(&bus, &video, working.len(), &mut found);
     if is_steady {
         let what = format!("working {:.0} % of {minutes} min", share * 100.0);
         found.push(Evidence::of("gpu.steady", what));
@@ -148,6 +174,18 @@ pub fn evidence(series: &VecDeque<Point>, observe_ns: u64) -> Vec<Evidence> {
         found.push(Evidence::of("gpu.cycled", what));
     }
     found
+}
+
+/// What speaks against hashing, with counters and without.
+fn against(bus: &Spread, video: &Spread, looks: usize, found: &mut Vec<Evidence>) {
+    if bus.count * 2 > looks && bus.median >= BUSY_BUS {
+        let what = format!("{:.0} MB/s", bus.median / 1e6);
+        found.push(Evidence::of("gpu.busy-bus", what));
+    }
+    if video.median >= VIDEO {
+        let what = format!("{:.0} % of their time", video.median);
+        found.push(Evidence::of("gpu.video", what));
+    }
 }
 
 /// The length in seconds of the turns in which it works, where there are several of equal length and it is idle between.
@@ -186,6 +224,8 @@ struct Spread {
     median: f32,
     /// Distance between the quartiles.
     between: f32,
+    /// Nine of ten are above.
+    low: f32,
     /// Nine of ten are below.
     high: f32,
 }
@@ -202,6 +242,7 @@ impl Spread {
             count: values.len(),
             median: at(0.5),
             between: at(0.75) - at(0.25),
+            low: at(0.1),
             high: at(0.9),
         }
     }

@@ -37,6 +37,8 @@ pub struct Signal {
     pub family: Family,
     /// What it counts for, or against.
     pub weight: i32,
+    /// Whether nobody but miners does it; everything else is a circumstance, which others outweigh.
+    pub is_specific: bool,
     /// Why.
     pub reason: &'static str,
 }
@@ -46,7 +48,16 @@ const fn row(name: &'static str, family: Family, weight: i32, reason: &'static s
         name,
         family,
         weight,
+        is_specific: false,
         reason,
+    }
+}
+
+/// A row of what nobody but miners does.
+const fn specific(name: &'static str, family: Family, weight: i32, reason: &'static str) -> Signal {
+    Signal {
+        is_specific: true,
+        ..row(name, family, weight, reason)
     }
 }
 
@@ -74,7 +85,7 @@ pub static SIGNALS: &[Signal] = &[
         "gpu.flat",
         Family::Gpu,
         1,
-        "While it works the load hardly varies: each hash costs the same.",
+        "While it works it always does the same, at whatever intensity: each hash costs the same.",
     ),
     row(
         "gpu.quiet-bus",
@@ -109,14 +120,14 @@ pub static SIGNALS: &[Signal] = &[
     row(
         "gpu.busy-bus",
         Family::Gpu,
-        -4,
+        -3,
         "Data goes over the bus all the time: a hash needs none.",
     ),
     row(
         "gpu.uneven",
         Family::Gpu,
-        -2,
-        "While it works the load varies much: pieces of work differ, and hashes do not.",
+        -7,
+        "While it works the shares of integers and of memory in what it does vary much: pieces of work differ, and hashes do not.",
     ),
     row(
         "gpu.video",
@@ -124,13 +135,13 @@ pub static SIGNALS: &[Signal] = &[
         -6,
         "The card's encoders or decoders are at work.",
     ),
-    row(
+    specific(
         "process.miner-name",
         Family::Process,
         5,
         "The program, or its file, has the name of a known miner.",
     ),
-    row(
+    specific(
         "process.miner-flags",
         Family::Process,
         6,
@@ -169,8 +180,8 @@ pub static SIGNALS: &[Signal] = &[
     row(
         "process.no-runtime",
         Family::Process,
-        2,
-        "No library of an ML, scientific or graphics framework is mapped, nor CUDA's runtime: they are in nearly every other program on a GPU.",
+        1,
+        "No library of an ML, scientific or graphics framework is mapped, nor CUDA's runtime. Weak: whoever compiles a kernel of his own links the runtime in.",
     ),
     row(
         "process.runtime",
@@ -179,18 +190,24 @@ pub static SIGNALS: &[Signal] = &[
         "A library of such a framework is mapped; CUDA's runtime alone counts for neither.",
     ),
     row(
+        "process.integer-runtime",
+        Family::Process,
+        -6,
+        "The same of one whose programs compute with integers at length: INT8 inference, tables, and what runs on many nodes by MPI.",
+    ),
+    row(
         "process.hash-tool",
         Family::Process,
         -2,
         "It has the name of a program that tries passwords: that is hashing, and no mining.",
     ),
-    row(
+    specific(
         "network.pool-name",
         Family::Network,
         4,
         "The name of a mining pool was resolved in its container, or greeted by TLS.",
     ),
-    row(
+    specific(
         "network.stratum",
         Family::Network,
         6,
@@ -200,13 +217,25 @@ pub static SIGNALS: &[Signal] = &[
         "network.single-connection",
         Family::Network,
         1,
-        "One connection that it made, to one place, for five minutes or longer, and no other; and it carries no bulk of data, as far as that is known.",
+        "One connection to another machine that it made, for five minutes or longer, and no other; and it carries no bulk of data, as far as that is known.",
+    ),
+    row(
+        "network.few-connections",
+        Family::Network,
+        1,
+        "Some connections to other machines that it made, eight at most, of which one lasts and carries next to nothing.",
     ),
     row(
         "network.low-rate",
         Family::Network,
         1,
         "That connection carries next to nothing, at most 2 kB/s in the mean, and is not idle: jobs and shares.",
+    ),
+    row(
+        "network.serves",
+        Family::Network,
+        -6,
+        "Other machines connect to it, and it has made no connection, not even within its own: who mines must be told what.",
     ),
     row(
         "lineage.service-shell",

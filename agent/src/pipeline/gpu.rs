@@ -174,16 +174,25 @@ impl Pipeline {
                     alerts,
                 );
             }
-            for (pid, start_ns) in watch.known.unnamed(state, sample.taken_ns) {
+            for ((pid, start_ns), look) in watch.known.unnamed(sample, state) {
                 let process = GpuProcess {
                     pid,
-                    look: Some(Look {
+                    look: Some(look.unwrap_or_else(|| Look {
                         start_ns,
                         ..Look::default()
-                    }),
+                    })),
                     ..GpuProcess::default()
                 };
-                self.opener(&watch, state, &process, sample.taken_ns, &mut rows, alerts);
+                let key = (pid, start_ns);
+                self.opener(
+                    &mut watch,
+                    state,
+                    &process,
+                    key,
+                    sample.taken_ns,
+                    &mut rows,
+                    alerts,
+                );
             }
             if rows.len() == before {
                 rows.push(row(state, None));
@@ -194,6 +203,11 @@ impl Pipeline {
         let kept = mem::replace(&mut self.gpu, watch);
         self.gpu.pools.extend(kept.pools);
         self.outside.note(|| Note::Gpus(sample.clone()));
+    }
+
+    /// Processes that the next look at GPUs is to show too.
+    pub fn gpu_openers(&self) -> Vec<u32> {
+        self.gpu.known.openers()
     }
 
     /// The event of a GPU alone.
@@ -239,33 +253,86 @@ impl Pipeline {
         alerts: &mut dyn FnMut(Alert),
     ) {
         let actor = self.gpu_actor(process, now_ns);
-        let pools = &watch.pools;
-        let observe_ns = watch.observe_ns;
-        if let Some(used) = watch.known.used_mut(&state.uuid, process.pid)
-            && (used.judged_ns == 0 || used.judged_ns + JUDGE_NS <= now_ns)
-        {
-            used.judged_ns = now_ns;
-            let owner = actor.as_ref().map_or(&Owner::Unknown, |actor| &actor.owner);
-            let heard = pools.get(&Caller::of(owner, process.pid));
-            let heard = heard.map_or_else(Heard::default, |heard| heard.since(now_ns));
-            let known = actor.as_ref().and_then(|actor| self.table.get(actor.slot));
-            used.verdict = self.judge(known, process, used, &heard, now_ns, observe_ns);
+        let GpuWatch {
+            known,
+            pools,
+            observe_ns,
+        } = &mut *watch;
+        if let Some(used) = known.used_mut(&state.uuid, process.pid) {
+            self.judge_by_turns(used, pools, actor.as_ref(), process, now_ns, *observe_ns);
         }
-        self.tell(watch, state, process, actor.as_ref(), now_ns, rows, alerts);
+        let used = watch
+            .known
+            .unit(&state.uuid)
+            .and_then(|unit| unit.uses.get(&process.pid));
+        self.tell(
+            watch,
+            state,
+            process,
+            used,
+            actor.as_ref(),
+            now_ns,
+            rows,
+            alerts,
+        );
     }
 
     /// The event of a process that opened a GPU and that the driver does not name.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one event's parts, each by its own name"
+    )]
     fn opener(
         &mut self,
-        watch: &GpuWatch,
+        watch: &mut GpuWatch,
         state: &GpuState,
         process: &GpuProcess,
+        key: Key,
         now_ns: u64,
         rows: &mut Vec<Row>,
         alerts: &mut dyn FnMut(Alert),
     ) {
         let actor = self.gpu_actor(process, now_ns);
-        self.tell(watch, state, process, actor.as_ref(), now_ns, rows, alerts);
+        let GpuWatch {
+            known,
+            pools,
+            observe_ns,
+        } = &mut *watch;
+        if let Some(used) = known.opening_mut(key, state.minor) {
+            self.judge_by_turns(used, pools, actor.as_ref(), process, now_ns, *observe_ns);
+        }
+        let used = watch.known.opening(key, state.minor);
+        self.tell(
+            watch,
+            state,
+            process,
+            used,
+            actor.as_ref(),
+            now_ns,
+            rows,
+            alerts,
+        );
+    }
+
+    /// Judges a process if it was not lately.
+    fn judge_by_turns(
+        &self,
+        used: &mut Use,
+        pools: &HashMap<Caller, Heard>,
+        actor: Option<&Actor>,
+        process: &GpuProcess,
+        now_ns: u64,
+        observe_ns: u64,
+    ) {
+        if used.judged_ns != 0 && used.judged_ns + JUDGE_NS > now_ns {
+            return;
+        }
+        used.judged_ns = now_ns;
+        let owner = actor.map_or(&Owner::Unknown, |actor| &actor.owner);
+        let heard = pools.get(&Caller::of(owner, process.pid));
+        let heard = heard.map_or_else(Heard::default, |heard| heard.since(now_ns));
+        let known = actor.and_then(|actor| self.table.get(actor.slot));
+        used.verdict = self.judge(known, process, used, &heard, now_ns, observe_ns);
     }
 
     #[expect(
@@ -277,19 +344,17 @@ impl Pipeline {
         watch: &GpuWatch,
         state: &GpuState,
         process: &GpuProcess,
+        used: Option<&Use>,
         actor: Option<&Actor>,
         now_ns: u64,
         rows: &mut Vec<Row>,
         alerts: &mut dyn FnMut(Alert),
     ) {
         let unit = watch.known.unit(&state.uuid);
-        let named = unit.and_then(|unit| unit.uses.get(&process.pid));
         let start_ns = process.look.as_ref().map_or(0, |look| look.start_ns);
-        let opened = Use {
-            seen: Seen::Device,
-            ..Use::new(start_ns, now_ns)
-        };
-        let used = named.unwrap_or(&opened);
+        // Only where there is no room for it.
+        let unknown = Use::new(start_ns, now_ns);
+        let used = used.unwrap_or(&unknown);
         let known = actor.and_then(|actor| self.table.get(actor.slot));
         let body = Body::Gpu(Gpu {
             state,
@@ -403,22 +468,26 @@ impl Pipeline {
             is_kernel: image.exe_path.is_empty() && image.args().is_empty(),
         });
         let relatives = Relatives::Now(&self.table);
-        let ancestors: Vec<&[u8]> = known
-            .map(|known| {
-                let names = relatives.ancestors(known).take(ANCESTORS_MAX);
-                names.map(|ancestor| &*ancestor.image.name).collect()
+        let ancestors = known.into_iter().flat_map(|known| {
+            let all = relatives.ancestors(known).take(ANCESTORS_MAX);
+            all.map(|ancestor| mining::Ancestor {
+                name: &ancestor.image.name,
+                args: ancestor.image.args(),
             })
-            .unwrap_or_default();
-        let connection = used.connection.as_ref().map(|known| mining::Connection {
+        });
+        let ancestors: Vec<_> = ancestors.collect();
+        let connections = used.connections.iter().map(|known| mining::Connection {
             remote: &known.remote,
             seconds: known.seconds(now_ns),
             rate: known.rate(now_ns),
         });
+        let connections: Vec<_> = connections.collect();
         let about = About {
             identity: identity.unwrap_or_default(),
             pool: heard.pool.as_ref().map(|(name, how, _)| (&**name, *how)),
             stratum: heard.stratum.map(|(method, _)| method),
-            connection,
+            connections: &connections,
+            serves: used.serves(now_ns),
             ancestors: &ancestors,
         };
         mining::judge(&used.series, &about, observe_ns)

@@ -4,7 +4,7 @@ use saker::{
     context::gpu::{GpuFacts, Gpus, Unit},
     event::{
         Body, Event, Gpu,
-        gpu::{Connections, GpuProcess, GpuSample, GpuState, Libraries, Look, Pipes},
+        gpu::{Connections, GpuProcess, GpuSample, GpuState, Libraries, Look, Made, Pipes},
     },
     mining::{About, Identity, judge},
 };
@@ -25,9 +25,14 @@ pub fn unit() -> Unit {
             deleted: false,
             connections: Some(Connections {
                 count: 1,
-                only: Some("198.51.100.7:443".into()),
-                bytes: None,
+                made: vec![Made {
+                    remote: "198.51.100.7:443".into(),
+                    bytes: None,
+                }],
+                is_called: false,
+                calls: true,
             }),
+            holds: None,
         }),
     };
     let state = GpuState {
@@ -65,6 +70,7 @@ pub fn unit() -> Unit {
         gpus.learn(&GpuSample {
             taken_ns: (1_000 + look * 5) * SECOND,
             gpus: vec![state.clone()],
+            openers: Vec::new(),
         });
     }
     let used = gpus.used_mut("GPU-a", 30).expect("it is there");
@@ -118,7 +124,7 @@ fn a_look_at_a_process_on_a_gpu() {
             ("gpu.proc.seen", "driver"),
             ("proc.name", "python3"),
             ("mining.suspected", "true"),
-            ("mining.score", "14"),
+            ("mining.score", "13"),
             ("mining.certainty", "near certain"),
             ("mining.families", "(gpu,process,network)"),
         ],
@@ -128,7 +134,7 @@ fn a_look_at_a_process_on_a_gpu() {
         "+4 gpu.integer: integer 44 %, tensor 0.0 %",
         "+1 gpu.memory-hard: 90 %",
         "+4 network.pool-name: eu1.ethermine.org by DNS",
-        "+2 process.no-runtime",
+        "+1 process.no-runtime",
     ] {
         assert!(evidence.contains(part), "{part} in {evidence}");
     }

@@ -13,7 +13,7 @@ use std::{
     ptr,
     sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use nvml_wrapper_sys::bindings::{
@@ -437,9 +437,11 @@ of_device! {
         if !target.gpu().mig.is_empty() {
             return Err(NOT_SUPPORTED);
         }
-        let now_us = (target.second * 1e6) as c_ulonglong;
+        // The driver stamps them with the machine's own time, and has one only of a process that did anything in the last sample
+        // (the reference of NVML's API, nvmlDeviceGetProcessUtilization).
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_us = now.as_micros() as c_ulonglong;
         let samples: Vec<_> = target.gpu().running(None, target.second)
-            .filter(|_| now_us >= since_us)
             .map(|process| {
                 let load = process.play.at(target.second - process.from_s);
                 nvmlProcessUtilizationSample_t {
@@ -451,6 +453,8 @@ of_device! {
                     decUtil: percent(load.decoder),
                 }
             })
+            .filter(|sample| sample.timeStamp > since_us)
+            .filter(|sample| sample.smUtil + sample.memUtil + sample.encUtil + sample.decUtil > 0)
             .collect();
         if samples.is_empty() {
             return Err(NOT_FOUND);

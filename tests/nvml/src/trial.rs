@@ -61,7 +61,13 @@ pub struct Program {
     /// Its only connection.
     #[serde(default)]
     pub connection: Option<Connection>,
-    /// Names of the programs that it comes from, nearest first.
+    /// Its connections, where they are several.
+    #[serde(default)]
+    pub connections: Vec<Connection>,
+    /// Whether other machines connect to it and it connects to nothing.
+    #[serde(default)]
+    pub serves: bool,
+    /// Names of the programs that it comes from, nearest first; what follows a blank are arguments.
     #[serde(default)]
     pub ancestors: Vec<String>,
     /// Why it is judged wrongly on cards with counters, if it is.
@@ -72,7 +78,7 @@ pub struct Program {
     pub limit_without_counters: Option<String>,
 }
 
-/// A program's only connection, from its first look on.
+/// A program's connection, from its first look on.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Connection {
@@ -110,10 +116,21 @@ impl Trial {
             return Err("counters: neither with nor without".into());
         }
         for (at, program) in trial.programs.iter().enumerate() {
-            let rate = program.connection.as_ref().and_then(|known| known.rate);
-            if rate.is_some_and(|rate| !(0.0..1e12).contains(&rate)) {
+            let is_wrong =
+                |known: &Connection| known.rate.is_some_and(|rate| !(0.0..1e12).contains(&rate));
+            if program.connection.as_ref().is_some_and(is_wrong) {
                 return Err(format!(
                     "programs[{at}].connection.rate: it is not within 0 and 1e12"
+                ));
+            }
+            if let Some(number) = program.connections.iter().position(is_wrong) {
+                return Err(format!(
+                    "programs[{at}].connections[{number}].rate: it is not within 0 and 1e12"
+                ));
+            }
+            if program.connection.is_some() && !program.connections.is_empty() {
+                return Err(format!(
+                    "programs[{at}].connections: there is connection already"
                 ));
             }
         }

@@ -87,6 +87,9 @@ pub struct Play {
     /// Seconds in which it grows to its full intensity.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ramp_s: f64,
+    /// Intensity that is drawn anew: from, to, and every how many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<(f32, f32, f64)>,
     /// What the workload `custom` does.
     #[serde(default)]
     pub phases: Script,
@@ -133,6 +136,7 @@ impl Play {
             cap: None,
             duty: None,
             ramp_s: 0.0,
+            throttle: None,
             phases: Script::default(),
         }
     }
@@ -152,6 +156,14 @@ impl Play {
         let is_turn = |(on, off): (f64, f64)| on > 0.0 && off >= 0.0 && (on + off).is_finite();
         if let Some((on, off)) = self.duty.filter(|duty| !is_turn(*duty)) {
             return Err(format!("duty: {on} and {off} s are no turns"));
+        }
+        let is_throttle = |(from, to, every_s): (f32, f32, f64)| {
+            (0.0..=to).contains(&from) && to <= 1.0 && (1.0..=86_400.0).contains(&every_s)
+        };
+        if let Some(throttle) = self.throttle.filter(|throttle| !is_throttle(*throttle)) {
+            return Err(format!(
+                "throttle: {throttle:?} is not two of 0 to 1 in their order, and 1 to 86400 s"
+            ));
         }
         let ramp_s = self.ramp_s;
         if !(0.0..=86_400.0).contains(&ramp_s) {
@@ -193,7 +205,10 @@ impl Play {
         } else {
             1.0
         };
-        let cap = self.cap.unwrap_or(1.0) * grown;
+        let throttled = self.throttle.map_or(1.0, |(from, to, every_s)| {
+            from + (to - from) * dice.slot(91, t, every_s)
+        });
+        let cap = self.cap.unwrap_or(1.0) * grown * throttled;
         if cap < 1.0 && !off {
             for value in [
                 &mut load.util,

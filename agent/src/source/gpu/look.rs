@@ -11,7 +11,10 @@ use std::{
     path::Path,
 };
 
-use crate::event::gpu::{Connections, GpuState, Libraries, Look};
+use crate::{
+    event::gpu::{Connections, GpuState, Libraries, Look, Made, Opener},
+    mining::CONNECTIONS_MAX,
+};
 
 const AGAIN_NS: u64 = 60_000_000_000;
 /// Processes that are looked at anew between two sweeps, which is one look at all GPUs: it must not take so long that the driver seems to
@@ -72,6 +75,9 @@ const RUNTIMES: &[&str] = &[
 /// CUDA's runtime alone says nothing: programs of every kind link it into themselves or load it.
 const CUDA_RUNTIMES: &[&str] = &["libcudart.so", "libcudart-"];
 
+/// Of them those whose programs compute with integers at length: models of 8 and 4 bits, tables and graphs, and whatever runs by MPI.
+const INTEGER_RUNTIMES: &[&str] = &["libggml", "libllama", "libcudf", "librmm", "libmpi.so"];
+
 /// What was found, by pid.
 #[derive(Debug, Default)]
 pub struct Looks {
@@ -107,11 +113,11 @@ impl Looks {
     }
 
     /// Forgets processes that use no GPU any more.
-    pub fn sweep(&mut self, gpus: &[GpuState]) {
-        let used: HashSet<u32> = gpus
-            .iter()
-            .flat_map(|gpu| &gpu.processes)
+    pub fn sweep(&mut self, gpus: &[GpuState], openers: &[Opener]) {
+        let processes = gpus.iter().flat_map(|gpu| &gpu.processes);
+        let used: HashSet<u32> = processes
             .map(|process| process.pid)
+            .chain(openers.iter().map(|opener| opener.pid))
             .collect();
         self.known.retain(|pid, _| used.contains(pid));
         self.new = 0;
@@ -120,13 +126,15 @@ impl Looks {
 
 fn look(folder: &Path, start_ns: u64) -> Look {
     let exe = fs::read_link(folder.join("exe")).unwrap_or_default();
+    let held = Held::of(folder);
     Look {
         start_ns,
         libraries: bounded(&folder.join("maps"), MAPS_BYTES_MAX).map(|maps| Libraries {
             runtime: runtime(&maps),
         }),
         deleted: exe.as_os_str().as_encoded_bytes().ends_with(b" (deleted)"),
-        connections: connections(folder),
+        connections: held.as_ref().map(|held| connections(folder, held)),
+        holds: held.map(|held| held.cards),
     }
 }
 
@@ -161,28 +169,67 @@ pub fn is_cuda_runtime(name: &str) -> bool {
         .any(|runtime| name.starts_with(runtime))
 }
 
-/// Established TCP connections of a process with other machines.
-fn connections(folder: &Path) -> Option<Connections> {
-    let mut sockets = HashMap::new();
-    for entry in fs::read_dir(folder.join("fd"))
-        .ok()?
-        .flatten()
-        .take(DESCRIPTORS_MAX)
-    {
-        let Ok(target) = fs::read_link(entry.path()) else {
-            continue;
-        };
-        let inode = target
-            .to_str()
-            .and_then(|target| target.strip_prefix("socket:["))
-            .and_then(|target| target.strip_suffix(']'))
-            .and_then(|inode| inode.parse::<u64>().ok());
-        let descriptor = entry.file_name();
-        let descriptor = descriptor
-            .to_str()
-            .and_then(|descriptor| descriptor.parse::<i32>().ok());
-        sockets.extend(inode.zip(descriptor));
+/// What a process's descriptors are of.
+#[derive(Debug, Default)]
+struct Held {
+    /// Descriptors of sockets, by inode.
+    sockets: HashMap<u64, i32>,
+    /// Minor numbers of cards.
+    cards: Vec<u32>,
+}
+
+impl Held {
+    /// `None` where they cannot be read.
+    fn of(folder: &Path) -> Option<Self> {
+        let mut held = Self::default();
+        for entry in fs::read_dir(folder.join("fd"))
+            .ok()?
+            .flatten()
+            .take(DESCRIPTORS_MAX)
+        {
+            let Ok(target) = fs::read_link(entry.path()) else {
+                continue;
+            };
+            let Some(target) = target.to_str() else {
+                continue;
+            };
+            if let Some(card) = card(target) {
+                if !held.cards.contains(&card) {
+                    held.cards.push(card);
+                }
+                continue;
+            }
+            let inode = target
+                .strip_prefix("socket:[")
+                .and_then(|target| target.strip_suffix(']'))
+                .and_then(|inode| inode.parse::<u64>().ok());
+            let descriptor = entry.file_name();
+            let descriptor = descriptor
+                .to_str()
+                .and_then(|descriptor| descriptor.parse::<i32>().ok());
+            held.sockets.extend(inode.zip(descriptor));
+        }
+        Some(held)
     }
+}
+
+/// The minor number of the card whose node this is; NVIDIA's libraries know it by its name alone, whatever the container.
+fn card(target: &str) -> Option<u32> {
+    let number = target.strip_prefix("/dev/nvidia")?;
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    number.parse().ok().filter(|card| is_number && *card < 255)
+}
+
+/// Is this one that itself computes with integers at length?
+pub fn is_integer_runtime(name: &str) -> bool {
+    INTEGER_RUNTIMES
+        .iter()
+        .any(|runtime| name.starts_with(runtime))
+}
+
+/// Established TCP connections of a process.
+fn connections(folder: &Path, held: &Held) -> Connections {
+    let sockets = &held.sockets;
     let mut found: Vec<Connection> = Vec::new();
     // Ports that it listens on: a connection to one of them was made by the other end.
     let mut served = HashSet::new();
@@ -192,7 +239,7 @@ fn connections(folder: &Path) -> Option<Connections> {
         };
         let text = String::from_utf8_lossy(&text);
         for line in text.lines().skip(1) {
-            match tcp(line, &sockets) {
+            match tcp(line, sockets) {
                 Some(Tcp::Listens(port)) => {
                     served.insert(port);
                 }
@@ -201,22 +248,36 @@ fn connections(folder: &Path) -> Option<Connections> {
             }
         }
     }
-    let remotes: HashSet<_> = found.iter().map(|connection| connection.remote).collect();
-    let is_own = |connection: &Connection| !served.contains(&connection.local_port);
-    let only = found
-        .first()
-        .filter(|_| remotes.len() == 1 && found.iter().all(is_own));
-    let bytes = || {
-        let each = found
-            .iter()
-            .map(|connection| carried(folder, connection.descriptor));
-        each.sum::<Option<u64>>()
+    let (own, others): (Vec<_>, Vec<_>) = found
+        .iter()
+        .partition(|connection| !served.contains(&connection.local_port));
+    let mut made: Vec<SocketAddr> = own
+        .iter()
+        .filter(|connection| !connection.is_within)
+        .map(|connection| connection.remote)
+        .collect();
+    made.sort_unstable();
+    made.dedup();
+    let bytes = |remote: SocketAddr| {
+        let to_it = own.iter().filter(|connection| connection.remote == remote);
+        to_it
+            .map(|connection| carried(folder, connection.descriptor))
+            .sum()
     };
-    Some(Connections {
-        count: u32::try_from(remotes.len()).unwrap_or(u32::MAX),
-        only: only.map(|only| only.remote.to_string().into()),
-        bytes: only.and_then(|_| bytes()),
-    })
+    let count = u32::try_from(made.len()).unwrap_or(u32::MAX);
+    if made.len() > CONNECTIONS_MAX {
+        made.clear();
+    }
+    let made = made.into_iter().map(|remote| Made {
+        remote: remote.to_string().into(),
+        bytes: bytes(remote),
+    });
+    Connections {
+        count,
+        made: made.collect(),
+        is_called: others.iter().any(|connection| !connection.is_within),
+        calls: !own.is_empty(),
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -226,10 +287,12 @@ enum Tcp {
     Connected(Connection),
 }
 
-/// An established connection with another machine.
+/// An established connection.
 #[derive(Debug, PartialEq, Eq)]
 struct Connection {
     remote: SocketAddr,
+    /// Whether the other end is this machine as well, or its own network namespace.
+    is_within: bool,
     local_port: u16,
     descriptor: i32,
 }
@@ -237,24 +300,28 @@ struct Connection {
 /// A line of `/proc/net/tcp`, where it is of one of these sockets, with their descriptors by inode.
 fn tcp(line: &str, sockets: &HashMap<u64, i32>) -> Option<Tcp> {
     let mut words = line.split_ascii_whitespace();
-    let (_, local_port) = words.nth(1)?.split_once(':')?;
-    let local_port = u16::from_str_radix(local_port, 16).ok()?;
+    let local = address(words.nth(1)?)?;
+    let local_port = local.port();
     let remote = words.next()?;
     let state = words.next()?;
     let descriptor = *sockets.get(&words.nth(5)?.parse().ok()?)?;
     match state {
-        "01" => Some(Tcp::Connected(Connection {
-            remote: elsewhere(remote)?,
-            local_port,
-            descriptor,
-        })),
+        "01" => {
+            let remote = address(remote)?;
+            Some(Tcp::Connected(Connection {
+                remote,
+                is_within: remote.ip().is_loopback() || remote.ip() == local.ip(),
+                local_port,
+                descriptor,
+            }))
+        }
         "0A" => Some(Tcp::Listens(local_port)),
         _ => None,
     }
 }
 
-/// The address that `/proc/net/tcp` writes so, if it is not this machine's own.
-fn elsewhere(text: &str) -> Option<SocketAddr> {
+/// The address that `/proc/net/tcp` writes so.
+fn address(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let address = match address.len() {
@@ -274,7 +341,7 @@ fn elsewhere(text: &str) -> Option<SocketAddr> {
         }
         _ => return None,
     };
-    (!address.is_loopback()).then(|| SocketAddr::new(address, port))
+    Some(SocketAddr::new(address, port))
 }
 
 /// Bytes that a process's connection has carried both ways. The kernel lends the socket for one question; the process does not
@@ -384,7 +451,8 @@ mod tests {
             let found = match tcp(line, &own) {
                 Some(Tcp::Connected(found)) => {
                     assert_eq!((found.local_port, found.descriptor), (40_000, 5), "{line}");
-                    Some(found.remote.to_string())
+                    let within = if found.is_within { "within: " } else { "" };
+                    Some(format!("{within}{}", found.remote))
                 }
                 Some(Tcp::Listens(port)) => Some(format!("listens on {port}")),
                 None => None,
@@ -400,13 +468,38 @@ mod tests {
         check(&line("08080808:0D05", "01", 78), None);
         check(&line("00000000:0000", "0A", 77), Some("listens on 40000"));
         check(&line("08080808:0D05", "06", 77), None);
-        check(&line("0100007F:0D05", "01", 77), None);
+        check(
+            &line("0100007F:0D05", "01", 77),
+            Some("within: 127.0.0.1:3333"),
+        );
+        check(
+            &line("0100A8C0:0D05", "01", 77),
+            Some("within: 192.168.0.1:3333"),
+        );
+        check(
+            &line("0000000000000000FFFF00000100007F:0D05", "01", 77),
+            Some("within: 127.0.0.1:3333"),
+        );
         check(
             &line("0000000000000000FFFF000008080808:0D05", "01", 77),
             Some("8.8.8.8:3333"),
         );
         check("", None);
         check(&line("zz", "01", 77), None);
+    }
+
+    #[test]
+    fn a_card_is_known_by_its_node() {
+        let check =
+            |target: &str, expected: Option<u32>| assert_eq!(card(target), expected, "{target}");
+        check("/dev/nvidia0", Some(0));
+        check("/dev/nvidia15", Some(15));
+        check("/dev/nvidiactl", None);
+        check("/dev/nvidia255", None);
+        check("/dev/nvidia-uvm", None);
+        check("/dev/nvidia", None);
+        check("/dev/nvidia+1", None);
+        check("/tmp/dev/nvidia0", None);
     }
 
     #[test]
@@ -429,6 +522,21 @@ mod tests {
     }
 
     #[test]
+    fn connections_within_the_machine_are_no_connections_to_others() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let to = listener.local_addr().expect("address");
+        let _client = std::net::TcpStream::connect(to).expect("connect");
+        let _server = listener.accept().expect("accept");
+        let own = Path::new("/proc").join(std::process::id().to_string());
+        let held = Held::of(&own).expect("it can be read");
+        let found = connections(&own, &held);
+        assert!(found.calls, "{found:?}");
+        let is_own = |made: &Made| made.remote.starts_with("127.");
+        assert!(!found.made.iter().any(is_own), "{found:?}");
+        assert!(!found.is_called, "{found:?}");
+    }
+
+    #[test]
     fn this_process_can_be_looked_at() {
         let mut looks = Looks::default();
         let look = looks.of(std::process::id(), 1).expect("it runs");
@@ -439,13 +547,13 @@ mod tests {
         assert!(looks.of(u32::MAX, 1).is_none());
         // The driver gives 0 for processes of other pid namespaces than its own.
         assert!(looks.of(0, 1).is_none());
-        looks.sweep(&[]);
+        looks.sweep(&[], &[]);
         assert!(looks.known.is_empty());
         // So many that the rest has to wait: of those only the start is known, and it is they whose turn is next.
         looks.new = NEW_MAX;
         let waits = looks.of(std::process::id(), 2).expect("it runs");
         assert!(waits.start_ns > 0 && waits.libraries.is_none());
-        looks.sweep(&[]);
+        looks.sweep(&[], &[]);
         let seen = looks.of(std::process::id(), 3).expect("it runs");
         assert!(seen.libraries.is_some());
         looks.new = NEW_MAX;

@@ -27,12 +27,15 @@ use nvml_wrapper::{
 };
 
 use super::look::Looks;
-use crate::event::gpu::{GpuProcess, GpuState, Health, Pipes};
+use crate::event::gpu::{GpuProcess, GpuState, Health, Opener, Pipes};
 
 /// A node holds 16 cards at most; each can be divided into 7.
 const GPUS_MAX: u32 = 64;
 /// Processes of one GPU that are looked at. A card has room for some dozens of contexts.
 const PROCESSES_MAX: usize = 256;
+
+/// The driver samples what processes use at least this often.
+const SAMPLED_NS: u64 = 3_000_000_000;
 
 /// Counters that are asked for, in the order of [`Reader::pipes`].
 const METRICS: [GpmMetricId; 9] = [
@@ -78,8 +81,8 @@ pub struct Reader<'n> {
     counters: HashMap<Box<str>, GpmSample<'n>>,
     /// NVLink's bytes then, and when.
     links: HashMap<Box<str>, (u64, u64)>,
-    /// Up to when utilization of processes was read, microseconds of the driver's clock.
-    seen_us: HashMap<Box<str>, u64>,
+    /// Up to when utilization of processes was read, microseconds of the driver's clock, and when that was.
+    seen_us: HashMap<Box<str>, (u64, u64)>,
     looks: Looks,
     /// Who was where, for a card that can say nothing more of itself.
     uuids: HashMap<u32, Box<str>>,
@@ -98,8 +101,13 @@ impl<'n> Reader<'n> {
         }
     }
 
-    /// Looks at everything. An error means that the session is over: the driver is gone, or another one is there.
-    pub fn look(&mut self, now_ns: u64) -> Result<Vec<GpuState>, NvmlError> {
+    /// Looks at everything, and at these processes besides. An error means that the session is over: the driver is gone, or another one
+    /// is there.
+    pub fn look(
+        &mut self,
+        openers: &[u32],
+        now_ns: u64,
+    ) -> Result<(Vec<GpuState>, Vec<Opener>), NvmlError> {
         let count = self.nvml.device_count()?.min(GPUS_MAX);
         let mut all = Vec::new();
         for index in 0..count {
@@ -109,13 +117,25 @@ impl<'n> Reader<'n> {
                 Err(error) => all.push(self.unanswered(index, &error)),
             }
         }
-        self.looks.sweep(&all);
+        let named = |pid: u32| {
+            let processes = all.iter().flat_map(|gpu| &gpu.processes);
+            processes.into_iter().any(|process| process.pid == pid)
+        };
+        let openers: Vec<Opener> = openers
+            .iter()
+            .filter(|pid| !named(**pid))
+            .filter_map(|pid| {
+                let look = self.looks.of(*pid, now_ns)?;
+                Some(Opener { pid: *pid, look })
+            })
+            .collect();
+        self.looks.sweep(&all, &openers);
         // Whoever divides a card anew makes instances that never were before.
         let there: HashSet<&str> = all.iter().map(|gpu| &*gpu.uuid).collect();
         self.counters.retain(|uuid, _| there.contains(&**uuid));
         self.links.retain(|uuid, _| there.contains(&**uuid));
         self.seen_us.retain(|uuid, _| there.contains(&**uuid));
-        Ok(all)
+        Ok((all, openers))
     }
 
     fn card(&mut self, device: &Device<'n>, index: u32, now_ns: u64, all: &mut Vec<GpuState>) {
@@ -239,12 +259,18 @@ impl<'n> Reader<'n> {
             Err(NvmlError::FailedToLoadSymbol(_)) => device.running_compute_processes_v2(),
             other => other,
         };
-        let since_us = self.seen_us.get(uuid).copied().unwrap_or(0);
-        let shares = device
-            .process_utilization_stats(since_us)
-            .unwrap_or_default();
+        let (since_us, then_ns) = self.seen_us.get(uuid).copied().unwrap_or_default();
+        // Whoever did nothing in the last sample has none; where nobody did anything, that is the error NotFound.
+        let (shares, is_told) = match device.process_utilization_stats(since_us) {
+            // Between two of the driver's own samples nobody has a new one.
+            Err(NvmlError::NotFound) => (Vec::new(), now_ns.saturating_sub(then_ns) >= SAMPLED_NS),
+            told => {
+                let is_told = told.is_ok();
+                (told.unwrap_or_default(), is_told)
+            }
+        };
         if let Some(newest) = shares.iter().map(|share| share.timestamp).max() {
-            self.seen_us.insert(uuid.into(), newest);
+            self.seen_us.insert(uuid.into(), (newest, now_ns));
         }
         let graphics = device.running_graphics_processes().unwrap_or_default();
         let compute = compute.unwrap_or_default();
@@ -267,7 +293,8 @@ impl<'n> Reader<'n> {
                 &nvml_wrapper::struct_wrappers::device::ProcessUtilizationSample,
             ) -> u32| {
                 // More than all there is comes from drivers' rounding.
-                Some((of(share?) as f32).min(100.0))
+                let known = share.map(|share| (of(share) as f32).min(100.0));
+                known.or(is_told.then_some(0.0))
             };
             all.push(GpuProcess {
                 pid: process.pid,

@@ -6,7 +6,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
     },
@@ -79,6 +79,10 @@ struct Shared {
     driver: AtomicU64,
     looks: AtomicU64,
     dropped: AtomicU64,
+    /// Why GPUs are not watched; empty while they are.
+    trouble: Mutex<String>,
+    /// Processes that are to be looked at besides.
+    openers: Mutex<Vec<u32>>,
 }
 
 impl Sampler {
@@ -92,6 +96,8 @@ impl Sampler {
             driver: AtomicU64::new(0),
             looks: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            trouble: Mutex::new(String::new()),
+            openers: Mutex::new(Vec::new()),
         });
         let patience = config.patience;
         let thread = Thread {
@@ -116,6 +122,12 @@ impl Sampler {
     /// The next look, if there is one; never waits.
     pub fn take(&self) -> Option<GpuSample> {
         self.samples.try_recv().ok()
+    }
+
+    /// Has these processes looked at from the next look on, besides those that drivers name.
+    pub fn also(&self, openers: Vec<u32>) {
+        let known = self.shared.openers.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = openers;
     }
 
     /// What state the driver is in; says once when it begins and when it ceases to hang.
@@ -144,6 +156,15 @@ impl Sampler {
         Driver::ALL
             .get(state)
             .map_or(Driver::Absent, |(state, _)| *state)
+    }
+
+    /// Why GPUs are not watched; empty while they are.
+    pub fn trouble(&self) -> String {
+        if self.is_hanging {
+            return format!("a question to it is open for more than {:?}", self.patience);
+        }
+        let trouble = self.shared.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Looks that were handed on, and those for which there was no room.
@@ -178,10 +199,12 @@ impl Thread {
         let nvml = match opened {
             Ok(nvml) => nvml,
             Err(error) if nvml::is_absence(&error) => {
+                self.trouble(&error);
                 self.state(Driver::Absent);
                 return self.say(format!("no GPU of NVIDIA's is watched: {error}"), false);
             }
             Err(error) => {
+                self.trouble(&error);
                 self.state(Driver::Failing);
                 return self.say(format!("GPUs cannot be watched: {error}"), true);
             }
@@ -191,14 +214,20 @@ impl Thread {
         let mut is_first = true;
         loop {
             let now_ns = boot_ns();
-            let looked = self.ask(|_| reader.look(now_ns));
-            let gpus = match looked {
-                Ok(gpus) => gpus,
+            let openers = {
+                let openers = self.shared.openers.lock();
+                openers.unwrap_or_else(PoisonError::into_inner).clone()
+            };
+            let looked = self.ask(|_| reader.look(&openers, now_ns));
+            let (gpus, openers) = match looked {
+                Ok(found) => found,
                 Err(error) => {
+                    self.trouble(&error);
                     self.state(Driver::Failing);
                     return self.say(format!("the GPU driver is gone: {error}"), true);
                 }
             };
+            self.trouble(&"");
             self.state(Driver::Answers);
             if is_first {
                 is_first = false;
@@ -222,6 +251,7 @@ impl Thread {
             let sample = GpuSample {
                 taken_ns: now_ns,
                 gpus,
+                openers,
             };
             match self.send.try_send(sample) {
                 Ok(()) => {
@@ -247,6 +277,11 @@ impl Thread {
         let answer = question(&self.config);
         self.shared.asking_since_ms.store(0, Ordering::Release);
         answer
+    }
+
+    fn trouble(&self, why: &dyn std::fmt::Display) {
+        let trouble = self.shared.trouble.lock();
+        *trouble.unwrap_or_else(PoisonError::into_inner) = why.to_string();
     }
 
     fn state(&self, state: Driver) {
