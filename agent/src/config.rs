@@ -71,6 +71,9 @@ pub struct Rules {
     /// Rule files or folders of `*.yaml`, read in this order, behind the shipped macros and lists. Empty: the shipped rules.
     /// `--rules` on the command line replaces this list.
     pub paths: Vec<PathBuf>,
+    /// The shipped rules are at work beside those of `paths`, which are read behind them: they may append to the shipped lists, macros and
+    /// rules, and replace them. Without `paths` it changes nothing, and `--rules` leaves them out.
+    pub keep_shipped: bool,
     /// Which of them are at work: a rule names the profiles that enable it. `default` is quiet on a healthy node that does machine learning,
     /// `strict` expects every control of a hardened cluster, `observe` has everything and tells what merely goes on. A bundle has that
     /// which it was compiled with. `--profile` on the command line replaces this.

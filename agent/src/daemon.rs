@@ -13,6 +13,7 @@ mod sinks;
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     future::pending,
     io,
     path::PathBuf,
@@ -46,6 +47,7 @@ use crate::{
         Kind, Sensor, SensorConfig, SensorError, ShareLimit, Waker, Wish,
         capture::{CaptureError, Header, Writer},
         gpu::{Sampler, nvml::is_driver_loaded},
+        privileges::{self, Circumstances},
     },
 };
 use gpus::GpuSource;
@@ -110,6 +112,15 @@ pub struct Recording {
     pub bytes_max: u64,
 }
 
+impl Recording {
+    fn failed(&self, source: CaptureError) -> DaemonError {
+        DaemonError::Capture {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
 /// Runs until SIGINT or SIGTERM, or until a recording is full; returns once everything raised is delivered or given up. With a `source`
 /// SIGHUP reloads, else it stops too.
 pub fn run(
@@ -119,24 +130,78 @@ pub fn run(
     recording: Option<&Recording>,
     source: Option<Source>,
 ) -> Result<(), DaemonError> {
+    let loaded = load(config, &detect, recording)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| internal("cannot start the async runtime", &error))?;
-    let outcome = runtime.block_on(supervise(config, detect, metrics, recording, source));
+    let outcome = runtime.block_on(supervise(config, detect, metrics, loaded, source));
     // A write to a stuck stdout cannot be cancelled; the process must end all the same.
     runtime.shutdown_background();
     outcome
+}
+
+/// What was made while the process had all that it was started with.
+struct Loaded<'a> {
+    sensor: Sensor,
+    wanted: SensorConfig,
+    on_gpus: BTreeSet<Kind>,
+    has_gpus: bool,
+    capture: Option<(&'a Recording, File)>,
+}
+
+/// Loads the kernel side, makes what only the user who starts the agent may, and then gives up what is not needed any more. Everything the kernel
+/// refuses is refused here, before anything is promised. No other thread runs yet: it would keep what it began with.
+fn load<'a>(
+    config: &Config,
+    detect: &Detect,
+    recording: Option<&'a Recording>,
+) -> Result<Loaded<'a>, DaemonError> {
+    let on_gpus = kinds_on_gpus(config, detect);
+    let has_gpus = is_driver_loaded();
+    let mut wanted = sensor_config(config, detect);
+    if has_gpus {
+        wanted.kinds.extend(&on_gpus);
+    }
+    let sensor = Sensor::load(&wanted)?;
+    let capture = match recording {
+        Some(recording) => {
+            let file = Writer::make(&recording.path).map_err(|error| recording.failed(error))?;
+            Some((recording, file))
+        }
+        None => None,
+    };
+    let listened = config.http.enabled.then_some(config.http.listen);
+    let ports = listened.into_iter().chain(config.grpc.tcp.listen);
+    let circumstances = Circumstances::of(ports.map(|address| address.port()));
+    let reduced = privileges::give_up(circumstances)
+        .map_err(|error| internal("cannot give up privileges", &error))?;
+    info!("privileges: {reduced}");
+    Ok(Loaded {
+        sensor,
+        wanted,
+        on_gpus,
+        has_gpus,
+        capture,
+    })
 }
 
 async fn supervise(
     config: &Config,
     detect: Detect,
     metrics: Arc<Metrics>,
-    recording: Option<&Recording>,
+    loaded: Loaded<'_>,
     source: Option<Source>,
 ) -> Result<(), DaemonError> {
+    let Loaded {
+        sensor,
+        wanted,
+        on_gpus,
+        has_gpus,
+        capture,
+    } = loaded;
+    let recording = capture.as_ref().map(|(recording, _)| *recording);
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|error| internal("cannot watch SIGINT", &error))?;
     let mut hangup =
@@ -177,14 +242,6 @@ async fn supervise(
             left_out.join(", ")
         );
     }
-    // Everything the kernel refuses is refused here, before anything is promised.
-    let on_gpus = kinds_on_gpus(config, &detect);
-    let has_gpus = is_driver_loaded();
-    let mut wanted = sensor_config(config, &detect);
-    if has_gpus {
-        wanted.kinds.extend(&on_gpus);
-    }
-    let sensor = Sensor::load(&wanted)?;
     report_hooks(sensor.status(), &metrics);
     let engine = Arc::clone(detect.engine());
     show_rules(&engine, &metrics);
@@ -226,7 +283,7 @@ async fn supervise(
         Arc::clone(&metrics),
     );
     let mut full = None;
-    if let Some(recording) = recording {
+    if let Some((recording, file)) = capture {
         let mut header = header(&sensor, &wanted);
         pipeline.describe(&mut header);
         let (tell, told) = oneshot::channel();
@@ -234,12 +291,8 @@ async fn supervise(
             // Whoever no longer listens has stopped already.
             let _ = tell.send(());
         };
-        let writer = Writer::create(&recording.path, &header, recording.bytes_max, stop).map_err(
-            |source| DaemonError::Capture {
-                path: recording.path.clone(),
-                source,
-            },
-        )?;
+        let writer = Writer::start(file, &header, recording.bytes_max, stop)
+            .map_err(|error| recording.failed(error))?;
         pipeline.record_to(writer);
         full = Some(told);
     }

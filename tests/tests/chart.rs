@@ -234,6 +234,30 @@ fn the_agent_takes_the_chart_s_configuration() {
     }
 }
 
+/// Rules of one's own stand beside the shipped ones, and take their place only when told to.
+#[test]
+fn rules_of_one_s_own_stand_beside_the_shipped_ones() {
+    let Some(helm) = helm() else { return };
+    let own = "- macro: own\n  condition: evt.type = execve\n";
+    let config = |values: &Value| {
+        let rendered = helm.render(values).expect("it renders");
+        let documents = manifests::documents(&rendered.manifest)?;
+        let of_kind = |document: &&Value| document["kind"] == "ConfigMap";
+        let map = documents.iter().find(of_kind).expect("there is one");
+        Some(map["data"]["saker.yaml"].as_str().expect("text").to_owned())
+    };
+    let values = json!({"rules": {"own.yaml": own}});
+    let Some(beside) = config(&values) else {
+        return;
+    };
+    assert!(beside.contains("keep_shipped: true"), "{beside}");
+    let values = json!({"rules": {"own.yaml": own}, "shippedRules": false});
+    let alone = config(&values).expect("as before");
+    assert!(alone.contains("keep_shipped: false"), "{alone}");
+    let none = config(&json!({})).expect("as before");
+    assert!(!none.contains("keep_shipped"), "{none}");
+}
+
 /// The rules that the chart hands to the Prometheus operator, by Prometheus's own checker, with the unit tests of both files.
 #[test]
 fn its_prometheus_rules_pass_promtool() {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    io,
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -14,7 +15,12 @@ use serde_json::Value;
 use super::{Failure, chain, print};
 use crate::{
     config::Config,
-    source::{HookStatus, Kind, Sensor, SensorConfig, gpu::nvml, privileges, program_types},
+    source::{
+        HookStatus, Kind, Sensor, SensorConfig,
+        gpu::nvml,
+        privileges::{self, Circumstances, Reduced},
+        program_types,
+    },
 };
 
 /// Options of `saker doctor`.
@@ -47,10 +53,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else {
         Gpus::switched_off()
     };
+    let listened = told.http.enabled.then_some(told.http.listen);
+    let ports = listened.into_iter().chain(told.grpc.tcp.listen);
+    let circumstances = Circumstances::of(ports.map(|address| address.port()));
+    let privileges = Privileges::of(&privileges::outlook(circumstances));
     if args.json {
         let internal = |error: serde_json::Error| Failure::Internal(error.to_string());
         let rows = rows.iter().map(serde_json::to_value);
         let mut rows: Vec<Value> = rows.collect::<Result<_, _>>().map_err(internal)?;
+        rows.push(serde_json::to_value(&privileges).map_err(internal)?);
         rows.push(serde_json::to_value(&gpus).map_err(internal)?);
         let text = serde_json::to_string_pretty(&rows).map_err(internal)?;
         return print(&(text + "\n"));
@@ -59,11 +70,55 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for status in &rows {
         describe(status, args.verbose, &mut text);
     }
-    for (capability, cost) in privileges::costs() {
-        let _ = writeln!(text, "{:12} {capability} is missing: {cost}", "privileges");
-    }
+    privileges.describe(&mut text);
     gpus.describe(&mut text);
     print(&text)
+}
+
+/// What the agent keeps of this process's capabilities once it has loaded everything: a row like those of the hooks.
+#[derive(Debug, Serialize)]
+struct Privileges {
+    kind: &'static str,
+    kept: Vec<&'static str>,
+    given_up: u32,
+    /// Those that it works without.
+    missing: Vec<Missing>,
+    #[serde(skip)]
+    shown: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Missing {
+    capability: &'static str,
+    cost: &'static str,
+}
+
+impl Privileges {
+    fn of(outlook: &io::Result<Reduced>) -> Self {
+        let missing = privileges::costs().into_iter();
+        Self {
+            kind: "privileges",
+            kept: outlook
+                .as_ref()
+                .map(|outlook| outlook.kept.clone())
+                .unwrap_or_default(),
+            given_up: outlook.as_ref().map_or(0, |outlook| outlook.given_up),
+            missing: missing
+                .map(|(capability, cost)| Missing { capability, cost })
+                .collect(),
+            shown: match outlook {
+                Ok(outlook) => outlook.to_string(),
+                Err(error) => format!("NOT KNOWN: {error}"),
+            },
+        }
+    }
+
+    fn describe(&self, text: &mut String) {
+        let _ = writeln!(text, "{:12} {}", self.kind, self.shown);
+        for Missing { capability, cost } in &self.missing {
+            let _ = writeln!(text, "{:12} {capability} is missing: {cost}", self.kind);
+        }
+    }
 }
 
 /// A driver that has not answered by then hangs.

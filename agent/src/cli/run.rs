@@ -83,6 +83,7 @@ impl Detection {
     fn given<'a>(&'a self, config: &'a Config) -> Given<'a> {
         Given {
             paths: self.paths(config),
+            keep_shipped: config.rules.keep_shipped && self.rules.is_empty(),
             bundle: self.bundle.as_deref(),
             profile: self.profile.unwrap_or(config.rules.profile).into(),
         }

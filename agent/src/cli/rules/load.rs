@@ -28,6 +28,8 @@ const FILES_MAX: usize = 10_000;
 pub struct Given<'a> {
     /// Files and folders; none: the shipped rules.
     pub paths: &'a [PathBuf],
+    /// The shipped rules are read in front of them.
+    pub keep_shipped: bool,
     /// A bundle instead, whatever the rest says.
     pub bundle: Option<&'a Path>,
     /// Which of the rules are enabled.
@@ -70,7 +72,12 @@ pub fn for_reload(given: Given<'_>, colour: bool) -> Result<Bundle, Wrong> {
     if given.paths.is_empty() {
         return Ok(shipped(given.profile)?);
     }
-    let report = files(given.paths, &[packs::losses()], &enabled_by(given.profile))?;
+    let before = if given.keep_shipped {
+        packs::shipped()
+    } else {
+        vec![packs::prelude(), packs::losses()]
+    };
+    let report = files(given.paths, before, &enabled_by(given.profile))?;
     // Lints are for `saker rules check`; at start-up only what is wrong counts.
     if report.has_errors() {
         return Err(Wrong::Rules(report.render(colour)));
@@ -118,7 +125,7 @@ pub fn selected(paths: &[PathBuf], options: &LoadOptions) -> Result<LoadReport, 
     if paths.is_empty() {
         Ok(load(&packs::shipped(), options))
     } else {
-        files(paths, &[], options)
+        files(paths, vec![packs::prelude()], options)
     }
 }
 
@@ -128,14 +135,12 @@ pub fn compiled(report: &LoadReport) -> Result<Bundle, Failure> {
         .map_err(|error| Failure::Input(chain(&error)))
 }
 
-/// `always` stands behind the prelude.
+/// What lies at these paths, behind `sources`.
 fn files(
     paths: &[PathBuf],
-    always: &[SourceFile],
+    mut sources: Vec<SourceFile>,
     options: &LoadOptions,
 ) -> Result<LoadReport, Failure> {
-    let mut sources = vec![packs::prelude()];
-    sources.extend_from_slice(always);
     let mut problems = Vec::new();
     for path in paths {
         match expand(path) {

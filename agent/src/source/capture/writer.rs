@@ -19,6 +19,11 @@ use super::{
     FRAME_HEADER_BYTES, Frame, Header, MAGIC, PREFIX_BYTES,
 };
 
+/// An error of the system while this was attempted.
+fn failed(attempt: &'static str) -> impl FnOnce(io::Error) -> CaptureError {
+    move |source| CaptureError::Io { attempt, source }
+}
+
 /// Blocks between the two threads.
 const BLOCKS_WAITING: usize = 4;
 
@@ -58,16 +63,19 @@ pub struct Written {
 }
 
 impl Writer {
-    /// Makes the file, or empties it, for its owner alone: command lines hold secrets. It gets no longer than `bytes_max`;
-    /// `full` is called when it is, and when it cannot be written any more.
+    /// Makes the file, or empties it, and writes to it as [`Writer::start`] does.
     pub fn create(
         path: &Path,
         header: &Header,
         bytes_max: u64,
         full: impl FnOnce() + Send + 'static,
     ) -> Result<Self, CaptureError> {
-        let failed = |attempt| move |source| CaptureError::Io { attempt, source };
-        let mut file = OpenOptions::new()
+        Self::start(Self::make(path)?, header, bytes_max, full)
+    }
+
+    /// Makes the file, or empties it, for its owner alone: command lines hold secrets.
+    pub fn make(path: &Path) -> Result<File, CaptureError> {
+        let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
@@ -83,6 +91,17 @@ impl Writer {
         }
         file.set_permissions(std::fs::Permissions::from_mode(0o600))
             .map_err(failed("keep the capture from others"))?;
+        Ok(file)
+    }
+
+    /// Writes to a file that was made for it. It gets no longer than `bytes_max`; `full` is called when it is, and when it cannot be
+    /// written any more.
+    pub fn start(
+        mut file: File,
+        header: &Header,
+        bytes_max: u64,
+        full: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, CaptureError> {
         let start = start(header)?;
         file.write_all(&start)
             .map_err(failed("write the capture"))?;

@@ -18,7 +18,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   "containers" (dict "host_root" "/host")
   "alert_log" (dict "directory" "/var/lib/saker") -}}
 {{- if .Values.rules -}}
-{{- $_ := set $config "rules" (dict "paths" (list "/etc/saker/rules")) -}}
+{{- $_ := set $config "rules" (dict "paths" (list "/etc/saker/rules") "keep_shipped" .Values.shippedRules) -}}
 {{- end -}}
 {{- if .Values.grpc.enabled -}}
 {{- $tls := dict "certificate" "/etc/saker/tls/tls.crt" "key" "/etc/saker/tls/tls.key" "client_ca" "/etc/saker/tls/ca.crt" -}}
