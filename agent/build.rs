@@ -53,6 +53,9 @@ fn main() {
         ("CARGO_PROFILE_RELEASE_DEBUG", "2"),
         // Less, and the programs cannot be linked: they are made of closures that must be inlined.
         ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
+        // Names of files in the object are without this machine's folders, so that the same sources elsewhere make the same agent.
+        ("CARGO_UNSTABLE_TRIM_PATHS", "true"),
+        ("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all"),
         // aya-build shows every line that the build prints as a warning.
         ("CARGO_TERM_QUIET", "true"),
     ];

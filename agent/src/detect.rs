@@ -256,6 +256,22 @@ fn wanted(filter: &KernelFilter) -> Wanted {
     }
 }
 
+/// The ends of paths that the kernel side cannot compare, of each of which it therefore reports every open: they have neither dot nor slash, or
+/// what follows the last is longer than [`EXTENSION_BYTES`].
+pub fn ends_beyond_the_kernel(filter: &KernelFilter) -> BTreeSet<Vec<u8>> {
+    let opens = types_of(Kind::Open)
+        .iter()
+        .map(|name| filter.kinds.get(*name));
+    let paths = opens.filter_map(|found| match found {
+        Some(KindFilter::Open(open)) => Some([&open.any, &open.read, &open.write]),
+        Some(_) | None => None,
+    });
+    let ends = paths.flatten().flat_map(|paths| &paths.suffixes);
+    ends.filter(|end| extension(end).is_none())
+        .cloned()
+        .collect()
+}
+
 fn wanted_opens(filter: &KernelFilter) -> OpenFilter {
     let mut prefixes = BTreeSet::new();
     let mut extensions = BTreeSet::new();
@@ -380,6 +396,32 @@ mod tests {
                 "{profile:?}: {opens:?}"
             );
         }
+    }
+
+    #[test]
+    fn ends_that_the_kernel_cannot_compare_are_named() {
+        let ends = |texts: &[&str]| {
+            let paths = PathFilter {
+                suffixes: set(texts),
+                ..PathFilter::default()
+            };
+            let mut filter = KernelFilter::default();
+            let opens = RuleOpens {
+                read: paths,
+                ..RuleOpens::default()
+            };
+            filter
+                .kinds
+                .insert("openat".into(), KindFilter::Open(opens));
+            ends_beyond_the_kernel(&filter)
+        };
+        assert_eq!(ends(&[".pt", "/token", "a.tar.gz"]), set(&[]));
+        // Sixteen bytes with the dot fit, seventeen do not.
+        assert_eq!(ends(&[".an-ending-of-16"]), set(&[]));
+        assert_eq!(
+            ends(&[".pt", ".an-extension-of-17", "shadow", "/a_name_of_17_byte"]),
+            set(&[".an-extension-of-17", "shadow", "/a_name_of_17_byte"])
+        );
     }
 
     #[test]

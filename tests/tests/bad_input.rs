@@ -40,6 +40,28 @@ fn usage_errors_exit_2() {
     check(&["rules", "eval"], 2, &[]);
 }
 
+/// An end of a path that the kernel cannot compare costs a report of every open; the rule that has it is named, and no other.
+#[test]
+fn rules_that_make_the_kernel_report_every_open_are_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rules = "- list: endings\n  items: [.pt, .an-extension-of-17]\n\
+                 - rule: Cheap\n  desc: d\n  condition: evt.type = openat and fd.name endswith .pt\n  output: o\n  priority: WARNING\n\
+                 - rule: Dear\n  desc: d\n  condition: evt.type = openat and fd.name endswith anyof (endings)\n  output: o\n  priority: WARNING\n";
+    let dear = file(folder.path(), "dear.yaml", rules);
+    let found = [
+        "every open",
+        "dear.yaml:8:",
+        ".an-extension-of-17",
+        "16 bytes",
+    ];
+    check(&["rules", "check", &dear], 0, &found);
+    let output = saker(&["rules", "check", &dear]);
+    let (out, err) = (output.stdout, output.stderr);
+    let (out, err) = (String::from_utf8_lossy(&out), String::from_utf8_lossy(&err));
+    assert!(!err.contains("dear.yaml:3:"), "{err}");
+    assert!(out.contains("2 rules, 0 errors, 1 warnings"), "{out}");
+}
+
 #[test]
 fn wrong_rules_exit_1_with_every_error() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -139,6 +139,35 @@ impl LoadReport {
         self.sort();
     }
 
+    /// Warns of rules with ends of paths that the kernel cannot compare, so that every open is reported: their names, with the ends.
+    /// It compares at most `bytes_max`.
+    pub fn warn_long_ends(&mut self, ends: &BTreeMap<String, BTreeSet<Vec<u8>>>, bytes_max: usize) {
+        for (name, ends) in ends {
+            let Some(rule) = self.rules.iter().find(|rule| rule.name == *name) else {
+                continue;
+            };
+            let ends: Vec<_> = ends
+                .iter()
+                .map(|end| String::from_utf8_lossy(end))
+                .collect();
+            let message = format!(
+                "every open on the node is reported because of this rule: the kernel cannot compare the end of a path with: {}",
+                ends.join(", ")
+            );
+            let help = format!(
+                "it compares what follows the last dot, or a whole name behind a slash, of at most {bytes_max} bytes with the dot or the slash; \
+                 write one like that (`.pt`, `/token`), or compare whole paths or prefixes"
+            );
+            self.diagnostics.push(
+                Diagnostic::new(Code::Expensive, message)
+                    .at(rule.place, "")
+                    .about("rule", name)
+                    .help(help),
+            );
+        }
+        self.sort();
+    }
+
     /// Keeps what is shown within bounds, and warnings from crowding out errors.
     pub(super) fn truncate(&mut self) {
         if self.diagnostics.len() > DIAGNOSTICS_MAX {

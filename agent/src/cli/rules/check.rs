@@ -1,15 +1,27 @@
 //! `saker rules check`: every diagnostic in one go.
 
-use std::io::IsTerminal as _;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::IsTerminal as _,
+};
 
+use saker_ebpf::extension::EXTENSION_BYTES;
 use saker_rules::{
+    bundle::Bundle,
+    compile::CompileOptions,
     diagnostic::{Diagnostic, Severity},
     engine::{Engine, EngineOptions},
-    loader::{LoadOptions, SourceFile, check_condition_syntax, check_condition_with_warnings},
+    loader::{
+        LoadOptions, LoadReport, SourceFile, check_condition_syntax, check_condition_with_warnings,
+    },
+    ruleset::RuleSet,
 };
 
 use super::{Selection, load};
-use crate::cli::{Failure, complain, print};
+use crate::{
+    cli::{Failure, chain, complain, print},
+    detect::ends_beyond_the_kernel,
+};
 
 /// Options of `saker rules check`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +48,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if !report.has_errors() {
         // Which rules keep the kernel side from dropping events is known only once all are compiled together.
         let engine = Engine::new(load::compiled(&report)?, EngineOptions::default());
-        report.warn_expensive(&engine.kernel_filter().blockers());
+        let filter = engine.kernel_filter();
+        report.warn_expensive(&filter.blockers());
+        if !ends_beyond_the_kernel(&filter).is_empty() {
+            let by_rule = ends_by_rule(&report)?;
+            report.warn_long_ends(&by_rule, EXTENSION_BYTES);
+        }
     }
     if args.json {
         print(&(report.to_falco_json().to_string() + "\n"))?;
@@ -58,6 +75,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else {
         Ok(())
     }
+}
+
+/// Ends of paths that the kernel cannot compare, by the rule that has them: each is compiled alone, for what they come to together does not tell.
+fn ends_by_rule(report: &LoadReport) -> Result<BTreeMap<String, BTreeSet<Vec<u8>>>, Failure> {
+    let mut found = BTreeMap::new();
+    for rule in report.ruleset.rules.iter().filter(|rule| rule.enabled) {
+        let alone = RuleSet {
+            rules: vec![rule.clone()],
+        };
+        let bundle = Bundle::compile(&alone, &CompileOptions::default())
+            .map_err(|error| Failure::Input(chain(&error)))?;
+        let engine = Engine::new(bundle, EngineOptions::default());
+        let ends = ends_beyond_the_kernel(&engine.kernel_filter());
+        if !ends.is_empty() {
+            found.insert(rule.name.clone(), ends);
+        }
+    }
+    Ok(found)
 }
 
 fn one(condition: &str, syntax: bool) -> Result<(), Failure> {
