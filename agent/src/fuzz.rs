@@ -41,7 +41,7 @@ fn header() -> Header {
 }
 
 /// A replay with a rule that asks for every field of every event.
-fn replay(header: &Header) -> Replay {
+pub(crate) fn replay(header: &Header) -> Replay {
     static RULES: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let plain = |name: &str| Template::parse(&format!("%{name}")).is_ok();
         let fields = FIELDS.iter().map(|info| info.name);

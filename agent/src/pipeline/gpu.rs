@@ -569,3 +569,43 @@ fn row_process(
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_opened_a_gpu_and_is_not_named_is_judged_and_told_since_when() {
+        const SECOND: u64 = 1_000_000_000;
+        let header = crate::source::capture::Header::default();
+        let mut replay = crate::fuzz::replay(&header);
+        let pipeline = replay.pipeline();
+        pipeline.gpu.known.opened((30, SECOND), 0, 90 * SECOND);
+        let heard = Heard {
+            stratum: Some(("mining.subscribe", 95 * SECOND)),
+            pool: None,
+        };
+        pipeline.gpu.pools.insert(Caller::Process(30), heard);
+        let look = GpuSample {
+            taken_ns: 100 * SECOND,
+            gpus: vec![GpuState {
+                uuid: "GPU-a".into(),
+                minor: Some(0),
+                ..GpuState::default()
+            }],
+            openers: Vec::new(),
+        };
+        assert_eq!(pipeline.gpu_openers(), [30]);
+        pipeline.gpus(&look, &mut |_| {});
+        let rows = pipeline.metrics.gpu.table();
+        let told: Vec<_> = rows.iter().filter_map(|row| row.process.as_ref()).collect();
+        let [told] = &told[..] else {
+            panic!("one process: {rows:?}")
+        };
+        assert_eq!(
+            (told.pid, told.seen.as_str(), told.since_s, told.idle_s),
+            (30, "device", 10, 10)
+        );
+        assert!(told.mining_score >= 6, "{told:?}");
+    }
+}

@@ -66,6 +66,11 @@ impl Replay {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn pipeline(&mut self) -> &mut Pipeline {
+        &mut self.pipeline
+    }
+
     /// Takes in what comes next.
     pub fn frame(&mut self, frame: Frame<'_>, alerts: &mut dyn FnMut(Alert)) {
         match frame {
