@@ -11,6 +11,7 @@ pub mod stratum;
 
 use std::collections::VecDeque;
 
+pub use crate::event::gpu::CONNECTIONS_MAX;
 use crate::event::gpu::Pipes;
 pub use identity::{Ancestor, Identity};
 pub use signals::{Family, SIGNALS, Signal};
@@ -23,8 +24,6 @@ pub const CIRCUMSTANCES_MIN: i32 = 7;
 /// What a family must say to count as one; and beside what nobody but miners does, where it need be but a second sign.
 const FAMILY_MIN: i32 = 2;
 const FAMILY_MIN_BESIDE: i32 = 1;
-/// Connections of a process that are followed; more are a sign of nothing.
-pub const CONNECTIONS_MAX: usize = 8;
 
 /// A process's use of a GPU at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

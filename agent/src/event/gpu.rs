@@ -165,12 +165,15 @@ pub struct Libraries {
     pub runtime: Option<Box<str>>,
 }
 
+/// Who made connections to more other ends than this is not told by them.
+pub const CONNECTIONS_MAX: usize = 8;
+
 /// Connections with other machines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connections {
     /// How many other ends it connected to.
     pub count: u32,
-    /// These, unless they are more than [`CONNECTIONS_MAX`](crate::mining::CONNECTIONS_MAX).
+    /// These, unless they are more than [`CONNECTIONS_MAX`].
     pub made: Vec<Made>,
     /// Whether another machine connected to it.
     pub is_called: bool,

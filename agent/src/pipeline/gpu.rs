@@ -572,13 +572,36 @@ fn row_process(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use saker_rules::{
+        bundle::Bundle,
+        compile::CompileOptions,
+        loader::{LoadOptions, load},
+        packs,
+    };
+
     use super::*;
+    use crate::{
+        config::Config,
+        detect::{Detect, DetectOptions},
+        metrics::Metrics,
+        pipeline::Replay,
+        source::capture::Header,
+    };
 
     #[test]
     fn who_opened_a_gpu_and_is_not_named_is_judged_and_told_since_when() {
         const SECOND: u64 = 1_000_000_000;
-        let header = crate::source::capture::Header::default();
-        let mut replay = crate::fuzz::replay(&header);
+        let report = load(&packs::shipped(), &LoadOptions::default());
+        let bundle = Bundle::compile(&report.ruleset, &CompileOptions::default());
+        let options = DetectOptions {
+            first_match: false,
+            instances_max: 10,
+        };
+        let detect = Detect::new(bundle.expect("they fit"), &options);
+        let (config, metrics) = (Config::default(), Arc::new(Metrics::new()));
+        let mut replay = Replay::new(&config, &Header::default(), detect, metrics);
         let pipeline = replay.pipeline();
         pipeline.gpu.known.opened((30, SECOND), 0, 90 * SECOND);
         let heard = Heard {

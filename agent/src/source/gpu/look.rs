@@ -11,10 +11,7 @@ use std::{
     path::Path,
 };
 
-use crate::{
-    event::gpu::{Connections, GpuState, Libraries, Look, Made, Opener},
-    mining::CONNECTIONS_MAX,
-};
+use crate::event::gpu::{CONNECTIONS_MAX, Connections, GpuState, Libraries, Look, Made, Opener};
 
 const AGAIN_NS: u64 = 60_000_000_000;
 /// Processes that are looked at anew between two sweeps, which is one look at all GPUs: it must not take so long that the driver seems to
