@@ -36,6 +36,9 @@ pub struct Selection {
     /// Rule files or folders of `*.yaml`, in order, behind the shipped macros and lists. Without any: the shipped rules.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// The shipped rules too, in front of the files, which may append to their lists, macros and rules, and replace them.
+    #[arg(long, requires = "paths")]
+    keep_shipped: bool,
 }
 
 /// Runs one command.

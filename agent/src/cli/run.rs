@@ -38,6 +38,9 @@ pub(super) struct Detection {
     /// Rule file, or folder of `*.yaml`; may be given many times, in order. Replaces the shipped rules and `rules.paths`.
     #[arg(long, value_name = "PATH", conflicts_with = "bundle")]
     rules: Vec<PathBuf>,
+    /// With `--rules`: the shipped rules too, in front of the files, which may append to them and replace them.
+    #[arg(long, requires = "rules")]
+    keep_shipped: bool,
     /// Rules compiled by `saker rules compile`; no rule is compiled at start-up.
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
@@ -83,7 +86,7 @@ impl Detection {
     fn given<'a>(&'a self, config: &'a Config) -> Given<'a> {
         Given {
             paths: self.paths(config),
-            keep_shipped: config.rules.keep_shipped && self.rules.is_empty(),
+            keep_shipped: self.keep_shipped || config.rules.keep_shipped && self.rules.is_empty(),
             bundle: self.bundle.as_deref(),
             profile: self.profile.unwrap_or(config.rules.profile).into(),
         }

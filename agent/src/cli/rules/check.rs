@@ -44,7 +44,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if let Some(condition) = &args.condition {
         return one(condition, args.syntax);
     }
-    let mut report = load::selected(&args.selection.paths, &LoadOptions::default())?;
+    let mut report = load::selected(
+        &args.selection.paths,
+        args.selection.keep_shipped,
+        &LoadOptions::default(),
+    )?;
     if !report.has_errors() {
         // Which rules keep the kernel side from dropping events is known only once all are compiled together.
         let engine = Engine::new(load::compiled(&report)?, EngineOptions::default());

@@ -25,6 +25,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let report = load::selected(
         &args.selection.paths,
+        args.selection.keep_shipped,
         &load::enabled_by(args.profile.into()),
     )?;
     if report.has_errors() {

@@ -36,6 +36,9 @@ pub struct Args {
     /// Rule files or folders of `*.yaml`; may be given many times, in order.
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
+    /// The shipped rules too, in front of these.
+    #[arg(long, requires = "rules")]
+    keep_shipped: bool,
     /// Recorded events, one JSON object a line, keys are field names; `-` for standard input.
     #[arg(long, value_name = "FILE")]
     events: PathBuf,
@@ -100,7 +103,7 @@ fn evaluator(args: &Args) -> Result<Evaluator, Failure> {
             .map_err(|diagnostics| super::check::refused(condition, &diagnostics))?;
         return Ok(Evaluator::Condition(Prepared::new(&expr)));
     }
-    let report = load::selected(&args.rules, &LoadOptions::default())?;
+    let report = load::selected(&args.rules, args.keep_shipped, &LoadOptions::default())?;
     if report.has_errors() {
         complain(&report.render(io::stderr().is_terminal()));
         return Err(Failure::Input(String::new()));

@@ -99,7 +99,7 @@ fn rules(args: &Args) -> Result<RuleSet, Failure> {
         profile: args.profile.map(Into::into),
         ..LoadOptions::default()
     };
-    let report = load::selected(&args.selection.paths, &options)?;
+    let report = load::selected(&args.selection.paths, args.selection.keep_shipped, &options)?;
     if report.has_errors() {
         complain(&report.render(std::io::stderr().is_terminal()));
         return Err(Failure::Input(String::new()));

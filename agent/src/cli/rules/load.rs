@@ -120,10 +120,16 @@ fn shipped(profile: Profile) -> Result<Bundle, Failure> {
     })
 }
 
-/// Loads files behind the prelude, or the shipped packs where no path is given.
-pub fn selected(paths: &[PathBuf], options: &LoadOptions) -> Result<LoadReport, Failure> {
+/// Loads files behind the prelude, or behind all shipped packs where these are kept; the packs alone where no path is given.
+pub fn selected(
+    paths: &[PathBuf],
+    keep_shipped: bool,
+    options: &LoadOptions,
+) -> Result<LoadReport, Failure> {
     if paths.is_empty() {
         Ok(load(&packs::shipped(), options))
+    } else if keep_shipped {
+        files(paths, packs::shipped(), options)
     } else {
         files(paths, vec![packs::prelude()], options)
     }
@@ -200,4 +206,26 @@ fn read(path: &Path) -> Result<String, String> {
             + 1;
         format!("line {line} is not UTF-8 text")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_rules_append_to_the_shipped_ones_that_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("own.yaml");
+        let text =
+            "- list: approved_tmp_parents\n  items: [our-builder]\n  override: {items: append}\n";
+        fs::write(&path, text).expect("it is written");
+        let paths = [path];
+        let options = LoadOptions::default();
+        let alone = selected(&paths, false, &options).expect("it is read");
+        assert!(alone.has_errors());
+        let kept = selected(&paths, true, &options).expect("it is read");
+        assert!(!kept.has_errors(), "{}", kept.render(false));
+        let shipped = selected(&[], false, &options).expect("they are there");
+        assert_eq!(kept.ruleset.rules.len(), shipped.ruleset.rules.len());
+    }
 }
