@@ -100,7 +100,10 @@ fn tracepoints_stand_in_for_the_connect_hooks() {
             (address, None, 0)
         );
     }
-    drop(listener);
+    // A port that is taken and not listened at: one that is given back may be another test's by now.
+    let taken = tokio::net::TcpSocket::new_v4().expect("a socket");
+    taken.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let port = taken.local_addr().expect("address").port();
     let connect = connect_to(&mut watch, port, || {
         TcpStream::connect(("127.0.0.1", port)).expect_err("nobody listens");
     });
