@@ -17,7 +17,7 @@ use saker_ebpf::wire::cgroup::CGROUP_OF_V1;
 
 use crate::settings::{self, offset, present};
 
-pub use header::{fill_header, header};
+pub use header::{fill_header, header, now};
 use memory::pair;
 pub use memory::{read, tail};
 

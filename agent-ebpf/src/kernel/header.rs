@@ -6,13 +6,21 @@ use saker_ebpf::wire::{self, Header, Kind};
 use super::{Address, current_cgroup_id, current_task, read, tgid, tid};
 use crate::settings::offset;
 
-/// Fills a record's header for `task`, the thread that this program runs in. Every read costs as much as a look-up in a map, so
+/// When a record's event happens, nanoseconds of `CLOCK_BOOTTIME`. To be asked **before** room in a ring is reserved: the agent merges rings
+/// by these moments, and what stands in front of a record must not claim to be later than what that record led to (`agent/src/source/ring.rs`).
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Fills a record's header for `task`, the thread that this program runs in, at `moment`. Every read costs as much as a look-up in a map, so
 /// what stands side by side is read at once.
 ///
 /// # Safety
 /// `header` is writable memory for a [`Header`].
 #[inline(always)]
-pub unsafe fn fill_header(header: *mut Header, kind: Kind, size: u32, task: Address) {
+pub unsafe fn fill_header(header: *mut Header, kind: Kind, size: u32, task: Address, moment: u64) {
     let leader: Address = read(task, offset!(task_group_leader));
     let parent: Address = read(task, offset!(task_real_parent));
     let cred: Address = read(task, offset!(task_cred));
@@ -23,7 +31,7 @@ pub unsafe fn fill_header(header: *mut Header, kind: Kind, size: u32, task: Addr
         (*header).version = wire::VERSION;
         (*header).kind = kind as u16;
         (*header).size = size;
-        (*header).ktime_ns = bpf_ktime_get_boot_ns();
+        (*header).ktime_ns = moment;
         (*header).start_ns = read(leader, offset!(task_start));
         (*header).cgroup_id = current_cgroup_id(task);
         (*header).tgid = tgid;
@@ -44,7 +52,7 @@ pub fn header(kind: Kind, size: u32) -> Header {
     let mut header = core::mem::MaybeUninit::<Header>::uninit();
     // SAFETY: all of it is filled.
     unsafe {
-        fill_header(header.as_mut_ptr(), kind, size, current_task());
+        fill_header(header.as_mut_ptr(), kind, size, current_task(), now());
         header.assume_init()
     }
 }

@@ -37,6 +37,7 @@ pub fn saker_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let parent = parent_id(cgroup, mark);
+    let moment = kernel::now();
     let Some(mut entry) =
         emit::reserve_half_of_share::<CgroupMkdir>(&ctx, Kind::CgroupMkdir, parent)
     else {
@@ -50,6 +51,7 @@ pub fn saker_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
             Kind::CgroupMkdir,
             size_of::<CgroupMkdir>() as u32,
             kernel::current_task(),
+            moment,
         );
         (*record).id = kernel::id_of_cgroup(cgroup) | mark;
         let status = bpf_probe_read_kernel_str(

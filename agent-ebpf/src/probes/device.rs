@@ -42,6 +42,7 @@ fn observe(ctx: &DeviceContext) {
         emit::count(Kind::DeviceOpen, Outcome::Filtered);
         return;
     }
+    let moment = kernel::now();
     let Some(mut entry) = emit::reserve::<DeviceOpen>(ctx, Kind::DeviceOpen) else {
         return;
     };
@@ -53,6 +54,7 @@ fn observe(ctx: &DeviceContext) {
             Kind::DeviceOpen,
             size_of::<DeviceOpen>() as u32,
             task,
+            moment,
         );
         (*open).major = major;
         (*open).minor = minor;

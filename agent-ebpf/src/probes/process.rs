@@ -162,7 +162,8 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
 
         let size =
             size_of::<Exec>() as u32 + (black_box(text.used()) & (EXEC_TEXT_BYTES as u32 - 1));
-        kernel::fill_header(&raw mut (*exec).header, Kind::Exec, size, task);
+        let moment = kernel::now();
+        kernel::fill_header(&raw mut (*exec).header, Kind::Exec, size, task, moment);
         emit::output(ctx, Kind::Exec, exec.cast(), u64::from(size));
     }
 }
@@ -427,6 +428,7 @@ pub fn saker_fork(ctx: RawTracePointContext) -> i32 {
         emit::count(Kind::Fork, Outcome::Filtered);
         return 0;
     }
+    let moment = kernel::now();
     let Some(mut entry) = emit::reserve::<Fork>(&ctx, Kind::Fork) else {
         return 0;
     };
@@ -438,6 +440,7 @@ pub fn saker_fork(ctx: RawTracePointContext) -> i32 {
             Kind::Fork,
             size_of::<Fork>() as u32,
             parent,
+            moment,
         );
         (*fork).child_start_ns = kernel::start_ns(child);
         (*fork).child_cgroup_id = kernel::cgroup_id(child);
@@ -467,6 +470,7 @@ pub fn saker_exit(ctx: RawTracePointContext) -> i32 {
         emit::count(Kind::Exit, Outcome::Filtered);
         return 0;
     }
+    let moment = kernel::now();
     let Some(mut entry) = emit::reserve::<Exit>(&ctx, Kind::Exit) else {
         return 0;
     };
@@ -478,6 +482,7 @@ pub fn saker_exit(ctx: RawTracePointContext) -> i32 {
             Kind::Exit,
             size_of::<Exit>() as u32,
             task,
+            moment,
         );
         (*exit).code = kernel::exit_code(task);
         (*exit).flags = 0;

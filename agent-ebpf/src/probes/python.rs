@@ -282,6 +282,7 @@ fn resolved(ctx: &ProbeContext, module: Address, name: Address, layout: &Layout)
         emit::count(Kind::Pickle, Outcome::Filtered);
         return 0;
     }
+    let moment = kernel::now();
     let Some(mut entry) = emit::reserve_half::<Pickle>(ctx, Kind::Pickle) else {
         return 0;
     };
@@ -293,6 +294,7 @@ fn resolved(ctx: &ProbeContext, module: Address, name: Address, layout: &Layout)
             Kind::Pickle,
             size_of::<Pickle>() as u32,
             task,
+            moment,
         );
         let module_len = read_text((&raw mut (*pickle).module).cast(), &module);
         let name_len = read_text((&raw mut (*pickle).name).cast(), &name);

@@ -4,6 +4,9 @@
 //! packets takes no room from it. But a program's start must be known before what the program opens is judged, and its end
 //! not before. So records are taken from whichever ring has the older one in front, by the moment that each carries.
 //!
+//! A record carries the moment before it got its place in its ring. So whatever stands in front of a process's start is older than anything that
+//! the process does, and is taken before that.
+//!
 //! That is not enough where a ring looks empty: the older record may just be on its way. Two facts make it so.
 //!
 //! - What one process does, it does one after another: the record of what it did first is complete before the second exists.

@@ -201,7 +201,8 @@ fn finish_of(
         (*open).reserved = 0;
         let size = size_of::<Open>() as u32
             + (black_box(path_len + resolved_len) & (2 * OPEN_TEXT_BYTES as u32 - 1));
-        kernel::fill_header(&raw mut (*open).header, Kind::Open, size, task);
+        let moment = kernel::now();
+        kernel::fill_header(&raw mut (*open).header, Kind::Open, size, task, moment);
         emit::output(ctx, Kind::Open, scratch.cast(), u64::from(size));
     }
 }
