@@ -133,7 +133,7 @@ fn admission_policies_refuse_each_thing_by_name() {
         .args(manifests::below(&baseline().join("examples")));
     let said = manifests::answer(&mut command);
     assert_eq!(said["wrong"], serde_json::json!([]), "{said:#}");
-    assert_eq!(said["cases"], 50, "{said:#}");
+    assert_eq!(said["cases"], 66, "{said:#}");
 }
 
 /// Every file is part of the whole, and the whole is what kustomize makes of it.

@@ -87,6 +87,14 @@ CASES = [
     (("spec", "tolerations"), [{"operator": "Exists"}], []),
     ((*MAIN, "resources", "limits"), {"memory": "1Gi"}, [TAINT]),
     ((*MAIN, "resources"), None, [TAINT]),
+    ((*MAIN, "resources", "limits"), {"nvidia.com/gpu": "0"}, [TAINT]),
+    ((*MAIN, "resources", "limits"), {"nvidia.com/gpu": 1}, []),
+    ((*MAIN, "resources", "limits"), {"nvidia.com/mig-1g.10gb": "1"}, []),
+    (("spec", "volumes"), [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}], [TOKEN]),
+    (("spec", "volumes"), [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t", "audience": "istio-ca"}}]}}], []),
+    (("spec", "volumes"), [{"name": "t", "projected": {"sources": [{"configMap": {"name": "c"}}]}}], []),
+    (("spec", "volumes"), [{"name": "m", "image": {"reference": "evil.example/model:latest"}}], [REGISTRY, PINNED]),
+    (("spec", "volumes"), [{"name": "m", "image": {"reference": DIGEST}}], []),
 ]
 
 

@@ -85,7 +85,10 @@ pub fn parse(text: &str) -> Report {
             }
         }
     }
-    report.hooks = serde_json::from_str(&doctor).unwrap_or_default();
+    // Rows without the key are about something else: privileges.
+    let mut rows: Vec<serde_json::Value> = serde_json::from_str(&doctor).unwrap_or_default();
+    rows.retain(|row| row.get("hook").is_some());
+    report.hooks = serde_json::from_value(rows.into()).unwrap_or_default();
     report.hooks.retain(|hook| !hook.is_absent);
     report
 }
@@ -222,7 +225,8 @@ mod tests {
 @suite doctor
 [{\"kind\":\"exec\",\"wanted\":true,\"hook\":\"raw_tp/exec\",\"refused\":[]},
  {\"kind\":\"open\",\"hook\":\"syscalls\",\"refused\":[{\"hook\":\"fentry\",\"reason\":\"no\",\"verifier_log\":null}]},
- {\"kind\":\"gpu\",\"hook\":null,\"problem\":\"no library\",\"is_absent\":true,\"gpus\":[]}]
+ {\"kind\":\"gpu\",\"hook\":null,\"problem\":\"no library\",\"is_absent\":true,\"gpus\":[]},
+ {\"kind\":\"privileges\",\"kept\":[\"CAP_BPF\"],\"given_up\":35,\"missing\":[]}]
 @ended doctor 0
 @suite kernel
 running 2 tests
