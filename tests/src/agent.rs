@@ -267,6 +267,16 @@ pub struct Stopped {
     pub log: Vec<String>,
 }
 
+impl Stopped {
+    /// What it said of losses, and its books: what a test shows that misses an alert.
+    pub fn losses(&self) -> Vec<&String> {
+        let lines = self.log.iter();
+        lines
+            .filter(|line| line.contains("lost") || line.contains("stopped: "))
+            .collect()
+    }
+}
+
 /// Whether an alert is of priority WARNING or above.
 pub fn is_alarm(alert: &Value) -> bool {
     let priority = alert["priority"].as_str().unwrap_or_default();

@@ -116,8 +116,9 @@ fn fifty_reloads_miss_nothing_and_repeat_nothing() {
     let wrong: Vec<_> = (0..STARTS).filter(|round| seen[*round] != 1).collect();
     assert!(
         wrong.is_empty(),
-        "starts that were not seen once: {wrong:?}; log: {:?}",
-        stopped.log
+        "log: {:?}\nstarts that were not seen once: {wrong:?}; of losses the log says: {:?}",
+        stopped.log,
+        stopped.losses()
     );
     let mut files = vec![0_u32; opens];
     for alert in stopped
@@ -138,8 +139,9 @@ fn fifty_reloads_miss_nothing_and_repeat_nothing() {
         .collect();
     assert!(
         wrong.is_empty(),
-        "opens that were not seen once: {wrong:?} of {opens}; log: {:?}",
-        stopped.log
+        "log: {:?}\nopens that were not seen once: {wrong:?} of {opens}; of losses the log says: {:?}",
+        stopped.log,
+        stopped.losses()
     );
     assert!(opens > 100, "{opens} opens");
     assert_eq!(
@@ -156,10 +158,15 @@ fn fifty_reloads_miss_nothing_and_repeat_nothing() {
     assert_books_close(&stopped);
 }
 
-const GOOD: &str = "- rule: R\n  desc: d\n  condition: evt.type = execve and proc.args contains reload-marker\n  output: r (args=%proc.args)\n  priority: DEBUG\n";
+/// A rule for what this test marks: agents see the whole machine, also what other tests mark at the same time.
+fn good(test: &str) -> String {
+    format!(
+        "- rule: R\n  desc: d\n  condition: evt.type = execve and proc.args contains reload-marker-{test}-\n  output: r (args=%proc.args)\n  priority: DEBUG\n"
+    )
+}
 
-fn mark(marker: &str) {
-    run(Command::new("true").arg(format!("reload-marker-{marker}"))).expect("it runs");
+fn mark(test: &str, marker: &str) {
+    run(Command::new("true").arg(format!("reload-marker-{test}-{marker}"))).expect("it runs");
 }
 
 #[test]
@@ -167,10 +174,11 @@ fn wrong_rules_leave_the_old_ones_at_work_and_everybody_is_told() {
     if !root_or_skip() {
         return;
     }
-    let mut served = Served::start("reload: {watch_files: false}", GOOD);
+    let mut served = Served::start("reload: {watch_files: false}", &good("rules"));
     let endpoint = served.agent.endpoint();
     let file = served.folder.path().join("rules.yaml");
-    fs::write(&file, GOOD.replace("proc.args", "proc.argz")).expect("the rules are written");
+    fs::write(&file, good("rules").replace("proc.args", "proc.argz"))
+        .expect("the rules are written");
     served.agent.signal(libc::SIGHUP);
     let line = served.agent.await_log("not reloaded");
     assert!(
@@ -190,8 +198,8 @@ fn wrong_rules_leave_the_old_ones_at_work_and_everybody_is_told() {
     );
     assert_eq!(endpoint.metric("saker_reload_failed", ""), Some(1.0));
     assert_eq!(endpoint.metric("saker_reloads_total", "failed"), Some(1.0));
-    mark("old");
-    served.agent.await_rule("R", "reload-marker-old");
+    mark("rules", "old");
+    served.agent.await_rule("R", "reload-marker-rules-old");
     if let Some(client) = Client::saker(&served.address()) {
         let answer = &client.call(&["reload"])[0];
         assert!(
@@ -210,7 +218,8 @@ fn wrong_rules_leave_the_old_ones_at_work_and_everybody_is_told() {
                 .contains("proc.argz"),
             "{status}"
         );
-        fs::write(&file, GOOD.replace("rule: R", "rule: S")).expect("the rules are written");
+        fs::write(&file, good("rules").replace("rule: R", "rule: S"))
+            .expect("the rules are written");
         let answer = &client.call(&["reload"])[0];
         assert_eq!(
             (&answer["ok"], &answer["changed"]),
@@ -225,14 +234,15 @@ fn wrong_rules_leave_the_old_ones_at_work_and_everybody_is_told() {
             "{again}"
         );
     } else {
-        fs::write(&file, GOOD.replace("rule: R", "rule: S")).expect("the rules are written");
+        fs::write(&file, good("rules").replace("rule: R", "rule: S"))
+            .expect("the rules are written");
         served.agent.signal(libc::SIGHUP);
     }
     until("it is well again", || {
         endpoint.metric("saker_reload_failed", "") == Some(0.0)
     });
-    mark("new");
-    served.agent.await_rule("S", "reload-marker-new");
+    mark("rules", "new");
+    served.agent.await_rule("S", "reload-marker-rules-new");
 }
 
 #[test]
@@ -248,7 +258,7 @@ fn a_config_map_that_is_turned_over_is_noticed() {
         std::os::unix::fs::symlink(name, path("next")).expect("a link");
         fs::rename(path("next"), path("..data")).expect("it is turned over");
     };
-    version("..first", GOOD);
+    version("..first", &good("map"));
     // As the kubelet makes it: a link to a link.
     std::os::unix::fs::symlink("..data/rules.yaml", path("rules.yaml")).expect("a link");
     let config = path("saker.yaml");
@@ -258,12 +268,12 @@ fn a_config_map_that_is_turned_over_is_noticed() {
     );
     fs::write(&config, text).expect("the configuration is written");
     let mut agent = saker_tests::Agent::start_with(&config, &[]);
-    mark("first");
-    agent.await_rule("R", "reload-marker-first");
-    version("..second", &GOOD.replace("rule: R", "rule: S"));
+    mark("map", "first");
+    agent.await_rule("R", "reload-marker-map-first");
+    version("..second", &good("map").replace("rule: R", "rule: S"));
     agent.await_log("reloaded (files changed)");
-    mark("second");
-    agent.await_rule("S", "reload-marker-second");
+    mark("map", "second");
+    agent.await_rule("S", "reload-marker-map-second");
     // A key that needs a restart is named, and what is new beside it is at work.
     let text = fs::read_to_string(&config).expect("it is there");
     fs::write(&config, text + "processes: {max: 2048}\n").expect("the configuration is written");
@@ -392,7 +402,7 @@ fn a_wrong_sink_leaves_all_as_it_was_and_what_needs_a_restart_is_named() {
     let file =
         |name: &str, to: &str| format!("    - {{name: {name}, path: {}}}\n", path(to).display());
     let plain = format!("  file:\n{}", file("plain", "plain"));
-    fs::write(path("rules.yaml"), GOOD).expect("a file");
+    fs::write(path("rules.yaml"), &good("sink")).expect("a file");
     let mut served = Served::start(
         &format!(
             "reload: {{watch_files: false}}\nrules: {{paths: [{}]}}\nsinks:\n{plain}",
@@ -405,7 +415,11 @@ fn a_wrong_sink_leaves_all_as_it_was_and_what_needs_a_restart_is_named() {
         fs::read_to_string(path(name)).is_ok_and(|text| text.contains(mark))
     };
     // The new rules are right, the sinks beside them are not: neither is put to work.
-    fs::write(path("rules.yaml"), GOOD.replace("rule: R", "rule: S")).expect("a file");
+    fs::write(
+        path("rules.yaml"),
+        good("sink").replace("rule: R", "rule: S"),
+    )
+    .expect("a file");
     with_sinks(&served, &(plain + &file("plain", "other")));
     served.agent.signal(libc::SIGHUP);
     let line = served.agent.await_log("not reloaded");
@@ -415,22 +429,28 @@ fn a_wrong_sink_leaves_all_as_it_was_and_what_needs_a_restart_is_named() {
         "sinks.file[1].name",
     );
     assert_eq!(endpoint.metric("saker_reload_failed", ""), Some(1.0));
-    mark("old");
-    served.agent.await_rule("R", "reload-marker-old");
-    until("the old sink goes on", || has("plain", "reload-marker-old"));
+    mark("sink", "old");
+    served.agent.await_rule("R", "reload-marker-sink-old");
+    until("the old sink goes on", || {
+        has("plain", "reload-marker-sink-old")
+    });
     // The other way round: good sinks, and rules that are wrong.
-    fs::write(path("rules.yaml"), GOOD.replace("proc.args", "proc.argz")).expect("a file");
+    fs::write(
+        path("rules.yaml"),
+        good("sink").replace("proc.args", "proc.argz"),
+    )
+    .expect("a file");
     with_sinks(&served, &format!("  file:\n{}", file("plain", "other")));
     served.agent.forget_log();
     served.agent.signal(libc::SIGHUP);
     served.agent.await_log("not reloaded");
-    mark("still");
+    mark("sink", "still");
     until("the old sink goes on", || {
-        has("plain", "reload-marker-still")
+        has("plain", "reload-marker-sink-still")
     });
     assert!(!path("other").exists());
     // All is well, and beside it a key that needs a restart, and one that does not.
-    fs::write(path("rules.yaml"), GOOD).expect("a file");
+    fs::write(path("rules.yaml"), &good("sink")).expect("a file");
     let config = served.folder.path().join("saker.yaml");
     let text = fs::read_to_string(&config).expect("it is there");
     let text = format!("gpu: {{interval_s: 7}}\nalerts: {{same_max: 1}}\n{text}");
@@ -447,16 +467,16 @@ fn a_wrong_sink_leaves_all_as_it_was_and_what_needs_a_restart_is_named() {
     until("it is reloaded", || {
         endpoint.metric("saker_reloads_total", "applied") == Some(1.0)
     });
-    mark("new");
+    mark("sink", "new");
     until("the sink is elsewhere", || {
-        has("other", "reload-marker-new")
+        has("other", "reload-marker-sink-new")
     });
-    assert!(!has("plain", "reload-marker-new"));
+    assert!(!has("plain", "reload-marker-sink-new"));
     for _ in 0..3 {
-        mark("new");
+        mark("sink", "new");
     }
     let stopped = served.agent.stop();
-    let told = |alert: &&serde_json::Value| alert.to_string().contains("reload-marker-new");
+    let told = |alert: &&serde_json::Value| alert.to_string().contains("reload-marker-sink-new");
     let told: Vec<_> = stopped.alerts.iter().filter(told).collect();
     assert_eq!(told.len(), 2, "one, and one that sums up: {told:?}");
     assert_eq!(told[1]["output_fields"]["saker.suppressed"], 3);
@@ -469,7 +489,7 @@ fn a_sink_that_is_no_longer_configured_ends_and_says_what_it_had_not_had() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name);
-    fs::write(path("rules.yaml"), GOOD).expect("a file");
+    fs::write(path("rules.yaml"), &good("gone")).expect("a file");
     // There is no such folder yet.
     let sink = |file: &str| {
         format!(
@@ -486,8 +506,8 @@ fn a_sink_that_is_no_longer_configured_ends_and_says_what_it_had_not_had() {
         ),
         "",
     );
-    mark("first");
-    served.agent.await_rule("R", "reload-marker-first");
+    mark("gone", "first");
+    served.agent.await_rule("R", "reload-marker-gone-first");
     served.agent.await_log("gone: alerts cannot be delivered");
     with_sinks(&served, "  file: []\n");
     served.agent.signal(libc::SIGHUP);
@@ -505,10 +525,10 @@ fn a_sink_that_is_no_longer_configured_ends_and_says_what_it_had_not_had() {
     until("both reloads are done", || {
         endpoint.metric("saker_reloads_total", "applied") == Some(2.0)
     });
-    mark("second");
+    mark("gone", "second");
     let has = |mark: &str| {
         let text = fs::read_to_string(path("missing/file")).unwrap_or_default();
-        text.contains(&format!("reload-marker-{mark}"))
+        text.contains(&format!("reload-marker-gone-{mark}"))
     };
     until("it delivers", || has("second"));
     assert!(!has("first"));

@@ -42,6 +42,8 @@ pub fn test(filter: Option<&str>) -> Result<()> {
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(filter);
     tests
+        // A failed test's own words are the last that it prints.
+        .env("RUST_BACKTRACE", "0")
         .env("SAKER_SKIPS", &skips)
         .env("SAKER_NEEDS_ROOT", &needing_root)
         .env("SAKER_BIN_DIR", target.join("debug"))
