@@ -4,8 +4,8 @@
 //! The order matters to the counts: `passed` before the attempt to write, `submitted` or a loss after it.
 //!
 //! To wake the agent costs whoever does what is seen more than all the rest. While records come thick and fast the agent says so
-//! in [`AWAKE`], looks into the rings every millisecond, and is not woken for what comes in crowds: what can be shed, and the globals
-//! of a model. When it is about to sleep it takes that back and looks once more; here the ring is written first and `AWAKE` read after
+//! in [`AWAKE`], looks into the rings every millisecond, and is not woken for what comes in crowds: what can be shed, the globals
+//! of a model, forks and ends of processes, and starts of what was started a moment ago. When it is about to sleep it takes that back and looks once more; here the ring is written first and `AWAKE` read after
 //! it. So one of the two sees the other.
 
 use core::arch::asm;
@@ -39,11 +39,29 @@ pub enum Outcome {
 /// Counts an event of this kind.
 #[inline(always)]
 pub fn count(kind: Kind, outcome: Outcome) {
-    let Some(counters) = COUNTERS.get_ptr_mut(kind as u32) else {
+    let Some(counter) = counter(kind, outcome) else {
         return;
     };
+    // Atomic although per CPU: a program can be preempted on its CPU by another task that counts the same.
+    // SAFETY: `counter` points to an aligned u64 of the map.
+    unsafe { add(counter, 1) };
+}
+
+/// Likewise by a program that runs where nothing can take its CPU from it that counts the same: at a tracepoint. It costs a fifth.
+#[inline(always)]
+pub fn count_alone(kind: Kind, outcome: Outcome) {
+    let Some(counter) = counter(kind, outcome) else {
+        return;
+    };
+    // SAFETY: `counter` points to an aligned u64 of the map.
+    unsafe { *counter += 1 };
+}
+
+#[inline(always)]
+fn counter(kind: Kind, outcome: Outcome) -> Option<*mut u64> {
+    let counters = COUNTERS.get_ptr_mut(kind as u32)?;
     // SAFETY: the map's value is a `Counters`, 8-byte aligned, and valid while the program runs.
-    let counter = unsafe {
+    unsafe {
         let Counters {
             passed,
             filtered,
@@ -54,7 +72,7 @@ pub fn count(kind: Kind, outcome: Outcome) {
             lost_read_fault,
             lost_over_share,
         } = &mut *counters;
-        core::ptr::from_mut(match outcome {
+        Some(core::ptr::from_mut(match outcome {
             Outcome::Passed => passed,
             Outcome::Filtered => filtered,
             Outcome::Submitted => submitted,
@@ -63,11 +81,8 @@ pub fn count(kind: Kind, outcome: Outcome) {
             Outcome::MapFull => lost_map_full,
             Outcome::ReadFault => lost_read_fault,
             Outcome::OverShare => lost_over_share,
-        })
-    };
-    // Atomic although per CPU: a program can be preempted on its CPU by another task that counts the same.
-    // SAFETY: `counter` points to an aligned u64 of the map.
-    unsafe { add(counter, 1) };
+        }))
+    }
 }
 
 /// Adds at once, whoever else does the same. By hand, because the target has no atomics in `core`; this form has been in
@@ -163,27 +178,42 @@ fn room<T: 'static>(ctx: &impl EbpfContext, kind: Kind, ring: &RingBuf) -> Optio
 /// Hands over a record that was built in place.
 #[inline(always)]
 pub fn submit<T>(kind: Kind, entry: RingBufEntry<T>) {
-    let flags = flags(kind);
+    let flags = Haste::of(kind).flags();
     entry.submit(flags);
     count(kind, Outcome::Submitted);
     wake(flags);
 }
 
-/// How a record of this kind is handed over where the agent comes by itself: what comes in crowds wakes nobody. A start of a program
-/// always does, for a Python has to be found before it loads anything; without being told the kernel would leave that out behind a
-/// record that was handed over quietly and has not been read.
-#[inline(always)]
-fn flags(kind: Kind) -> u64 {
-    match kind {
-        Kind::Exec if is_awake() => BPF_RB_FORCE_WAKEUP.into(),
-        _ if comes_in_crowds(kind) && is_awake() => BPF_RB_NO_WAKEUP.into(),
-        _ => 0,
-    }
+/// When the agent should see a record.
+#[derive(Clone, Copy)]
+pub enum Haste {
+    /// When it comes by itself, if it does.
+    None,
+    /// As the kernel thinks: at once where all before it was read.
+    Some,
+    /// At once. Without being told the kernel would leave that out behind a record that was handed over quietly and has not been read.
+    Most,
 }
 
-#[inline(always)]
-fn comes_in_crowds(kind: Kind) -> bool {
-    kind.is_sheddable() || matches!(kind, Kind::Pickle)
+impl Haste {
+    /// What comes in crowds wakes nobody.
+    #[inline(always)]
+    fn of(kind: Kind) -> Self {
+        if kind.is_sheddable() || matches!(kind, Kind::Pickle | Kind::Fork | Kind::Exit) {
+            Self::None
+        } else {
+            Self::Some
+        }
+    }
+
+    #[inline(always)]
+    fn flags(self) -> u64 {
+        match self {
+            Self::None if is_awake() => BPF_RB_NO_WAKEUP.into(),
+            Self::Most if is_awake() => BPF_RB_FORCE_WAKEUP.into(),
+            _ => 0,
+        }
+    }
 }
 
 /// Wakes the agent if it went to sleep while a record was handed over quietly.
@@ -214,12 +244,28 @@ fn is_awake() -> bool {
 /// `record` points to at least `size` readable bytes, and the verifier knows.
 #[inline(always)]
 pub unsafe fn output(ctx: &impl EbpfContext, kind: Kind, record: *const u8, size: u64) {
+    // SAFETY: the caller vouches for the record.
+    unsafe { output_in(ctx, kind, record, size, Haste::of(kind)) };
+}
+
+/// As [`output`], in such haste.
+///
+/// # Safety
+/// As [`output`].
+#[inline(always)]
+pub unsafe fn output_in(
+    ctx: &impl EbpfContext,
+    kind: Kind,
+    record: *const u8,
+    size: u64,
+    haste: Haste,
+) {
     let ring = if kind.is_sheddable() {
         &raw const SHEDDABLE
     } else {
         &raw const EVENTS
     };
-    let flags = flags(kind);
+    let flags = haste.flags();
     // SAFETY: the map is a ring buffer; the caller vouches for the record.
     let status = unsafe {
         bpf_ringbuf_output(

@@ -8,7 +8,8 @@ use core::hint::black_box;
 use aya_ebpf::helpers::generated::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
 };
-use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::macros::{map, raw_tracepoint};
+use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
 use saker_ebpf::wire::process::{
     EXEC_ARGV_CUT, EXEC_ARGV_FAULT, EXEC_CAPABILITIES, EXEC_CWD_CUT, EXEC_DELETED, EXEC_DETACHED,
@@ -16,7 +17,7 @@ use saker_ebpf::wire::process::{
 };
 use saker_ebpf::wire::{ARGV_BYTES_MAX, ENV_BYTES_MAX, Exec, Exit, Fork, Kind, PATH_BYTES_MAX};
 
-use crate::emit::{self, Outcome};
+use crate::emit::{self, Haste, Outcome};
 use crate::kernel::{self, Address, Walk};
 use crate::maps::{EXEC_SCRATCH, EXEC_TEXT_BYTES, EnvScan, ExecScratch};
 use crate::settings::{self, Now, offset, present};
@@ -164,8 +165,50 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
             size_of::<Exec>() as u32 + (black_box(text.used()) & (EXEC_TEXT_BYTES as u32 - 1));
         let moment = kernel::now();
         kernel::fill_header(&raw mut (*exec).header, Kind::Exec, size, task, moment);
-        emit::output(ctx, Kind::Exec, exec.cast(), u64::from(size));
+        let haste = haste(&inode, attributes.ctime_ns, moment);
+        emit::output_in(ctx, Kind::Exec, exec.cast(), u64::from(size), haste);
     }
+}
+
+/// Files that were started lately.
+#[map]
+static STARTED: LruHashMap<StartedKey, u8> = LruHashMap::with_max_entries(4096, 0);
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct StartedKey {
+    inode: u64,
+    device: u64,
+    /// Of the file: one that was written since is another.
+    ctime_ns: u64,
+    /// The time, in spans of [`STARTED_SPAN_BITS`].
+    span: u64,
+}
+
+/// 2^34 ns, 17 seconds. The agent looks after an interpreter that nobody uses for a minute, so it still knows what was started in the same span.
+const STARTED_SPAN_BITS: u32 = 34;
+
+/// How soon the agent should see a start. A Python has to be found before it loads anything, and what the agent looks for in it belongs to its
+/// file: of one that it has just looked at, nothing is to be found.
+#[inline(always)]
+fn haste(inode: &kernel::Inode, ctime_ns: u64, moment: u64) -> Haste {
+    if inode.number == 0 {
+        // This kernel does not say.
+        return Haste::Most;
+    }
+    let key = StartedKey {
+        inode: inode.number,
+        device: u64::from(inode.device),
+        ctime_ns,
+        span: moment >> STARTED_SPAN_BITS,
+    };
+    // SAFETY: the value is not looked at, only whether there is one.
+    if unsafe { STARTED.get(key) }.is_some() {
+        return Haste::None;
+    }
+    // A full map drops its oldest entry; should it fail all the same, the agent is woken again.
+    let _ = STARTED.insert(key, 1, 0);
+    Haste::Most
 }
 
 /// Does the path name an anonymous memory file? The kernel names them `memfd:` and what the caller likes.
