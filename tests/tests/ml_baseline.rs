@@ -94,6 +94,7 @@ fn policies_allow_what_is_meant_and_nothing_else() {
         "inference.yaml",
         "pii.yaml",
         "registries.yaml",
+        "components/istio/control-plane.yaml",
         "components/node-local-dns/dns.yaml",
     ];
     let folder = tempfile::tempdir().expect("a temporary folder");
