@@ -112,6 +112,8 @@ pub struct Rendered {
     pub manifest: String,
     /// What `helm test` starts.
     pub hooks: String,
+    /// What whoever installs it is told.
+    pub notes: String,
 }
 
 impl Helm {
@@ -136,14 +138,29 @@ impl Helm {
 
     /// Renders with these values over the chart's own; an error is what Helm says.
     pub fn render(&self, values: &Value) -> Result<Rendered, String> {
+        let mut all = self.render_each(std::slice::from_ref(values));
+        all.pop().expect("one for one")
+    }
+
+    /// The same with each of these in turn, which takes one start of Helm.
+    pub fn render_each(&self, values: &[Value]) -> Vec<Result<Rendered, String>> {
         let mut command = self.command("render");
-        let said = output(command.arg(values.to_string())).map_err(|error| error.to_string())?;
-        let said: Value = serde_json::from_str(&said).expect("an object");
-        let text = |key: &str| said[key].as_str().expect("text").to_owned();
-        Ok(Rendered {
-            manifest: text("manifest"),
-            hooks: text("hooks"),
-        })
+        command.args(values.iter().map(Value::to_string));
+        let said = answer(&mut command);
+        let said = said.as_array().expect("a list");
+        assert_eq!(said.len(), values.len());
+        let result = |one: &Value| {
+            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            match one["refused"].as_str() {
+                Some(why) => Err(why.to_owned()),
+                None => Ok(Rendered {
+                    manifest: text("manifest"),
+                    hooks: text("hooks"),
+                    notes: text("notes"),
+                }),
+            }
+        };
+        said.iter().map(result).collect()
     }
 
     fn command(&self, action: &str) -> Command {

@@ -1,6 +1,10 @@
 //! The Helm chart and the plain manifests: rendered by Helm itself, valid for Kubernetes, one source, and no more privileges than said.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use saker_tests::{
     image::output,
@@ -35,9 +39,14 @@ fn the_chart_lints() {
 
 #[test]
 fn what_the_chart_makes_validates_strictly() {
-    let Some(renderings) = renderings() else {
-        return;
-    };
+    let Some(helm) = helm() else { return };
+    let fewest = json!({"appArmorProfile": null, "tolerations": [], "capabilities": {"sysAdmin": false}, "networkPolicy": {"metricsFrom": []},
+                        "priorityClass": {"create": false}});
+    let default =
+        json!({"seLinuxOptions": {"type": "spc_t"}, "appArmorProfile": {"type": "RuntimeDefault"}});
+    let values = [json!({}), every_value(), fewest, default];
+    let renderings = helm.render_each(&values).into_iter();
+    let renderings: Vec<_> = renderings.map(|one| one.expect("it renders")).collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut files: Vec<PathBuf> = manifests::below(&repository().join("deploy/kubernetes"));
     for (number, rendered) in renderings.iter().enumerate() {
@@ -95,49 +104,126 @@ fn plain_manifests_are_what_the_chart_renders() {
     );
 }
 
+/// An agent without sinks over the network needs nobody's answers, not even names.
 #[test]
-fn values_that_make_no_sense_are_refused_by_name() {
+fn what_no_sink_needs_stays_shut() {
     let Some(helm) = helm() else { return };
-    let check = |values: Value, parts: &[&str]| {
-        let refused = helm.render(&values).expect_err("it is refused");
-        for part in parts {
-            assert!(refused.contains(part), "{part:?} in {refused}");
-        }
+    let to = json!([{"to": [{"podSelector": {}}]}]);
+    let values = [
+        json!({"networkPolicy": {"metricsFrom": []}}),
+        json!({"networkPolicy": {"egress": to}}),
+    ];
+    let counts = helm.render_each(&values).into_iter().map(|rendered| {
+        let documents = manifests::documents(&rendered.expect("it renders").manifest)?;
+        let of_kind = |document: &&Value| document["kind"] == "NetworkPolicy";
+        let spec = &documents.iter().find(of_kind).expect("there is one")["spec"];
+        assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
+        let count = |key: &str| spec[key].as_array().expect("a list").len();
+        Some([count("ingress"), count("egress")])
+    });
+    let Some(counts) = counts.collect::<Option<Vec<_>>>() else {
+        return;
     };
-    check(json!({"imag": {}}), &["'imag' not allowed"]);
-    check(
-        json!({"image": {"digest": "abc"}}),
-        &["/image/digest", "sha256"],
-    );
-    check(
-        json!({"metrics": {"port": 0}}),
-        &["/metrics/port", "minimum"],
-    );
-    check(
-        json!({"runtimeFolder": "run"}),
-        &["/runtimeFolder", "pattern"],
-    );
-    check(
-        json!({"seccompProfile": {"type": "Unconfined"}}),
-        &["/seccompProfile/type"],
-    );
-    check(
-        json!({"seccompProfile": {"type": "Localhost"}}),
-        &["localhostProfile"],
-    );
-    check(
-        json!({"capabilities": {"add": ["SYS_ADMIN"]}}),
-        &["'add' not allowed"],
-    );
-    check(
-        json!({"grpc": {"enabled": true, "certManager": {"enabled": true}}}),
-        &["/issuerRef/name"],
-    );
-    check(json!({"rules": {"own": "x"}}), &["'own' does not match"]);
-    check(
-        json!({"priorityClass": {"value": 2_000_001_000}}),
-        &["/priorityClass/value"],
-    );
+    assert_eq!(counts, [[0, 0], [1, 2]]);
+}
+
+/// `helm test` with every combination of what brings files: its pod has each file that the configuration names, and may read it.
+#[test]
+fn the_test_pod_has_every_file_that_is_named() {
+    let Some(helm) = helm() else { return };
+    let sink = json!({"name": "a", "url": "https://siem.internal/", "token_file": "/etc/saker/secrets/siem/token"});
+    let mut values = Vec::new();
+    for number in 0..16 {
+        let has = |bit: u32| number & (1 << bit) != 0;
+        let mut one = json!({});
+        if has(0) {
+            one["rules"] = json!({"a.yaml": "- macro: a\n  condition: evt.type = execve\n"});
+            one["shippedRules"] = json!(has(3));
+        }
+        if has(1) {
+            one["secretFiles"] = json!(["siem", "other"]);
+            one["config"] = json!({"sinks": {"http": [sink]}});
+        }
+        if has(2) {
+            one["grpc"] = json!({"enabled": true});
+            if has(3) {
+                one["grpc"]["certManager"] = json!({"enabled": true, "issuerRef": {"name": "a"}});
+            }
+        }
+        values.push(one);
+    }
+    for (values, rendered) in values.iter().zip(helm.render_each(&values)) {
+        let rendered = rendered.expect("it renders");
+        let Some(installed) = manifests::documents(&rendered.manifest) else {
+            return;
+        };
+        let maps = installed.iter().filter(|one| one["kind"] == "ConfigMap");
+        let maps: Vec<_> = maps.collect();
+        let config = maps
+            .iter()
+            .find_map(|map| map["data"]["saker.yaml"].as_str());
+        let config = config.expect("the agent's configuration");
+        let hooks = manifests::documents(&rendered.hooks).expect("as before");
+        let [pod] = hooks.as_slice() else {
+            panic!("{hooks:?}");
+        };
+        let (spec, security) = (&pod["spec"], &pod["spec"]["securityContext"]);
+        assert_eq!(security["runAsNonRoot"], true);
+        assert_eq!(security["fsGroup"], security["runAsGroup"], "{values}");
+        let volumes = spec["volumes"].as_array().expect("a list");
+        for volume in volumes {
+            match &volume["secret"] {
+                Value::Null => {
+                    let name = &volume["configMap"]["name"];
+                    let is_there = maps.iter().any(|map| map["metadata"]["name"] == *name);
+                    assert!(is_there, "{values}: {volume}");
+                }
+                // What the group may read; octal.
+                secret => assert_eq!(secret["defaultMode"], 0o440, "{values}: {volume}"),
+            }
+        }
+        // The agent's own are for root alone.
+        let agent = &daemon_set(&installed)["spec"]["template"]["spec"];
+        let secrets = |spec: &Value| {
+            let volumes = spec["volumes"].as_array().expect("a list");
+            let secrets = volumes.iter().filter(|volume| !volume["secret"].is_null());
+            secrets.cloned().collect::<Vec<_>>()
+        };
+        let modes: Vec<_> = secrets(agent)
+            .iter()
+            .map(|one| one["secret"]["defaultMode"].clone())
+            .collect();
+        assert!(modes.iter().all(|mode| *mode == 0o400), "{modes:?}");
+        assert_eq!(modes.len(), secrets(spec).len());
+        let containers = spec["containers"].as_array().expect("a list");
+        let has_rules = values["rules"].is_object();
+        assert_eq!(containers.len(), 1 + usize::from(has_rules), "{values}");
+        for container in containers {
+            let mounts = container["volumeMounts"].as_array().expect("a list");
+            let mut paths = Vec::new();
+            for mount in mounts {
+                assert_eq!(mount["readOnly"], true, "{mount}");
+                let is_there = volumes.iter().any(|volume| volume["name"] == mount["name"]);
+                assert!(is_there, "{values}: {mount}");
+                paths.push(mount["mountPath"].as_str().expect("text"));
+            }
+            let of_agent = agent["containers"][0]["volumeMounts"].as_array();
+            let is_mounted = |path: &&str| {
+                let mut mounts = of_agent.expect("a list").iter();
+                mounts.any(|mount| mount["mountPath"] == **path)
+            };
+            assert!(paths.iter().all(|path| is_mounted(path)), "{paths:?}");
+            let arguments = container["args"].as_array().expect("a list").iter();
+            let arguments = arguments.map(|argument| argument.as_str().expect("text"));
+            let words = config
+                .split(|mark: char| mark.is_whitespace() || "\",'[]".contains(mark))
+                .chain(arguments);
+            for named in words.filter(|word| word.starts_with("/etc/saker/")) {
+                let is_there = paths.iter().any(|path| Path::new(named).starts_with(path));
+                assert!(is_there, "{values}: {named} is not below {paths:?}");
+            }
+        }
+    }
 }
 
 /// Whatever is turned on: no rights in the cluster, no privilege beyond the capabilities, and a reason beside each that is asked for.
@@ -208,7 +294,8 @@ fn the_agent_takes_the_chart_s_configuration() {
     let Some(helm) = helm() else { return };
     let mut values = every_value();
     // Certificates are not there to be read.
-    values["grpc"]["enabled"] = json!(false);
+    values["grpc"] = json!({});
+    values["networkPolicy"]["grpcFrom"] = json!([]);
     values["rules"] = json!({});
     for values in [json!({}), values] {
         let rendered = helm.render(&values).expect("it renders");

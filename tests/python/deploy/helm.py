@@ -1,9 +1,9 @@
 """Lints and renders a chart with Helm itself (its Go library, out of the package helm-sdkpy). Helm renders a release when it installs one, so this
 installs into a server that takes everything and keeps nothing.
 
-helm.py LIBRARY lint CHART            the linter's findings as JSON
-helm.py LIBRARY render CHART VALUES   what it rendered, as JSON: `manifest` and `hooks`, both text of YAML; VALUES is JSON.
-An error of Helm's ends it with 1."""
+helm.py LIBRARY lint CHART              the linter's findings as JSON
+helm.py LIBRARY render CHART VALUES...  what it rendered, as JSON: for each VALUES, which is JSON, an object with `manifest`, `hooks` and `notes`, all text
+                                        (the first two of YAML), or with `refused`, what Helm said."""
 
 import ctypes
 import http.server
@@ -106,12 +106,17 @@ def main():
             print(out.value.decode())
             return
         options = {"wait": False, "timeout_seconds": 60, "server_side_apply": "false", "disable_openapi_validation": True}
-        values = json.dumps(json.loads(sys.argv[4])).encode()
-        arguments = [b"saker", chart.encode(), values, b"", json.dumps(options).encode()]
-        must(helm.helm_sdkpy_install(handle, *arguments, ctypes.byref(out)))
-        release = json.loads(out.value.decode())
-        hooks = [hook["manifest"] for hook in release.get("hooks") or []]
-        print(json.dumps({"manifest": release["manifest"], "hooks": "\n---\n".join(hooks)}))
+        options = json.dumps(options).encode()
+
+        def render(values):
+            arguments = [b"saker", chart.encode(), values.encode(), b"", options]
+            if helm.helm_sdkpy_install(handle, *arguments, ctypes.byref(out)):
+                return {"refused": helm.helm_sdkpy_last_error().decode()}
+            release = json.loads(out.value.decode())
+            hooks = "\n---\n".join(hook["manifest"] for hook in release.get("hooks") or [])
+            return {"manifest": release["manifest"], "hooks": hooks, "notes": release["info"]["notes"]}
+
+        print(json.dumps([render(values) for values in sys.argv[4:]]))
 
 
 main()
