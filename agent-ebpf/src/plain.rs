@@ -90,7 +90,7 @@ mod tests {
             b"/",
             b"/a",
             b"/etc/shadow",
-            b"/root/.cache/..data/a..b/...",
+            b"/opt/.cache/..data/a..b/...",
             b"/usr/lib/x86_64-linux-gnu/glibc-hwcaps/x86-64-v4/libgcc_s.so.1",
             b"/a.",
             b"/a/",

@@ -6,6 +6,7 @@
 
 mod gpus;
 mod losses;
+mod memory;
 pub mod reload;
 mod report;
 mod sensor_thread;

@@ -212,7 +212,7 @@ fn the_test_pod_has_every_file_that_is_named() {
                 let mut mounts = of_agent.expect("a list").iter();
                 mounts.any(|mount| mount["mountPath"] == **path)
             };
-            assert!(paths.iter().all(|path| is_mounted(path)), "{paths:?}");
+            assert!(paths.iter().all(is_mounted), "{paths:?}");
             let arguments = container["args"].as_array().expect("a list").iter();
             let arguments = arguments.map(|argument| argument.as_str().expect("text"));
             let words = config

@@ -402,7 +402,7 @@ fn a_wrong_sink_leaves_all_as_it_was_and_what_needs_a_restart_is_named() {
     let file =
         |name: &str, to: &str| format!("    - {{name: {name}, path: {}}}\n", path(to).display());
     let plain = format!("  file:\n{}", file("plain", "plain"));
-    fs::write(path("rules.yaml"), &good("sink")).expect("a file");
+    fs::write(path("rules.yaml"), good("sink")).expect("a file");
     let mut served = Served::start(
         &format!(
             "reload: {{watch_files: false}}\nrules: {{paths: [{}]}}\nsinks:\n{plain}",
@@ -450,7 +450,7 @@ fn a_wrong_sink_leaves_all_as_it_was_and_what_needs_a_restart_is_named() {
     });
     assert!(!path("other").exists());
     // All is well, and beside it a key that needs a restart, and one that does not.
-    fs::write(path("rules.yaml"), &good("sink")).expect("a file");
+    fs::write(path("rules.yaml"), good("sink")).expect("a file");
     let config = served.folder.path().join("saker.yaml");
     let text = fs::read_to_string(&config).expect("it is there");
     let text = format!("gpu: {{interval_s: 7}}\nalerts: {{same_max: 1}}\n{text}");
@@ -489,7 +489,7 @@ fn a_sink_that_is_no_longer_configured_ends_and_says_what_it_had_not_had() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name);
-    fs::write(path("rules.yaml"), &good("gone")).expect("a file");
+    fs::write(path("rules.yaml"), good("gone")).expect("a file");
     // There is no such folder yet.
     let sink = |file: &str| {
         format!(

@@ -29,13 +29,13 @@ use crate::{
         HookStatus, KernelCounters, Kind, Sensor, Waker, Wish,
         capture::Written,
         gpu::Driver,
-        object, priority,
+        priority,
         python::watch::{Looker, Watch},
     },
     watch::Watcher,
 };
 
-use super::{gpus::GpuSource, losses::Losses};
+use super::{gpus::GpuSource, losses::Losses, memory};
 
 /// Records per wake: under a flood the housekeeping below must still come round.
 const DRAIN_MAX: usize = 8192;
@@ -232,7 +232,7 @@ impl SensorThread {
             );
         }
         self.pipeline.tick();
-        give_memory_back();
+        memory::give_back();
         self.health.set_ready(true);
         tracing::info!("watching");
         let mut next_tick = Instant::now() + TICK;
@@ -624,16 +624,6 @@ impl SensorThread {
             alerts: summary.alerts,
         });
         summary
-    }
-}
-
-/// What starting needed and nobody needs any more: the kernel object, and what the allocator keeps for later.
-fn give_memory_back() {
-    object::give_back();
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes a number, and may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

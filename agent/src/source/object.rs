@@ -24,18 +24,6 @@ pub fn check(object: &[u8]) -> Result<(), SensorError> {
     Ok(())
 }
 
-/// Lets go of the memory that the object takes, which has been loaded: whoever reads it again reads the program's file again.
-pub fn give_back() {
-    // SAFETY: takes a number.
-    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
-    let start = OBJECT.as_ptr().addr().next_multiple_of(page);
-    let end = (OBJECT.as_ptr().addr() + OBJECT.len()) / page * page;
-    if start < end {
-        // SAFETY: whole pages within a constant without addresses, which nobody has written to: they are those of the file.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,13 +31,6 @@ mod tests {
     #[test]
     fn the_built_object_speaks_this_wire_format() {
         check(OBJECT).expect("the object is the one just built");
-    }
-
-    #[test]
-    fn an_object_that_was_given_back_is_still_there() {
-        let before = OBJECT.to_vec();
-        give_back();
-        assert!(before == OBJECT);
     }
 
     #[test]
