@@ -183,6 +183,7 @@ fields! {
     ProcPcmdline "proc.pcmdline" Str [] "" [] Live("process table") "The parent's proc.cmdline.";
     ProcAcmdline "proc.acmdline" Str [OptionalIndex] "" [] Live("process table") "The proc.cmdline of the ancestor in brackets (0 is the process itself); without brackets any ancestor.";
     ProcArgsTruncated "proc.args.truncated" Bool [] "" [] Live("recorded at exec in the kernel") "Whether arguments are missing from proc.args and proc.cmdline because there were more than 4095 bytes, or they could not be read. Padding hides what a rule looks for; this shows the padding.";
+    ProcArgsHosts "proc.args.hosts" Str "list" [] "" [] Live("proc.args") "Hosts that the arguments name: of URLs, of `user@host:path` and of `host:/path`; of `s3://bucket/key` the bucket. As written, without user and port; absent where there are none. `in` holds if all of them are in the list. Not in Falco.";
     ProcEnvTruncated "proc.env.truncated" Bool [] "" [] Live("recorded at exec in the kernel") "Whether recorded variables may be missing from proc.env, or cut: a value over 1023 bytes, more than 4095 bytes together, or more than 320 variables.";
     ProcExecHistory "proc.exec_history" Path "list" [] "" [] Live("process table") "Executables that the process ran before its current one, the latest first, at most 4. The first is what it was forked as.";
     ProcAargs "proc.aargs" Str [OptionalIndex] "" [] Live("process table") "The proc.args of the ancestor in brackets; without brackets any ancestor.";

@@ -7,7 +7,7 @@
 //! `surrogateescape` does.
 //!
 //! What follows from other keys need not be repeated: `fd.ip`, `fd.port` and the networks come from the ends
-//! of the connection, and a process's and parent's names are its first ancestors'.
+//! of the connection, a process's and parent's names are its first ancestors', and `proc.args.hosts` stands in `proc.args`.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -24,6 +24,7 @@ use crate::{
     FieldArgRef, FieldSource,
     expr::{FieldArg, FieldRef},
     fields::{self, Field, Resolved},
+    hosts::hosts,
     value::{FieldType, Value},
 };
 
@@ -135,6 +136,13 @@ impl JsonEvent {
 
     /// Adds what other keys imply, where it is not written itself.
     fn derive(&mut self) {
+        let line = [Field::ProcArgs, Field::ProcCmdline]
+            .iter()
+            .find_map(|field| self.scalar(*field, FieldArgRef::None));
+        if let Some(Scalar::Bytes(args)) = line {
+            let hosts = hosts(&args).map(|host| Scalar::Bytes(host.to_vec()));
+            self.derive_list(Field::ProcArgsHosts, hosts.collect());
+        }
         for (field, ends) in ENDS {
             let scalars: Vec<_> = ends
                 .iter()

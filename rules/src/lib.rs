@@ -22,6 +22,7 @@ pub mod expr;
 pub mod fields;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod hosts;
 pub mod json_event;
 pub mod kernel_filter;
 pub mod kinds;

@@ -1,6 +1,6 @@
 //! `proc.*`, `thread.*`, `user.*`, `group.*`: who acted.
 
-use saker_rules::{FieldArgRef, fields::Field, value::Value};
+use saker_rules::{FieldArgRef, fields::Field, hosts::hosts, value::Value};
 
 use super::{EventView, capabilities, known};
 use crate::context::process::{Ancestor, File, Image, Layer, Process};
@@ -90,6 +90,12 @@ fn known_process<'a>(
         }
         Field::ProcPidnsInitStartTs => Value::Uint(epoch(view, process.pid_ns_start_ns?)),
         Field::ProcArgsTruncated => Value::Bool(process.image.argv_truncated),
+        Field::ProcArgsHosts => {
+            let mut hosts = hosts(view.args(&process.image)).peekable();
+            // A list of nothing would exist all the same.
+            hosts.peek()?;
+            view.list(hosts.map(Value::Bytes))
+        }
         Field::ProcEnvTruncated => Value::Bool(process.image.env_truncated?),
         Field::ProcExecHistory => view.list(process.history.iter().map(|path| Value::Bytes(path))),
         Field::ProcEnv => match arg {

@@ -103,6 +103,7 @@ fn treatment(field: Field, arg: FieldArgRef<'_>) -> Treatment {
         | Field::ProcPexe
         | Field::ProcAexe
         | Field::ProcArgs
+        | Field::ProcArgsHosts
         | Field::ProcAargs
         | Field::ProcCmdline
         | Field::ProcPcmdline

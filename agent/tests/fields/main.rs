@@ -61,9 +61,9 @@ fn exec<'a>() -> Body<'a> {
         filename: text(b"python3"),
         cwd: text(b"/srv"),
         argv: Argv {
-            bytes: b"py\0-c\0x\0",
+            bytes: b"py\0-c\0a://b\0",
             argc: 3,
-            total_bytes: 8,
+            total_bytes: 12,
             cut: false,
             unreadable: false,
         },
@@ -233,7 +233,7 @@ impl World {
         };
         table.add(seed(1, 0, 1, "init", "/sbin/init\0"), 0);
         table.add(seed(20, 1, 80, "bash", "-bash\0"), 0);
-        let acting = table.add(seed(30, 20, 90, "python3", "py\0-c\0x\0"), 0);
+        let acting = table.add(seed(30, 20, 90, "python3", "py\0-c\0a://b\0"), 0);
         let image = Image::clone(&table.get(acting).expect("it lives").image);
         table.set_image(acting, image, 0);
         let etc = tempfile::tempdir().expect("a temporary folder");
