@@ -1,6 +1,11 @@
 //! The shipped rules: the prelude and every pack, as files that the loader takes.
 
-use crate::{loader::SourceFile, prelude::PRELUDE};
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use crate::{
+    loader::{LoadOptions, SourceFile, load},
+    prelude::PRELUDE,
+};
 
 macro_rules! packs {
     ($($path:literal),* $(,)?) => {
@@ -48,10 +53,89 @@ pub fn shipped() -> Vec<SourceFile> {
     std::iter::once(prelude()).chain(packs).collect()
 }
 
+/// A list or macro of the packs that is there to be replaced by whoever runs them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a list; a macro otherwise.
+    pub is_list: bool,
+    /// What it is for, as the file says behind `# Tune this:`.
+    pub purpose: String,
+    /// The rules whose conditions change with it.
+    pub rules: Vec<String>,
+}
+
+/// What the shipped files mark as there to be tuned, in their order. Which rules depend on one is tried out: the packs are loaded
+/// with another one in its place.
+pub fn tuning() -> Vec<Tuning> {
+    let files = shipped();
+    let options = LoadOptions::default();
+    let report = load(&files, &options);
+    let detections = |files: &[SourceFile]| -> BTreeMap<String, String> {
+        let rules = load(files, &options).ruleset.rules.into_iter();
+        rules
+            .map(|rule| (rule.name, format!("{:?}", rule.detection)))
+            .collect()
+    };
+    let before = detections(&files);
+    let mut found: Vec<Tuning> = files.iter().flat_map(|file| marked(&file.text)).collect();
+    for tuning in &mut found {
+        let mut text = String::new();
+        if tuning.is_list {
+            let list = report.lists.iter().find(|list| list.name == tuning.name);
+            let items = match list.and_then(|list| list.items.split_last()) {
+                Some((_, rest)) => rest,
+                None => &["saker-probe".to_owned()],
+            };
+            let _ = writeln!(text, "- list: {}\n  items: {items:?}", tuning.name);
+        } else {
+            let _ = writeln!(text, "- macro: {}\n  condition: (evt.num = 1)", tuning.name);
+        }
+        let mut files = files.clone();
+        files.push(SourceFile::new("probe.yaml", text));
+        let after = detections(&files);
+        let is_changed = |rule: &&String| matches!((before.get(*rule), after.get(*rule)), (Some(old), Some(new)) if old != new);
+        tuning.rules = before.keys().filter(is_changed).cloned().collect();
+    }
+    found
+}
+
+/// The lists and macros that stand right behind a comment which begins with `Tune this:`.
+fn marked(text: &str) -> Vec<Tuning> {
+    let mut found = Vec::new();
+    let mut purpose: Option<String> = None;
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix('#') {
+            let comment = comment.trim();
+            match (comment.strip_prefix("Tune this:"), &mut purpose) {
+                (Some(first), _) => purpose = Some(first.trim().to_owned()),
+                (None, Some(begun)) => {
+                    begun.push(' ');
+                    begun.push_str(comment);
+                }
+                (None, None) => {}
+            }
+            continue;
+        }
+        let item = [("- list: ", true), ("- macro: ", false)]
+            .into_iter()
+            .find_map(|(head, is_list)| Some((line.strip_prefix(head)?.trim(), is_list)));
+        if let (Some(purpose), Some((name, is_list))) = (purpose.take(), item) {
+            found.push(Tuning {
+                name: name.to_owned(),
+                is_list,
+                purpose,
+                rules: Vec::new(),
+            });
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loader::{LoadOptions, load};
 
     #[test]
     fn every_pack_loads_without_a_remark_and_every_rule_is_active() {

@@ -149,6 +149,8 @@ pub fn diagnostics() -> String {
 /// Every shipped rule.
 pub fn rules() -> String {
     let mut page = title("Shipped rules", "`rules/packs`");
+    let tuning = packs::tuning();
+    page.push_str("What can be tuned stands at the [end](#lists-and-macros-to-tune).\n\n");
     for rule in load(&packs::shipped(), &LoadOptions::default())
         .ruleset
         .rules
@@ -167,11 +169,29 @@ pub fn rules() -> String {
             rule.tags.join(", "),
             rule.desc.trim()
         );
+        let names: Vec<String> = tuning
+            .iter()
+            .filter(|tuning| tuning.rules.contains(&rule.name))
+            .map(|tuning| format!("`{}`", tuning.name))
+            .collect();
+        let _ = writeln!(page, "Tune: {}\n", names.join(", "));
         for reason in &rule.inactive {
             let _ = writeln!(page, "Not active yet: {reason}\n");
         }
     }
-    page.truncate(page.trim_end().len());
-    page.push('\n');
+    page.push_str(
+        "## Lists and macros to tune\n\nReplace one in a file of your own behind the packs, or append to a list (`override: {items: append}`). A macro that \
+         is `(never_true)` stands for an exception yet to be written.\n\n| name | kind | what it holds | rules |\n|---|---|---|---|\n",
+    );
+    for tuning in &tuning {
+        let kind = if tuning.is_list { "list" } else { "macro" };
+        let _ = writeln!(
+            page,
+            "| `{}` | {kind} | {} | {} |",
+            tuning.name,
+            cell(&tuning.purpose),
+            tuning.rules.join(", ")
+        );
+    }
     page
 }
