@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -15,8 +16,9 @@ use saker_tests::{
     agent::DEADLINE,
     containerd::{
         Wanted,
-        kubelet::{Node, log_lines},
+        kubelet::{Node, log_lines, raw_log},
     },
+    grpc,
     image::output,
     manifests::{self, Helm},
     program,
@@ -151,7 +153,7 @@ fn await_line(logs: &Path, stream: &str, what: &str, is_it: impl Fn(&str) -> boo
         assert!(
             Instant::now() < deadline,
             "no {what}; it wrote:\n{}",
-            fs::read_to_string(logs.join("agent.log")).unwrap_or_default()
+            raw_log(logs)
         );
         thread::park_timeout(Duration::from_millis(20));
     }
@@ -281,4 +283,108 @@ fn each_capability_less_is_named_with_its_cost() {
         }
         containerd.remove(&id);
     }
+}
+
+/// What `helm test` starts, with everything that brings files: each container reads all that the configuration names, as a user without rights. The
+/// kubelet gives files of Secrets the mode of the manifest and the pod's group.
+#[test]
+fn the_test_pod_accepts_what_was_installed() {
+    let Some(containerd) = Containerd::start_or_skip() else {
+        return;
+    };
+    let Some(helm) = Helm::or_skip(&repository().join("deploy/helm/saker")) else {
+        return;
+    };
+    let sink = json!({"name": "siem", "url": "https://siem.internal/", "token_file": "/etc/saker/secrets/siem/token"});
+    let values = json!({"rules": {"marked.yaml": RULES}, "secretFiles": ["siem"], "grpc": {"enabled": true},
+                        "config": {"sinks": {"http": [sink]}}});
+    let rendered = helm.render(&values).expect("it renders");
+    let parsed = |text: &str| manifests::documents(text);
+    let (Some(installed), Some(hooks)) = (parsed(&rendered.manifest), parsed(&rendered.hooks))
+    else {
+        return;
+    };
+    import(&containerd);
+    let spec = &hooks[0]["spec"];
+    let group = spec["securityContext"]["fsGroup"].as_u64();
+    let group = u32::try_from(group.expect("a number")).expect("a group");
+    let check = |name: &str, group: u32, expected: &dyn Fn(&str, &str) -> bool| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let by_name = files_of(spec, &installed, folder.path(), group);
+        for container in spec["containers"].as_array().expect("a list") {
+            let mut spec = spec.clone();
+            spec["containers"] = json!([container]);
+            let of = container["name"].as_str().expect("text");
+            let logs = tempfile::tempdir().expect("a temporary folder");
+            let node = Node {
+                image: IMAGE,
+                env: &[],
+                volumes: &by_name,
+                without: &[],
+                logs: logs.path(),
+            };
+            let (_, id) = containerd.run_spec(&format!("{name}-{of}"), &spec, &node);
+            let deadline = Instant::now() + DEADLINE;
+            while !expected(of, &raw_log(logs.path())) {
+                assert!(Instant::now() < deadline, "{of}: {}", raw_log(logs.path()));
+                thread::park_timeout(Duration::from_millis(20));
+            }
+            containerd.remove(&id);
+        }
+    };
+    check("test", group, &|of, said| match of {
+        "config" => said.contains("the configuration is sound"),
+        _ => said.contains(" 0 errors"),
+    });
+    // Another group's: the same is refused, by the file's name. The rules are no secret.
+    check("other", group - 1, &|of, said| match of {
+        "config" => said.contains("/etc/saker/tls/") && said.contains("ermission denied"),
+        _ => said.contains(" 0 errors"),
+    });
+}
+
+/// The files of a pod's volumes: of ConfigMaps what was installed, of Secrets what a test has.
+fn files_of(
+    spec: &Value,
+    installed: &[Value],
+    folder: &Path,
+    group: u32,
+) -> BTreeMap<String, PathBuf> {
+    let certificates = folder.join("certificates");
+    fs::create_dir(&certificates).expect("it is new");
+    grpc::certificates(&certificates);
+    let mut by_name = BTreeMap::new();
+    for volume in spec["volumes"].as_array().expect("a list") {
+        let name = volume["name"].as_str().expect("text");
+        let own = folder.join(name);
+        fs::create_dir(&own).expect("it is new");
+        let put = |file: &str, content: &[u8], mode: u32, group: u32| {
+            let path = own.join(file);
+            fs::write(&path, content).expect("it is written");
+            chown(&path, None, Some(group)).expect("its group is changed");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+                .expect("its mode is changed");
+        };
+        if let Some(map) = volume["configMap"]["name"].as_str() {
+            let is_it = |one: &&Value| one["kind"] == "ConfigMap" && one["metadata"]["name"] == map;
+            let map = installed.iter().find(is_it).expect("it is installed");
+            for (file, text) in map["data"].as_object().expect("files") {
+                put(file, text.as_str().expect("text").as_bytes(), 0o644, group);
+            }
+        } else {
+            let mode = volume["secret"]["defaultMode"].as_u64().expect("a number");
+            let mode = u32::try_from(mode).expect("a mode");
+            let read = |from: &str| fs::read(certificates.join(from)).expect("it is there");
+            match name {
+                "tls" => {
+                    put("tls.crt", &read("server.pem"), mode, group);
+                    put("tls.key", &read("server.key"), mode, group);
+                    put("ca.crt", &read("ca.pem"), mode, group);
+                }
+                _ => put("token", b"x", mode, group),
+            }
+        }
+        by_name.insert(name.to_owned(), own);
+    }
+    by_name
 }

@@ -175,6 +175,8 @@ pub struct ContainerSecurity {
     pub user: Option<Number>,
     #[prost(bool, tag = "7")]
     pub readonly_root: bool,
+    #[prost(int64, repeated, tag = "8")]
+    pub groups: Vec<i64>,
     #[prost(bool, tag = "11")]
     pub no_new_privileges: bool,
     #[prost(message, optional, tag = "12")]
@@ -186,6 +188,16 @@ pub struct ContainerSecurity {
     /// Of which the default kind is the runtime's own profile.
     #[prost(message, optional, tag = "15")]
     pub seccomp: Option<Nothing>,
+    /// Likewise.
+    #[prost(message, optional, tag = "16")]
+    pub apparmor: Option<Profile>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Profile {
+    /// 0: the runtime's own, 1: none.
+    #[prost(int32, tag = "1")]
+    pub kind: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]

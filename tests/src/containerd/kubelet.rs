@@ -69,6 +69,7 @@ const READ_ONLY: &[&str] = &[
 
 fn container(spec: &Value, node: &Node<'_>, host_pid: bool) -> cri::ContainerConfig {
     let container = &spec["containers"][0];
+    let of_pod = &spec["securityContext"];
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().expect("text").to_owned();
     let texts = |value: &Value| list(value).iter().map(text).collect::<Vec<_>>();
@@ -94,12 +95,24 @@ fn container(spec: &Value, node: &Node<'_>, host_pid: bool) -> cri::ContainerCon
         readonly: mount["readOnly"] == true,
     });
     let security = &container["securityContext"];
-    assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault");
+    // What a container does not say of itself its pod says for all.
+    let said = |key: &str| match &security[key] {
+        Value::Null => &of_pod[key],
+        own => own,
+    };
+    assert_eq!(said("seccompProfile")["type"], "RuntimeDefault");
+    // Where nothing is said the runtime does as it likes; its own profile by name it refuses where there is no AppArmor.
+    let apparmor = match said("appArmorProfile")["type"].as_str() {
+        None => None,
+        Some("RuntimeDefault") => Some(cri::Profile { kind: 0 }),
+        Some("Unconfined") => Some(cri::Profile { kind: 1 }),
+        other => panic!("{other:?}"),
+    };
     let mut add = texts(&security["capabilities"]["add"]);
     let before = add.len();
     add.retain(|name| !node.without.contains(&name.as_str()));
     assert_eq!(add.len() + node.without.len(), before, "{:?}", node.without);
-    let number = |key: &str| security[key].as_i64().map(|value| cri::Number { value });
+    let number = |key: &str| said(key).as_i64().map(|value| cri::Number { value });
     let fixed = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
     let security = cri::ContainerSecurity {
         capabilities: Some(cri::Capabilities {
@@ -109,10 +122,12 @@ fn container(spec: &Value, node: &Node<'_>, host_pid: bool) -> cri::ContainerCon
         user: number("runAsUser"),
         group: number("runAsGroup"),
         readonly_root: security["readOnlyRootFilesystem"] == true,
+        groups: of_pod["fsGroup"].as_i64().into_iter().collect(),
         no_new_privileges: security["allowPrivilegeEscalation"] == false,
         masked_paths: fixed(MASKED),
         readonly_paths: fixed(READ_ONLY),
         seccomp: Some(cri::Nothing {}),
+        apparmor,
         ..cri::ContainerSecurity::default()
     };
     let args = texts(&container["args"]);
@@ -121,13 +136,12 @@ fn container(spec: &Value, node: &Node<'_>, host_pid: bool) -> cri::ContainerCon
     cri::specified((&name, node.image), args, env, mounts, security, host_pid)
 }
 
-/// The lines that a container wrote to one of its streams, without what the runtime puts before them.
+/// The lines that the containers of a pod wrote to one of their streams, without what the runtime puts before them.
 pub fn log_lines(logs: &Path, stream: &str) -> Vec<String> {
-    let text = fs::read_to_string(logs.join("agent.log")).unwrap_or_default();
     let mut lines = Vec::new();
     let mut line = String::new();
     // time, stream, F for a whole line or P for a part, text
-    for part in text.lines() {
+    for part in raw_log(logs).lines() {
         let mut columns = part.splitn(4, ' ').skip(1);
         if columns.next() != Some(stream) {
             continue;
@@ -139,4 +153,15 @@ pub fn log_lines(logs: &Path, stream: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+/// All that the containers of a pod wrote, as the runtime keeps it.
+pub fn raw_log(logs: &Path) -> String {
+    let files = fs::read_dir(logs).into_iter().flatten().flatten();
+    let mut files: Vec<_> = files.map(|file| file.path()).collect();
+    files.sort();
+    let texts = files
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok());
+    texts.collect()
 }
