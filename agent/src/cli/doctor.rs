@@ -83,6 +83,8 @@ struct Privileges {
     given_up: u32,
     /// Those that it works without.
     missing: Vec<Missing>,
+    /// A security module that keeps it from looking at other processes, whatever it holds.
+    overruled: Option<Overruled>,
     #[serde(skip)]
     shown: String,
 }
@@ -90,6 +92,12 @@ struct Privileges {
 #[derive(Debug, Serialize)]
 struct Missing {
     capability: &'static str,
+    cost: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Overruled {
+    by: String,
     cost: &'static str,
 }
 
@@ -106,6 +114,7 @@ impl Privileges {
             missing: missing
                 .map(|(capability, cost)| Missing { capability, cost })
                 .collect(),
+            overruled: privileges::overruled().map(|(by, cost)| Overruled { by, cost }),
             shown: match outlook {
                 Ok(outlook) => outlook.to_string(),
                 Err(error) => format!("NOT KNOWN: {error}"),
@@ -117,6 +126,13 @@ impl Privileges {
         let _ = writeln!(text, "{:12} {}", self.kind, self.shown);
         for Missing { capability, cost } in &self.missing {
             let _ = writeln!(text, "{:12} {capability} is missing: {cost}", self.kind);
+        }
+        if let Some(Overruled { by, cost }) = &self.overruled {
+            let kind = self.kind;
+            let _ = writeln!(
+                text,
+                "{kind:12} CAP_SYS_PTRACE counts for nothing under {by}: {cost}"
+            );
         }
     }
 }

@@ -62,6 +62,9 @@ pub(super) fn report_hooks(status: &[HookStatus], metrics: &Metrics) {
     for (capability, cost) in privileges::costs() {
         warn!("{capability} is missing: {cost}");
     }
+    if let Some((label, cost)) = privileges::overruled() {
+        warn!("CAP_SYS_PTRACE counts for nothing under {label}: {cost}");
+    }
     if !is_in_host_pid_namespace() {
         warn!(
             "not in the host's pid namespace: processes that started before the agent have no names (in Kubernetes: hostPID: true)"

@@ -215,6 +215,34 @@ fn lacking(effective: CapabilitySet) -> Vec<(&'static str, &'static str)> {
     .collect()
 }
 
+/// What keeps this process from looking at others though it holds the capability, and what that costs: AppArmor or SELinux has the last word. `None` where it
+/// may look, and where that cannot be tried.
+pub fn overruled() -> Option<(String, &'static str)> {
+    let holds = thread::capabilities(None)
+        .is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_PTRACE));
+    // In another namespace process 1 is one of ours.
+    if !holds || !is_in_host_pid_namespace() || !is_refused(&fs::read_link("/proc/1/exe")) {
+        return None;
+    }
+    let (_, cost) = lacking(CapabilitySet::all() - CapabilitySet::SYS_PTRACE).pop()?;
+    let label = fs::read("/proc/self/attr/current").unwrap_or_default();
+    Some((label_of(&label), cost))
+}
+
+fn is_refused<T>(answer: &io::Result<T>) -> bool {
+    matches!(answer, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// A security module's name for what a process may do, as `attr/current` has it; SELinux ends it with a zero.
+fn label_of(label: &[u8]) -> String {
+    let label = String::from_utf8_lossy(label);
+    let label = label.trim_matches(|mark: char| mark == '\0' || mark.is_whitespace());
+    if label.is_empty() {
+        return "a security module that does not say its name".to_owned();
+    }
+    format!("the security label \"{}\"", label.escape_debug())
+}
+
 /// Does this process live in the initial pid namespace, whose process ids the kernel programs report?
 pub fn is_in_host_pid_namespace() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == INITIAL_PID_NS)
@@ -313,6 +341,30 @@ mod tests {
             REQUIRED | bind,
         );
         check(NONE, &[1], NONE);
+    }
+
+    #[test]
+    fn whoever_has_the_last_word_is_named() {
+        let check = |label: &[u8], expected: &str| assert_eq!(label_of(label), expected);
+        let apparmor = b"cri-containerd.apparmor.d (enforce)\n";
+        check(
+            apparmor,
+            "the security label \"cri-containerd.apparmor.d (enforce)\"",
+        );
+        let selinux = b"system_u:system_r:container_t:s0:c1,c2\0";
+        check(
+            selinux,
+            "the security label \"system_u:system_r:container_t:s0:c1,c2\"",
+        );
+        check(b"a\x1bb", "the security label \"a\\u{1b}b\"");
+        for nothing in [&b""[..], b"\0", b"\n"] {
+            check(nothing, "a security module that does not say its name");
+        }
+        let answer = |number| Err::<(), _>(io::Error::from_raw_os_error(number));
+        assert!(is_refused(&answer(libc::EACCES)));
+        assert!(is_refused(&answer(libc::EPERM)));
+        assert!(!is_refused(&answer(libc::ENOENT)));
+        assert!(!is_refused(&Ok(())));
     }
 
     /// A row of a table in `docs/install.md`: the capability, and what it is for.
