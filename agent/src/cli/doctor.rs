@@ -131,7 +131,7 @@ impl Privileges {
             let kind = self.kind;
             let _ = writeln!(
                 text,
-                "{kind:12} CAP_SYS_PTRACE counts for nothing under {by}: {cost}"
+                "{kind:12} CAP_SYS_PTRACE counts for nothing under {by}, of processes with other labels: {cost}"
             );
         }
     }

@@ -63,7 +63,9 @@ pub(super) fn report_hooks(status: &[HookStatus], metrics: &Metrics) {
         warn!("{capability} is missing: {cost}");
     }
     if let Some((label, cost)) = privileges::overruled() {
-        warn!("CAP_SYS_PTRACE counts for nothing under {label}: {cost}");
+        warn!(
+            "CAP_SYS_PTRACE counts for nothing under {label}, of processes with other labels: {cost}"
+        );
     }
     if !is_in_host_pid_namespace() {
         warn!(
