@@ -4,7 +4,8 @@
 /// The hosts of URLs (`https://user@host:1/path`, `git+ssh://host`; of `s3://bucket/key` the bucket) and of remote places as scp, rsync
 /// and git write them (`user@host:path`, `host:/path`). As written, in order, with repetitions; addresses in brackets without them.
 ///
-/// Where a text can be read in two ways it is the one that names more than is approved: what is not a host's ends no host.
+/// What stands before the host may hold marks that end a URL in a program's text, such as quotes and semicolons, and clients do not agree on
+/// backslashes: where that makes two hosts of one, both are there.
 pub fn hosts(args: &[u8]) -> impl Iterator<Item = &[u8]> {
     args.split(u8::is_ascii_whitespace).flat_map(|word| {
         let mut urls = urls(word).peekable();
@@ -19,7 +20,11 @@ pub fn hosts(args: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The hosts of a word's URLs.
 fn urls(word: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut from = 0;
+    let mut other = None;
     std::iter::from_fn(move || {
+        if let Some(host) = other.take() {
+            return Some(host);
+        }
         loop {
             let colon = from + word.get(from..)?.iter().position(|byte| *byte == b':')?;
             let slashes = word[colon + 1..]
@@ -39,16 +44,37 @@ fn urls(word: &[u8]) -> impl Iterator<Item = &[u8]> {
             if slashes < slashes_min || scheme.is_empty() || is("file") {
                 continue;
             }
-            let end = word[start..]
-                .iter()
-                .position(|byte| b"/?#\"'`<>|;,)".contains(byte));
-            let authority = &word[start..end.map_or(word.len(), |end| start + end)];
-            let host = without_port(authority.rsplit(|byte| *byte == b'@').next()?);
-            if !host.is_empty() {
-                return Some(host);
+            let authority = up_to(&word[start..], b"/?#");
+            let in_text = host_of(up_to(authority, b"\"'`<>|;,)\\"));
+            let whole = host_of(authority).filter(|host| is_host(host) && Some(*host) != in_text);
+            match (whole, in_text) {
+                (Some(whole), in_text) => {
+                    other = in_text;
+                    return Some(whole);
+                }
+                (None, Some(in_text)) => return Some(in_text),
+                (None, None) => {}
             }
         }
     })
+}
+
+/// What stands before the first of some marks.
+fn up_to<'a>(text: &'a [u8], marks: &[u8]) -> &'a [u8] {
+    let end = text.iter().position(|byte| marks.contains(byte));
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// What is behind a URL's user, without the port.
+fn host_of(authority: &[u8]) -> Option<&[u8]> {
+    let place = authority.rsplit(|byte| *byte == b'@').next()?;
+    Some(without_port(place)).filter(|host| !host.is_empty())
+}
+
+/// Could it be a name or an address?
+fn is_host(host: &[u8]) -> bool {
+    host.iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"._-:%".contains(byte) || !byte.is_ascii())
 }
 
 /// The scheme that ends a text. Of `git+https` it is what is behind the plus sign.
@@ -132,8 +158,19 @@ mod tests {
         );
         check(
             r"https://registry.internal\@evil.example/",
-            &["evil.example"],
+            &["evil.example", approved],
         );
+        check(
+            r"https://evil.example\@pypi.org/x",
+            &["pypi.org", "evil.example"],
+        );
+        for mark in [";", ",", ")", "'", "|", "<", "`"] {
+            check(
+                &format!("https://registry.internal{mark}@evil.example/m.pkl"),
+                &["evil.example", approved],
+            );
+        }
+        check("-c \"get('https://b/x')\" 'https://a';y", &["b", "a"]);
         check("https:/evil.example/ http:///b", &["evil.example", "b"]);
         check("HTTPS://evil.example:/ ", &["evil.example"]);
         check("x:https://evil.example ::https://b", &["evil.example", "b"]);

@@ -102,18 +102,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "saker.volumes" -}}
 - name: config
-  configMap: {name: {{ .root.Release.Name }}}
+  configMap: {name: {{ .root.Release.Name | quote }}}
 {{- if .root.Values.rules }}
 - name: rules
   configMap: {name: {{ .root.Release.Name }}-rules}
 {{- end }}
 {{- range .root.Values.secretFiles }}
 - name: secret-{{ . }}
-  secret: {secretName: {{ . }}, defaultMode: {{ $.mode }}}
+  secret: {secretName: {{ . | quote }}, defaultMode: {{ $.mode }}}
 {{- end }}
 {{- if .root.Values.grpc.enabled }}
 - name: tls
-  secret: {secretName: {{ .root.Values.grpc.secretName }}, defaultMode: {{ .mode }}}
+  secret: {secretName: {{ .root.Values.grpc.secretName | quote }}, defaultMode: {{ .mode }}}
 {{- end }}
 {{- end }}
 
