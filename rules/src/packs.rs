@@ -23,6 +23,7 @@ packs! {
     "gpu-access/gpu-access.yaml",
     "gpu-usage/gpu-usage.yaml",
     "mining/mining.yaml",
+    "mining/pools.yaml",
     "ml-servers/ml-servers.yaml",
     "model-deserialization/model-deserialization.yaml",
     "model-deserialization/pickle.yaml",

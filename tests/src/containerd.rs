@@ -332,11 +332,16 @@ impl Containerd {
         self.runtime.try_exec(container, command)
     }
 
-    /// Removes a container, whatever state it is in.
+    /// Removes a container, whatever state it is in. Where it ends by itself at that moment containerd says that its shim is gone; it is asked
+    /// again, as a kubelet does.
     pub fn remove(&self, container: &str) {
-        self.runtime
-            .remove(container)
-            .expect("the container is removed");
+        self.until("the container is removed", || {
+            let outcome = self.runtime.remove(container);
+            if let Err(error) = &outcome {
+                println!("not removed yet: {error}");
+            }
+            outcome.is_ok()
+        });
     }
 
     fn ctr(&self, args: &[&str]) -> String {
