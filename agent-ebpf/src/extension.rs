@@ -134,7 +134,7 @@ fn marks(word: u64) -> u64 {
 
 /// The upper bit of each byte that is 0.
 #[inline(always)]
-pub(crate) fn zeros(word: u64) -> u64 {
+fn zeros(word: u64) -> u64 {
     const LOWER: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     // Such a byte stays below 0x80 when 0x7f is added; no carry leaves a byte, so that no other is taken for one.
     !(((word & LOWER) + LOWER) | word | LOWER)

@@ -7,5 +7,4 @@
 
 pub mod config;
 pub mod extension;
-pub mod plain;
 pub mod wire;

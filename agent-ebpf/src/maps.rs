@@ -1,13 +1,10 @@
 //! Every map, and why it has its size.
 
-use core::hint::black_box;
-
 use crate::kernel::Walk;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use saker_ebpf::config::{DeviceTable, Wanted};
 use saker_ebpf::extension::EXTENSIONS_MAX;
-use saker_ebpf::plain::is_plain;
 use saker_ebpf::wire::{
     ARGV_BYTES_MAX, COUNTER_SLOTS, Counters, ENV_BYTES_MAX, Exec, Open, PATH_BYTES_MAX,
 };
@@ -140,16 +137,6 @@ impl OpenScratch {
         let start = (&raw const self.text).cast::<[u64; 4]>();
         // SAFETY: within `text`.
         unsafe { start.read() }
-    }
-
-    /// Is the path as passed what rules see, once they have made it plain?
-    #[inline(always)]
-    pub fn is_plain(&self) -> bool {
-        #[expect(clippy::cast_ptr_alignment, reason = "the alignment is asserted below")]
-        let words = (&raw const self.text).cast::<u64>();
-        // SAFETY: within `text`, which is longer.
-        let word = |at: usize| unsafe { core::ptr::read_volatile(words.add(at)) };
-        is_plain(word, black_box(self.path_len()))
     }
 }
 
