@@ -122,8 +122,14 @@ fn last_bytes(count: u32) -> u64 {
 
 /// The upper bit of each byte that is a dot.
 #[inline(always)]
-fn dots(word: u64) -> u64 {
+pub(crate) fn dots(word: u64) -> u64 {
     zeros(word ^ u64::from_ne_bytes([b'.'; 8]))
+}
+
+/// The upper bit of each byte that is a slash.
+#[inline(always)]
+pub(crate) fn slashes(word: u64) -> u64 {
+    zeros(word ^ u64::from_ne_bytes([b'/'; 8]))
 }
 
 /// The upper bit of each byte that is a dot or a slash: `.` is 0x2e, `/` 0x2f, which differ in the lowest bit alone.
@@ -134,7 +140,7 @@ fn marks(word: u64) -> u64 {
 
 /// The upper bit of each byte that is 0.
 #[inline(always)]
-fn zeros(word: u64) -> u64 {
+pub(crate) fn zeros(word: u64) -> u64 {
     const LOWER: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     // Such a byte stays below 0x80 when 0x7f is added; no carry leaves a byte, so that no other is taken for one.
     !(((word & LOWER) + LOWER) | word | LOWER)

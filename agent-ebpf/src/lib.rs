@@ -7,4 +7,5 @@
 
 pub mod config;
 pub mod extension;
+pub mod plain;
 pub mod wire;

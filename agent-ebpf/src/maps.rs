@@ -1,10 +1,13 @@
 //! Every map, and why it has its size.
 
+use core::hint::black_box;
+
 use crate::kernel::Walk;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use saker_ebpf::config::{DeviceTable, Wanted};
 use saker_ebpf::extension::EXTENSIONS_MAX;
+use saker_ebpf::plain::{PLAIN_WORDS, is_plain};
 use saker_ebpf::wire::{
     ARGV_BYTES_MAX, COUNTER_SLOTS, Counters, ENV_BYTES_MAX, Exec, Open, PATH_BYTES_MAX,
 };
@@ -137,6 +140,29 @@ impl OpenScratch {
         let start = (&raw const self.text).cast::<[u64; 4]>();
         // SAFETY: within `text`.
         unsafe { start.read() }
+    }
+
+    /// Leaves nothing of another path behind the one that is to be read, as far as [`Self::is_plain`] looks.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        #[expect(clippy::cast_ptr_alignment, reason = "the alignment is asserted below")]
+        let words = (&raw mut self.text).cast::<u64>();
+        let mut at = 0;
+        while at < PLAIN_WORDS {
+            // SAFETY: within `text`, which is longer; volatile, or it becomes a call of a function that is not there.
+            unsafe { words.add(at).write_volatile(0) };
+            at += 1;
+        }
+    }
+
+    /// Does the path as passed begin as it does for rules, once they have made it plain?
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        #[expect(clippy::cast_ptr_alignment, reason = "the alignment is asserted below")]
+        let words = (&raw const self.text).cast::<u64>();
+        // SAFETY: as above.
+        let word = |at: usize| unsafe { words.add(at).read_volatile() };
+        is_plain(word, black_box(self.path_len()))
     }
 }
 

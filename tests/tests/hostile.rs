@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use saker_tests::{Agent, program, root_or_skip, scenario::run};
+use saker_tests::{Agent, program, root_or_skip, scenario::run, until};
 
 /// A rule file with one rule on opens of one file, and what it is called.
 fn rule_for_opens_of(folder: &Path, file: &Path) -> String {
@@ -61,6 +61,77 @@ fn a_detour_in_the_path_hides_nothing() {
         drop(child.stdin.take());
         child.wait().expect("it is ours");
     }
+}
+
+/// What leads nowhere has no name of the kernel's: rules see the path as it was written, made plain. Programs that start try many, and those
+/// that nobody asked for stay in the kernel.
+#[test]
+fn a_file_that_is_not_there_is_named_however_it_is_written() {
+    if !root_or_skip() {
+        return;
+    }
+    const ELSEWHERE: usize = 20_000;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let base = folder.path().display().to_string();
+    let rules = folder.path().join("gone.yaml");
+    let rule = format!(
+        "- rule: Gone\n  desc: d\n  condition: evt.type in (open, openat) and fd.name startswith {base}/gone\n  \
+         output: gone (raw=%fd.nameraw name=%fd.name res=%evt.res)\n  priority: WARNING\n"
+    );
+    fs::write(&rules, rule).expect("the rule is written");
+    let mut agent = Agent::start(&["--rules", &rules.display().to_string()]);
+    let own = name(folder.path());
+    let far = "./".repeat(150);
+    for path in [
+        format!("{base}/gone-plainly"),
+        format!("/{base}/gone"),
+        format!("{base}/./gone"),
+        format!("{base}//gone"),
+        format!("/proc/..{base}/gone"),
+        format!("{base}/a-folder-with-quite-a-long-name-that-is-not-there/../gone"),
+        format!("{base}/{far}gone"),
+        format!("../..{base}/gone"),
+        format!("{own}/gone"),
+    ] {
+        let code = "import os, sys\ntry: os.open(sys.argv[1], 0)\nexcept OSError: sys.stdin.read()";
+        let mut child = Command::new("python3")
+            .args(["-S", "-c", code, &path])
+            .stdin(Stdio::piped())
+            .current_dir(folder.path().parent().expect("a folder has one"))
+            .spawn()
+            .expect("python3 starts");
+        // It stays until it was seen: only it knows where a relative path begins.
+        let alert = agent.await_alert("an open of what is not there", |alert| {
+            alert["output_fields"]["fd.nameraw"] == path.as_str()
+        });
+        assert_eq!(alert["output_fields"]["evt.res"], "ENOENT", "{alert}");
+        let is_named = alert["output_fields"]["fd.name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with(&format!("{base}/gone")));
+        assert!(is_named, "{alert}");
+        drop(child.stdin.take());
+        child.wait().expect("it is ours");
+    }
+    let endpoint = agent.endpoint();
+    let opens = |outcome: &str| {
+        let labels = format!("kind=\"open\",outcome=\"{outcome}\"");
+        endpoint
+            .metric("saker_kernel_events_total", &labels)
+            .unwrap_or_default()
+    };
+    let before = (opens("filtered"), opens("submitted"));
+    let code = format!(
+        "import os\nfor at in range({ELSEWHERE}):\n try: os.open(f'/nowhere/lib/glibc-hwcaps/x86-64-v4/lib{{at}}.so.1', 0)\n except OSError: pass"
+    );
+    run(Command::new("python3").args(["-S", "-c", &code])).expect("it runs");
+    until("all were counted", || {
+        opens("filtered") >= before.0 + ELSEWHERE as f64
+    });
+    let submitted = opens("submitted") - before.1;
+    assert!(
+        submitted < ELSEWHERE as f64 / 2.0,
+        "{submitted} of {ELSEWHERE} left the kernel"
+    );
 }
 
 fn name(path: &Path) -> String {

@@ -139,8 +139,7 @@ fn finish_of(
         let mut is_walked = false;
         if !wanted && now.opens_by_resolved() {
             if place.dentry == 0 {
-                // A path that led nowhere may be written in many ways, and rules see it made plain.
-                wanted = true;
+                wanted = is_nameless;
             } else {
                 (*scratch).walk.run(place, kernel::root(task));
                 is_walked = true;
@@ -149,12 +148,19 @@ fn finish_of(
                     (*scratch).walk.is_detached() || now.wants_path(&(*scratch).walk.beginning());
             }
         }
-        let by_passed = now.has_prefixes() && !now.opens_by_resolved();
+        let by_plain = now.opens_by_resolved() && place.dentry == 0;
+        let by_passed = now.has_prefixes() && (!now.opens_by_resolved() || by_plain);
         let by_tail = by_extension && place.dentry == 0;
         if !wanted && (by_passed || by_tail) {
+            if by_plain {
+                (*scratch).clear();
+            }
             read_path(scratch, call.path, kept);
             is_read = true;
-            wanted = by_passed && now.wants_path(&(*scratch).beginning())
+            // A path that led nowhere may be written in many ways, and rules see it made plain. Those of loaders that try one folder after
+            // another are plain: thousands a second on a node where programs start.
+            wanted = by_plain && !(*scratch).is_plain()
+                || by_passed && now.wants_path(&(*scratch).beginning())
                 || by_tail && name::is_tail_wanted(scratch);
         }
         if !wanted {
