@@ -53,6 +53,19 @@ fn values_that_make_no_sense_are_refused_by_name() {
             json!({"runtimeFolder": "/var/run/containerd"}),
             &["runtimeFolder", "/var/run/containerd", "cri_sockets"],
         ),
+        // Of the node's folders the pod has the one.
+        (
+            json!({"config": {"containers": {"cri_sockets": ["/host/run/crio/crio.sock"]}}}),
+            &["config.containers", "/host/run/crio/crio.sock", "runtimeFolder"],
+        ),
+        (
+            json!({"runtimeFolder": "/opt/cri", "config": {"containers": {"docker_sockets": ["/opt/cri/docker.sock"]}}}),
+            &["config.containers", "/opt/cri/docker.sock", "runtimeFolder"],
+        ),
+        (
+            json!({"config": {"containers": {"cri_sockets": "/host/run/containerd/containerd.sock"}}}),
+            &["config.containers.cri_sockets", "list"],
+        ),
         (json!({"stateFolder": "/"}), &["/stateFolder", "pattern"]),
         (json!({"stateFolder": "saker"}), &["/stateFolder"]),
         (json!({"stateFolder": "/var//saker"}), &["/stateFolder"]),

@@ -57,7 +57,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $sockets := list "/run/containerd/containerd.sock" "/run/crio/crio.sock" "/run/k3s/containerd/containerd.sock" "/run/k0s/containerd.sock"
   "/var/snap/microk8s/common/run/containerd.sock" "/run/cri-dockerd.sock" "/run/docker.sock" "/run/podman/podman.sock" -}}
 {{- $ofContainers := get $config "containers" | default dict -}}
-{{- $named := or (get $ofContainers "cri_sockets") (get $ofContainers "docker_sockets") -}}
+{{- $named := list -}}
+{{- range $key := list "cri_sockets" "docker_sockets" -}}
+  {{- $these := get $ofContainers $key | default list -}}
+  {{- if not (kindIs "slice" $these) -}}{{- fail (printf "config.containers.%s: a list is wanted" $key) -}}{{- end -}}
+  {{- $named = concat $named $these -}}
+{{- end -}}
+{{- range $named -}}
+  {{- if not (hasPrefix (printf "/host%s/" $.Values.runtimeFolder) (toString .)) -}}
+    {{- fail (printf "config.containers: a pod has no %v: of the node's sockets it sees those in /host%s, which is runtimeFolder" . $.Values.runtimeFolder) -}}
+  {{- end -}}
+{{- end -}}
 {{- $isKnown := false -}}
 {{- range $sockets -}}
   {{- if hasPrefix (printf "%s/" $.Values.runtimeFolder) . -}}{{- $isKnown = true -}}{{- end -}}
