@@ -4,6 +4,8 @@
 //! The first two are read-only globals of the object. The kernel freezes them, so the verifier sees constants and drops code
 //! that a setting turns off. The last is a map.
 
+use crate::extension::Ends;
+
 /// Name of the global that holds [`Settings`].
 pub const SETTINGS_GLOBAL: &str = "SAKER_SETTINGS";
 /// Name of the global that holds [`Offsets`].
@@ -85,6 +87,8 @@ pub struct Wanted {
     pub prefixes: [OpenPrefix; OPEN_PREFIXES_MAX],
     /// Environment variables to report, as `NAME=`; [`OpenPrefix::NEVER`] where there is none.
     pub env: [OpenPrefix; ENV_NAMES_MAX],
+    /// How names end that are in the map of extensions.
+    pub ends: Ends,
 }
 
 impl Wanted {
@@ -96,6 +100,7 @@ impl Wanted {
         env_len: 0,
         prefixes: [OpenPrefix::NEVER; OPEN_PREFIXES_MAX],
         env: [OpenPrefix::NEVER; ENV_NAMES_MAX],
+        ends: Ends::NONE,
     };
 }
 

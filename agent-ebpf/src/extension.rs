@@ -25,6 +25,55 @@ pub const MODULES: [u64; 2] = [
     u64::from_le_bytes(*b"_ctypes."),
 ];
 
+/// Which last two bytes wanted names have: nearly every name is decided by them, without its key and without a look-up.
+///
+/// Six bits of each byte count, so that a name may be taken for one that is not wanted's, and its key decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ends([u64; ENDS_WORDS]);
+
+/// Words of [`Ends`]: a bit for each of 64 by 64 bytes.
+pub const ENDS_WORDS: usize = 64;
+
+impl Ends {
+    /// None.
+    pub const NONE: Self = Self([0; ENDS_WORDS]);
+
+    /// Adds those of the names with this key.
+    pub fn add(&mut self, key: [u64; 2]) {
+        let length = (0..EXTENSION_BYTES)
+            .rev()
+            .find(|at| byte(key, *at) != 0)
+            .map_or(0, |last| last + 1);
+        if length < 2 {
+            // Before a dot alone, which may end a name, stands anything.
+            let (_, bit) = Self::place(u64::from(byte(key, 0)) << 56);
+            self.0.iter_mut().for_each(|word| *word |= bit);
+            return;
+        }
+        let end = u64::from(byte(key, length - 2)) << 48 | u64::from(byte(key, length - 1)) << 56;
+        let (word, bit) = Self::place(end);
+        self.0[word] |= bit;
+    }
+
+    /// The word and the bit for a name whose last bytes, as a little-endian word that ends where it does, are `tail`. Only the last two of them count.
+    #[inline(always)]
+    pub fn place(tail: u64) -> (usize, u64) {
+        (((tail >> 48) & 63) as usize, 1 << ((tail >> 56) & 63))
+    }
+
+    /// May a name with these last bytes be wanted?
+    pub fn contains(&self, tail: u64) -> bool {
+        let (word, bit) = Self::place(tail);
+        self.0[word] & bit != 0
+    }
+}
+
+/// A byte of a key.
+fn byte(key: [u64; 2], at: usize) -> u8 {
+    (key[at / 8] >> (8 * (at % 8))) as u8
+}
+
 /// The key of an extension, of two, or of a whole name: its bytes from the dot or the slash on, zero-padded. `None` for what is none of
 /// them, or too long.
 pub fn extension_key(extension: &[u8]) -> Option<[u64; 2]> {
@@ -163,4 +212,40 @@ fn last_mark(marks: u64) -> u32 {
         bits += 8;
     }
     bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the kernel side has it.
+    fn may_be_wanted(ends: &Ends, name: &[u8]) -> bool {
+        let last = |at: usize| name.len().checked_sub(at).map_or(b'x', |at| name[at]);
+        let tail = u64::from_le_bytes(core::array::from_fn(|at| last(8 - at)));
+        name.len() < 2 || ends.contains(tail)
+    }
+
+    #[test]
+    fn the_last_two_bytes_tell_most_names_from_wanted_ones() {
+        let wanted: [(&[u8], &[&[u8]]); 7] = [
+            (b".pkl", &[b"a.pkl", b".pkl", b"a.b.pkl"]),
+            (b".h", &[b"a.h", b".h"]),
+            (b".safetensors", &[b"model.safetensors"]),
+            (b"/token", &[b"token"]),
+            (b"/k", &[b"k"]),
+            (b".", &[b"a.", b"..", b"."]),
+            (b"/fifteen-letters", &[b"fifteen-letters"]),
+        ];
+        for (text, names) in wanted {
+            let mut ends = Ends::NONE;
+            ends.add(extension_key(text).expect("a key"));
+            for name in names {
+                assert!(may_be_wanted(&ends, name), "{text:?} {name:?}");
+            }
+            for name in [&b"libc.so.6"[..], b"main.c", b"ld.so.cache", b"README"] {
+                assert!(!may_be_wanted(&ends, name), "{text:?} {name:?}");
+            }
+        }
+        assert!(!may_be_wanted(&Ends::NONE, b"token"));
+    }
 }

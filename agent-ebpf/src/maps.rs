@@ -82,6 +82,9 @@ pub const EXEC_TEXT_BYTES: usize = 16384;
 /// Room behind the last possible start, for the longest single text.
 const EXEC_SLACK_BYTES: usize = 4096;
 
+/// Words of the longest piece of a variable that is read at once, with its NUL.
+pub const VARIABLE_WORDS: usize = (PATH_BYTES_MAX + 1) / 8;
+
 /// An exec record, and the path that is being walked for it.
 #[repr(C)]
 pub struct ExecScratch {
@@ -89,6 +92,8 @@ pub struct ExecScratch {
     pub text: [u8; EXEC_TEXT_BYTES + EXEC_SLACK_BYTES],
     pub walk: Walk,
     pub env: EnvScan,
+    /// A string of the environment, before it is known whether it is wanted.
+    pub variable: [u64; VARIABLE_WORDS],
     /// Bytes of `text` in use.
     pub used: u32,
     /// The record's `EXEC_*` bits so far.

@@ -10,6 +10,7 @@ use saker_ebpf::config::{
     ABSENT, DEVICE_RANGES_MAX, ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED,
     OPEN_PREFIXES_MAX, Offsets, OpenPrefix, Settings, Wanted,
 };
+use saker_ebpf::extension::{ENDS_WORDS, Ends};
 use saker_ebpf::wire::Kind;
 
 use crate::maps::{DEVICES, TURN, WANTED};
@@ -230,6 +231,18 @@ impl Now {
             }
             false
         }
+    }
+
+    /// May a name of two bytes or more be in the map of extensions, whose last bytes are `tail`?
+    #[inline(always)]
+    pub fn may_want_end(self, tail: u64) -> bool {
+        let (word, bit) = Ends::place(tail);
+        // SAFETY: as above; `word` is within, and the verifier sees why.
+        let word = unsafe {
+            let words = (&raw const (*self.0).ends).cast::<u64>();
+            core::ptr::read_volatile(words.add(black_box(word) & (ENDS_WORDS - 1)))
+        };
+        word & bit != 0
     }
 
     /// 1 where a variable with this start is asked for, else 0.

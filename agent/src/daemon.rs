@@ -131,6 +131,7 @@ pub fn run(
     recording: Option<&Recording>,
     source: Option<Source>,
 ) -> Result<(), DaemonError> {
+    memory::share_one_heap();
     let loaded = load(config, &detect, recording)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -382,8 +382,8 @@ impl EnvScan {
         }
     }
 
-    /// One string, or one piece of a long one: copied behind the text, and kept there if it is asked for; nothing behind the
-    /// end.
+    /// One string, or one piece of a long one: read to a place of its own, and copied behind the text if it is asked for; nothing
+    /// behind the end.
     ///
     /// Without a branch: each would have the verifier follow what comes after it twice from every string on, and which of that it
     /// sees to be the same depends on the kernel. So conditions are masks, all ones where they hold.
@@ -398,20 +398,15 @@ impl EnvScan {
             let is_there =
                 sign(address.wrapping_sub(core::ptr::read_volatile(&raw const (*scan).end)));
             let there = is_there.wrapping_neg();
-            let to = text.end();
-            // The words that are compared may reach behind a short string. Both copies of them by the helper: `to` is at any
-            // address, and by hand they would be made byte by byte.
-            let mut start = core::mem::MaybeUninit::<[u64; 4]>::uninit();
+            let variable = (&raw mut (*text.scratch).variable).cast::<u64>();
+            // The words that are compared may reach behind a short string.
             let mut word = 0;
             while word < 4 {
-                // Volatile, or a loop over bytes is called for it.
-                start.as_mut_ptr().cast::<u64>().add(word).write_volatile(0);
+                variable.add(word).write_volatile(0);
                 word += 1;
             }
-            let start = start.as_mut_ptr();
-            bpf_probe_read_kernel(to.cast(), size_of::<[u64; 4]>() as u32, start.cast());
             let most = is_there as u32 * (PATH_BYTES_MAX as u32 + 1);
-            let status = bpf_probe_read_user_str(to.cast(), most, address as *const _) as u64;
+            let status = bpf_probe_read_user_str(variable.cast(), most, address as *const _) as u64;
             let unread = negative(status.wrapping_sub(1)) & there;
             // With its NUL, which also stands behind a piece that was cut.
             let length = status & there & !unread;
@@ -419,14 +414,25 @@ impl EnvScan {
             let piece = length / (PATH_BYTES_MAX as u64 + 1) & 1;
             let was_inside = core::ptr::read_volatile(&raw const (*scan).is_inside);
             core::ptr::write_volatile(&raw mut (*scan).is_inside, piece as u32);
-            bpf_probe_read_kernel(start.cast(), size_of::<[u64; 4]>() as u32, to.cast());
-            let wanted = now.wanted_variable(&*start) & u64::from(was_inside ^ 1);
+            let start = [
+                variable.read_volatile(),
+                variable.add(1).read_volatile(),
+                variable.add(2).read_volatile(),
+                variable.add(3).read_volatile(),
+            ];
+            let wanted = now.wanted_variable(&start) & u64::from(was_inside ^ 1);
             let wanted = wanted.wrapping_neg() & there & !unread;
             let env_len = core::ptr::read_volatile(&raw const (*scan).env_len);
             let too_long =
                 negative((ENV_BYTES_MAX as u64).wrapping_sub(u64::from(env_len) + length)) & wanted;
             let kept = (length & wanted & !too_long) as u32;
             core::ptr::write_volatile(&raw mut (*scan).env_len, env_len + kept);
+            // Not more than ENV_BYTES_MAX; the helper does nothing for none.
+            bpf_probe_read_kernel(
+                text.end().cast(),
+                black_box(kept) & ENV_BYTES_MAX as u32,
+                variable.cast(),
+            );
             text.grow(kept);
             text.mark(
                 unread as u32 & EXEC_ENV_FAULT
@@ -458,6 +464,7 @@ fn sign(value: u64) -> u64 {
 const _: () = {
     assert!(ENV_STRINGS % ENV_ROUND_STRINGS == 0);
     assert!((PATH_BYTES_MAX + 1).is_power_of_two());
+    assert!((ENV_BYTES_MAX + 1).is_power_of_two());
 };
 
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`

@@ -1,9 +1,19 @@
-//! Memory that only starting needed.
+//! What the agent's memory is, and the part of it that only starting, or a change of rules, needed.
 //!
-//! Starting touches much of the program once: the command line, the compiler of rules, the loader and the kernel object that it loads. These
+//! Both touch much of the program once: the command line, the compiler of rules, the loader and the kernel object that it loads. These
 //! pages are the program file's; whoever needs one again reads it again.
 
 use std::{ffi::c_void, os::raw::c_int, ptr};
+
+/// Has all threads allocate from one heap; to be called before there are any. The allocator would give each thread that meets another one there a heap
+/// of its own, and keep what was freed in it for that thread. Of the agent's threads one allocates much.
+pub fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes numbers.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
 
 /// Gives it back: the pages of the program's file, and what the allocator keeps for later.
 pub fn give_back() {

@@ -53,6 +53,10 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// How often counters are read and metrics published.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long after the start, and after other rules, what only they needed is given back once more: listing containers, the first events of each kind and the
+/// first that ask for metrics need much once, too.
+const SETTLED: Duration = Duration::from_secs(60);
+
 /// Causes of lost alerts as events tell them, and as the metric does.
 const DROPPED_ALERTS: [(&str, &str); 4] = [
     ("alert_queue_full", "queue_full"),
@@ -78,6 +82,8 @@ pub struct SensorThread {
     _ended: oneshot::Sender<()>,
     /// Losses that were already reported.
     losses: Losses,
+    /// When memory is to be given back; none while nothing new needed any.
+    settles: Option<Instant>,
 }
 
 /// What the thread is asked for.
@@ -215,6 +221,7 @@ impl SensorThread {
             gpus,
             _ended: ended,
             losses: Losses::default(),
+            settles: None,
         };
         (thread, Stop(stop), has_ended)
     }
@@ -233,6 +240,7 @@ impl SensorThread {
         }
         self.pipeline.tick();
         memory::give_back();
+        self.settles = Some(Instant::now() + SETTLED);
         self.health.set_ready(true);
         tracing::info!("watching");
         let mut next_tick = Instant::now() + TICK;
@@ -333,6 +341,7 @@ impl SensorThread {
                         done,
                     } = *change;
                     let outcome = rules.map(|rules| self.change_rules(rules)).transpose();
+                    self.settles = Some(Instant::now() + SETTLED);
                     if let (Ok(_), Some(delivery)) = (&outcome, delivery) {
                         let (alerts, metrics) = (&self.alerts, &self.metrics);
                         self.pipeline
@@ -468,6 +477,10 @@ impl SensorThread {
         self.publish_pythons();
         self.publish_gpus();
         self.pipeline.tick();
+        if self.settles.is_some_and(|when| Instant::now() >= when) {
+            self.settles = None;
+            memory::give_back();
+        }
     }
 
     fn publish_pythons(&self) {

@@ -74,8 +74,9 @@ impl WantedMaps {
         }
         self.wait()?;
         let next = self.at.wrapping_add(1);
-        let wanted = Slot(wanted(config, self.by_path, self.env_slots as usize));
-        self.wanted.set(next & 1, wanted, 0).map_err(map_error)?;
+        let mut wanted = wanted(config, self.by_path, self.env_slots as usize);
+        extensions.keys().for_each(|key| wanted.ends.add(*key));
+        self.wanted.set(next & 1, Slot(wanted), 0).map_err(map_error)?;
         self.turn.set(0, next, 0).map_err(map_error)?;
         self.at = next;
         for (key, before) in &self.set {

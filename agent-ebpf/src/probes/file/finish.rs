@@ -118,7 +118,7 @@ fn finish_of(
     let by_extension = now.opens_by_extension();
     let by_path = now.opens_by_resolved() || now.has_prefixes();
     let mut wanted = now.wants_every_path()
-        || by_extension && (is_nameless || dentry != 0 && name::is_wanted(dentry));
+        || by_extension && (is_nameless || dentry != 0 && name::is_wanted(now, dentry));
     if !wanted && dentry != 0 && !by_path {
         // What nearly every open ends with.
         if scratch.is_of_tracepoint() {

@@ -1,5 +1,5 @@
-//! Is a file name one that somebody wants? By its extension, or by all of it where it has none, in one look-up. Only names under whose extension
-//! some are wanted and some not are looked at further.
+//! Is a file name one that somebody wants? Nearly every name is not by its last two bytes; of others the extension is looked up, or all of it where it has
+//! none. Only names under whose extension some are wanted and some not are looked at further.
 
 use core::hint::black_box;
 
@@ -11,11 +11,17 @@ use saker_ebpf::wire::PATH_BYTES_MAX;
 
 use crate::kernel::{self, Address};
 use crate::maps::{OPEN_EXTENSIONS, OpenScratch};
+use crate::settings::Now;
 
 /// Does the opened file's name end in a wanted extension?
 #[inline(always)]
-pub fn is_wanted(dentry: Address) -> bool {
+pub fn is_wanted(now: Now, dentry: Address) -> bool {
     let (name, length) = kernel::name(dentry);
+    let end = kernel::read(name.wrapping_add(u64::from(length)).wrapping_sub(8), 0);
+    // A shorter name is its own key.
+    if !now.may_want_end(end) && length > 1 {
+        return false;
+    }
     let tail = kernel::tail(name, length);
     let wanted = wanted_of(tail, length);
     wanted & EXTENSION_OF_ALL != 0
