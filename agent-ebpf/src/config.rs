@@ -1,24 +1,26 @@
 //! What the loader decides before the kernel programs are loaded: settings, and where the running kernel keeps the
 //! struct fields that they read. And what it can change while they run: what the rules want.
 //!
-//! The first two are read-only globals of the object. The kernel freezes them, so the verifier sees constants and drops code
-//! that a setting turns off. The last is a map.
+//! Settings are a read-only global of the object. The kernel freezes it, so the verifier sees constants and drops code
+//! that a setting turns off. Offsets are put into the programs' instructions. What rules want is a map.
 
 use crate::extension::Ends;
 
 /// Name of the global that holds [`Settings`].
 pub const SETTINGS_GLOBAL: &str = "SAKER_SETTINGS";
-/// Name of the global that holds [`Offsets`].
-pub const OFFSETS_GLOBAL: &str = "SAKER_OFFSETS";
 
 /// In the place of the number of the kernel's function `bpf_rdonly_cast`, in every call of it. The loader puts the number there, or
 /// takes the call away where the kernel does not have it.
 pub const CAST_MARK: u32 = 0x7ca5_7ab1;
 
-/// Name of the map that holds two [`Wanted`], of which one counts.
+/// In the place of a number that the loader puts into the instructions, which costs nothing to look up: this and the place of a field in
+/// [`FIELDS`] for where the kernel keeps it, [`CAST_TYPE`] for the type that addresses are taken for.
+pub const NUMBER_MARK: u32 = 0x5a4e_0000;
+/// Behind [`NUMBER_MARK`]: the number of the kernel's type that any address may be read as; 0 where reads go through a helper.
+pub const CAST_TYPE: u32 = 0xffff;
+
+/// Name of the map that holds one [`Turns`].
 pub const WANTED_MAP: &str = "WANTED";
-/// Name of the map that says which: one number, whose lowest bit is its place.
-pub const TURN_MAP: &str = "TURN";
 
 /// Name of the map that holds one [`DeviceTable`].
 pub const DEVICES_MAP: &str = "DEVICES";
@@ -31,6 +33,8 @@ pub const OPEN_PREFIXES_MAX: usize = 8;
 pub const OPEN_BY_RESOLVED: u32 = 1 << 0;
 /// [`Wanted::open_filter`]: names are looked up in the map of extensions.
 pub const OPEN_BY_EXTENSION: u32 = 1 << 1;
+/// [`Wanted::open_filter`]: and nothing else but the name of the opened file decides.
+pub const OPEN_BY_NAME_ALONE: u32 = 1 << 2;
 
 /// Bytes of a path that the prefix filter looks at, a multiple of 8.
 pub const OPEN_PREFIX_BYTES: usize = 32;
@@ -62,10 +66,6 @@ pub struct Settings {
     pub v1_state: u32,
     /// That hierarchy's number; 0 for none.
     pub v1_hierarchy: u32,
-    /// The kernel type that any address may be read as: two numbers of 8 bytes. 0: reads go through a helper.
-    pub cast_type: u32,
-    /// Zero.
-    pub reserved: u32,
     /// Drawn at random by the loader: no process can know which names the programs take for the same.
     pub seeds: [u64; 2],
 }
@@ -102,6 +102,18 @@ impl Wanted {
         env: [OpenPrefix::NEVER; ENV_NAMES_MAX],
         ends: Ends::NONE,
     };
+}
+
+/// What the rules want, twice, so that it changes at once: the agent writes the one that does not count, and then says that it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Turns {
+    /// Which of the two counts, by its lowest bit.
+    pub turn: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The two.
+    pub wanted: [Wanted; 2],
 }
 
 /// The device numbers to report. In a map and not among the settings: drivers are loaded and get their numbers while
@@ -208,8 +220,6 @@ impl Settings {
         root_cgroup_id: 0,
         v1_state: ABSENT,
         v1_hierarchy: 0,
-        cast_type: 0,
-        reserved: 0,
         seeds: [0; 2],
     };
 }
@@ -262,8 +272,8 @@ pub struct Field {
 /// In the place of members: the size of the struct itself.
 pub const SIZE: &str = "sizeof";
 
-/// Marks a field that the running kernel does not have.
-pub const ABSENT: u32 = u32::MAX;
+/// Marks a field that the running kernel does not have. The largest number that an instruction can hold as it is.
+pub const ABSENT: u32 = i32::MAX as u32;
 
 macro_rules! offsets {
     ($($group:expr => { $($key:ident: $type_name:literal $path:literal $bytes:literal,)+ })+) => {

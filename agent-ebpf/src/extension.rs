@@ -48,24 +48,24 @@ impl Ends {
         if length < 2 {
             // Before a dot alone, which may end a name, stands anything.
             let (_, bit) = Self::place(u64::from(byte(key, 0)) << 56);
-            self.0.iter_mut().for_each(|word| *word |= bit);
+            self.0.iter_mut().for_each(|word| *word |= 1 << bit);
             return;
         }
         let end = u64::from(byte(key, length - 2)) << 48 | u64::from(byte(key, length - 1)) << 56;
         let (word, bit) = Self::place(end);
-        self.0[word] |= bit;
+        self.0[word] |= 1 << bit;
     }
 
-    /// The word and the bit for a name whose last bytes, as a little-endian word that ends where it does, are `tail`. Only the last two of them count.
+    /// The word, and the number of the bit in it, for a name whose last bytes, as a little-endian word that ends where it does, are `tail`. Only the last two of them count.
     #[inline(always)]
     pub fn place(tail: u64) -> (usize, u64) {
-        (((tail >> 48) & 63) as usize, 1 << ((tail >> 56) & 63))
+        (((tail >> 48) & 63) as usize, (tail >> 56) & 63)
     }
 
     /// May a name with these last bytes be wanted?
     pub fn contains(&self, tail: u64) -> bool {
         let (word, bit) = Self::place(tail);
-        self.0[word] & bit != 0
+        self.0[word] >> bit & 1 != 0
     }
 }
 

@@ -451,9 +451,9 @@ pub fn place(file: Address) -> Place {
 pub fn name(dentry: Address) -> (Address, u32) {
     let length = offset!(dentry_name_len);
     let name = offset!(dentry_name);
-    if length.wrapping_add(4) == name {
+    if u64::from(length) + 4 == u64::from(name) {
         // The length is the upper half of a word whose lower one is the name's hash.
-        let (hash_and_length, name) = pair(dentry, name.wrapping_sub(8), name);
+        let (hash_and_length, name) = pair(dentry + u64::from(length) - 4, 0, 8);
         return (name, (hash_and_length >> 32) as u32);
     }
     (read(dentry, name), read(dentry, length))

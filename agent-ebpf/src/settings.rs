@@ -1,4 +1,4 @@
-//! The two globals that the loader fills, and the map of what rules want; how programs read them.
+//! The global that the loader fills, the numbers that it puts into instructions, and the map of what rules want; how programs read them.
 //!
 //! Reads are volatile, a field at a time: the compiler must not fold the values it sees at build time, and the
 //! structs are too large to copy to the stack.
@@ -7,35 +7,45 @@ use core::hint::black_box;
 
 use aya_ebpf::Global;
 use saker_ebpf::config::{
-    ABSENT, DEVICE_RANGES_MAX, ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED,
-    OPEN_PREFIXES_MAX, Offsets, OpenPrefix, Settings, Wanted,
+    ABSENT, CAST_TYPE, DEVICE_RANGES_MAX, ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_NAME_ALONE, OPEN_BY_RESOLVED,
+    OPEN_PREFIXES_MAX, OpenPrefix, Settings, Wanted,
 };
 use saker_ebpf::extension::{ENDS_WORDS, Ends};
 use saker_ebpf::wire::Kind;
 
-use crate::maps::{DEVICES, TURN, WANTED};
+use crate::maps::{DEVICES, WANTED};
 
 #[unsafe(no_mangle)]
 static SAKER_SETTINGS: Global<Settings> = Global::new(Settings::NONE);
 
-#[unsafe(no_mangle)]
-static SAKER_OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);
+/// A number that the loader puts into the instruction, by what stands behind [`saker_ebpf::config::NUMBER_MARK`] in its place.
+macro_rules! number {
+    ($which:expr) => {{
+        let number: u64;
+        // SAFETY: sets a register.
+        unsafe {
+            core::arch::asm!(
+                "{number} = {mark}",
+                number = out(reg) number,
+                mark = const saker_ebpf::config::NUMBER_MARK + $which,
+                options(nomem, nostack),
+            );
+            // So that nobody cuts it down to what it is.
+            core::hint::assert_unchecked(number <= saker_ebpf::config::ABSENT as u64);
+        }
+        number as u32
+    }};
+}
 
 /// Offset of a kernel struct field by its key in `saker_ebpf::config::Offsets`.
 macro_rules! offset {
     ($key:ident) => {
-        $crate::settings::offset_at(core::mem::offset_of!(saker_ebpf::config::Offsets, $key))
+        $crate::settings::number!(
+            (core::mem::offset_of!(saker_ebpf::config::Offsets, $key) / size_of::<u32>()) as u32
+        )
     };
 }
-pub(crate) use offset;
-
-/// The offset that stands `at` bytes into [`Offsets`]; what [`offset!`] is made of.
-#[inline(always)]
-pub fn offset_at(at: usize) -> u32 {
-    assert!(at < size_of::<Offsets>());
-    // SAFETY: a `repr(transparent)` global of offsets, initialised and never written after load; `at` is within it.
-    unsafe { core::ptr::read_volatile((&raw const SAKER_OFFSETS).byte_add(at).cast()) }
-}
+pub(crate) use {number, offset};
 
 /// Is the field there on this kernel? Required fields need no asking: the loader attaches nothing without them.
 #[inline(always)]
@@ -62,10 +72,13 @@ pub struct Now(*const Wanted);
 /// What rules want now. `None` never happens, but the verifier does not know.
 #[inline(always)]
 pub fn now() -> Option<Now> {
-    let turn = TURN.get_ptr(0)?;
-    // SAFETY: the map's value; volatile, because the agent changes it.
-    let turn = unsafe { core::ptr::read_volatile(turn) };
-    WANTED.get_ptr(turn & 1).map(Now)
+    let turns = WANTED.get_ptr(0)?;
+    // SAFETY: the map's value; volatile, because the agent changes it. `black_box`, or the compiler makes two ways of it.
+    unsafe {
+        let turn = core::ptr::read_volatile(&raw const (*turns).turn);
+        let wanted = (&raw const (*turns).wanted).cast::<Wanted>();
+        Some(Now(wanted.add(black_box(turn & 1) as usize)))
+    }
 }
 
 /// Where `css_set` has the state of a controller of the v1 hierarchy that stands in for v2, and that hierarchy's number; [`ABSENT`]
@@ -96,8 +109,7 @@ pub fn share() -> (u64, u64) {
 /// The kernel type that any address may be read as; 0 where reads go through a helper.
 #[inline(always)]
 pub fn cast_type() -> u32 {
-    // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const (*settings()).cast_type) }
+    number!(CAST_TYPE)
 }
 
 /// The root cgroup.
@@ -173,6 +185,12 @@ impl Now {
         self.open_filter() & OPEN_BY_RESOLVED != 0
     }
 
+    /// 1 where nothing but its name decides whether an opened file is wanted, else 0.
+    #[inline(always)]
+    pub fn opens_by_name_alone(self) -> u64 {
+        u64::from(self.open_filter()) / u64::from(OPEN_BY_NAME_ALONE) & 1
+    }
+
     /// Are file names looked up by their extension?
     #[inline(always)]
     pub fn opens_by_extension(self) -> bool {
@@ -233,16 +251,16 @@ impl Now {
         }
     }
 
-    /// May a name of two bytes or more be in the map of extensions, whose last bytes are `tail`?
+    /// 1 where a name of two bytes or more may be in the map of extensions, whose last bytes are `tail`; else 0.
     #[inline(always)]
-    pub fn may_want_end(self, tail: u64) -> bool {
+    pub fn may_want_end(self, tail: u64) -> u64 {
         let (word, bit) = Ends::place(tail);
         // SAFETY: as above; `word` is within, and the verifier sees why.
         let word = unsafe {
             let words = (&raw const (*self.0).ends).cast::<u64>();
             core::ptr::read_volatile(words.add(black_box(word) & (ENDS_WORDS - 1)))
         };
-        word & bit != 0
+        word >> bit & 1
     }
 
     /// 1 where a variable with this start is asked for, else 0.

@@ -13,6 +13,7 @@ pub mod errors;
 pub mod gpu;
 pub mod loader;
 pub mod mounts;
+pub mod numbers;
 pub mod object;
 pub mod offsets;
 pub mod perf;

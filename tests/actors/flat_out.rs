@@ -1,4 +1,5 @@
-//! Does one thing as often as it can for some seconds, and says how often: `flat_out open|connect|exec SECONDS [PROGRAM]`.
+//! Does one thing for some seconds, as often as it can or so often a second, and says how often:
+//! `flat_out open|connect SECONDS [A_SECOND]`, `flat_out exec SECONDS PROGRAM [A_SECOND]`.
 //! What it opens are the files of `/usr`, in turn; what it connects to is itself, and it starts the program.
 
 use std::{
@@ -6,6 +7,7 @@ use std::{
     net::{TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,36 +16,78 @@ const FILES_MAX: usize = 4096;
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().collect();
-    let seconds = args.get(2).and_then(|seconds| seconds.parse().ok());
-    let Some(seconds) = seconds.map(Duration::from_secs) else {
-        eprintln!("usage: flat_out open|connect|exec SECONDS [PROGRAM]");
-        return ExitCode::from(2);
+    let args: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    let Some((what, rest)) = args.split_first() else {
+        return usage();
     };
-    let end = Instant::now() + seconds;
-    let count = match (args[1].as_str(), args.get(3)) {
-        ("open", None) => open(end),
-        ("connect", None) => connect(end),
-        ("exec", Some(program)) => exec(end, program),
-        _ => {
-            eprintln!("open, connect, or exec with a program");
-            return ExitCode::from(2);
-        }
+    let numbers: Vec<u64> = rest.iter().filter_map(|text| text.parse().ok()).collect();
+    let (seconds, a_second) = match numbers[..] {
+        [seconds] => (seconds, u64::MAX),
+        [seconds, a_second] if a_second > 0 => (seconds, a_second),
+        _ => return usage(),
     };
-    println!("{} {count}", args[1]);
+    let pace = Pace::new(Duration::from_secs(seconds), a_second);
+    let program = rest.iter().find(|text| text.parse::<u64>().is_err());
+    let count = match (*what, program) {
+        ("open", None) => open(pace),
+        ("connect", None) => connect(pace),
+        ("exec", Some(program)) => exec(pace, program),
+        _ => return usage(),
+    };
+    println!("{what} {count}");
     ExitCode::SUCCESS
 }
 
-fn open(end: Instant) -> u64 {
-    let mut files = Vec::new();
-    gather(Path::new("/usr"), &mut files);
-    let mut count = 0;
-    while Instant::now() < end {
-        for file in &files {
-            drop(fs::File::open(file));
-            count += 1;
+fn usage() -> ExitCode {
+    eprintln!("usage: flat_out open|connect SECONDS [A_SECOND] | exec SECONDS PROGRAM [A_SECOND]");
+    ExitCode::from(2)
+}
+
+/// How much more there is to do now.
+struct Pace {
+    begun: Instant,
+    lasts: Duration,
+    a_second: u64,
+    done: u64,
+}
+
+impl Pace {
+    fn new(lasts: Duration, a_second: u64) -> Self {
+        Self {
+            begun: Instant::now(),
+            lasts,
+            a_second,
+            done: 0,
         }
     }
-    count
+
+    /// Waits until one more is due; `None` once the time is over.
+    fn next(&mut self) -> Option<()> {
+        loop {
+            let passed = self.begun.elapsed();
+            if passed >= self.lasts {
+                return None;
+            }
+            let due = passed.as_micros().saturating_mul(self.a_second.into()) / 1_000_000;
+            if self.a_second == u64::MAX || u128::from(self.done) < due {
+                self.done += 1;
+                return Some(());
+            }
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+}
+
+fn open(mut pace: Pace) -> u64 {
+    let mut files = Vec::new();
+    gather(Path::new("/usr"), &mut files);
+    for file in files.iter().cycle() {
+        if pace.next().is_none() {
+            break;
+        }
+        drop(fs::File::open(file));
+    }
+    pace.done
 }
 
 fn gather(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -59,15 +103,15 @@ fn gather(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-fn connect(end: Instant) -> u64 {
+/// One in 17 is a TCP connection, the others are of datagrams.
+fn connect(mut pace: Pace) -> u64 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it has an address");
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-    let mut count = 0;
-    while Instant::now() < end {
-        for _ in 0..16 {
+    while pace.next().is_some() {
+        if pace.done % 17 != 0 {
             udp.connect(address).expect("nothing is sent");
-            count += 1;
+            continue;
         }
         // Both ends are closed at once; the ports come back with a reset rather than after a minute.
         let stream = TcpStream::connect(address).expect("it listens");
@@ -75,9 +119,8 @@ fn connect(end: Instant) -> u64 {
         let _ = set_linger(&stream);
         drop(stream);
         drop(accepted);
-        count += 1;
     }
-    count
+    pace.done
 }
 
 fn set_linger(stream: &TcpStream) -> i32 {
@@ -98,13 +141,13 @@ fn set_linger(stream: &TcpStream) -> i32 {
     }
 }
 
-fn exec(end: Instant, program: &str) -> u64 {
-    let mut count = 0;
-    while Instant::now() < end {
-        let round = format!("--round={count}");
-        if Command::new(program).arg(round).status().is_ok() {
-            count += 1;
+fn exec(mut pace: Pace, program: &str) -> u64 {
+    while pace.next().is_some() {
+        let round = format!("--round={}", pace.done);
+        // Not started: that one does not count.
+        if Command::new(program).arg(round).status().is_err() {
+            pace.done -= 1;
         }
     }
-    count
+    pace.done
 }

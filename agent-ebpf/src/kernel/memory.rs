@@ -59,11 +59,13 @@ pub fn read<T: Copy>(base: Address, offset: u32) -> T {
 /// Reads two words of a struct, in one go where they are neighbours and reading twice would cost more.
 #[inline(always)]
 pub fn pair(base: Address, first: u32, second: u32) -> (u64, u64) {
-    if settings::cast_type() == 0 && second == first.wrapping_add(8) {
-        let [first, second]: [u64; 2] = copy(base + u64::from(first));
+    // As wide as registers are: narrower sums would have to be cut.
+    let (first, second) = (u64::from(first), u64::from(second));
+    if settings::cast_type() == 0 && second == first + 8 {
+        let [first, second]: [u64; 2] = copy(base + first);
         return (first, second);
     }
-    (read(base, first), read(base, second))
+    (read(base + first, 0), read(base + second, 0))
 }
 
 /// The last 16 bytes of a text of the kernel's, `length` long. What stands before a shorter one is anything.

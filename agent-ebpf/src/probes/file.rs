@@ -153,14 +153,10 @@ pub fn saker_end_openat2(ctx: TracePointContext) -> u32 {
 /// A call that ends, its arguments still in the registers that it came with.
 #[inline(always)]
 fn end(ctx: &TracePointContext, syscall: u32) -> u32 {
-    let task = kernel::current_task();
-    if is_own(task) {
-        return 0;
-    }
     let result = syscall_argument(ctx, 0) as i32;
     finish::finish(
         ctx,
-        task,
+        kernel::current_task(),
         Ending::Descriptor(result),
         Scratch::Tracepoint,
         || {

@@ -8,7 +8,7 @@ use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use saker_ebpf::config::{
-    DEVICES_MAP, DeviceRange, DeviceTable, ENV_NAMES_MAX, OFFSETS_GLOBAL, Offsets, SETTINGS_GLOBAL,
+    DEVICES_MAP, DeviceRange, DeviceTable, ENV_NAMES_MAX, SETTINGS_GLOBAL,
     Settings,
 };
 use saker_ebpf::wire::{Kind, RECORD_BYTES_MAX};
@@ -17,6 +17,7 @@ use super::attach::{Attacher, Attachment, LoadedProgram};
 use super::cast;
 use super::cgroup::RootCgroup;
 use super::errors::SensorError;
+use super::numbers;
 use super::offsets::FoundOffsets;
 use super::probes::{DEVICE_HOOK, OPEN_END_HOOK, PROBES};
 use super::sensor::SensorConfig;
@@ -53,8 +54,6 @@ struct Global<T>(T);
 
 // SAFETY: `Settings` is repr(C), Copy, and holds integers only.
 unsafe impl Pod for Global<Settings> {}
-// SAFETY: `Offsets` is repr(C), Copy, and holds integers only.
-unsafe impl Pod for Global<Offsets> {}
 // SAFETY: `DeviceTable` is repr(C), Copy, and holds integers only.
 unsafe impl Pod for Global<DeviceTable> {}
 
@@ -128,18 +127,16 @@ pub fn load(
     // Another kernel's types may stand in for this one's, but not for their numbers.
     let is_own = config.plain_loads && config.btf_path.is_none();
     let cast = offsets.cast.filter(|cast| is_own && cast.works());
-    settings.cast_type = cast.map_or(0, |cast| cast.type_number);
     let mut object = object.to_vec();
     cast::resolve(&mut object, cast);
+    numbers::resolve(&mut object, &offsets.by_field, cast)?;
     let settings = Global(settings);
-    let found = Global(offsets.offsets);
     // AYA_LOG_LEVEL is aya-log's own global: 0 turns every line into dead code, which the verifier removes.
     let level = config.kernel_log.map_or(0u8, |level| level as u8);
     let mut loader = EbpfLoader::new();
     loader
         .btf(None)
         .override_global(SETTINGS_GLOBAL, &settings, true)
-        .override_global(OFFSETS_GLOBAL, &found, true)
         .override_global(aya_log::LEVEL, &level, true)
         .map_max_entries(KEPT_MAP, config.ring_bytes)
         .map_max_entries(SHEDDABLE_MAP, config.sheddable_ring_bytes);

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::maps::{Array, HashMap, MapData};
 use aya::{Ebpf, Pod};
 use saker_ebpf::config::{
-    ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED, OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX,
-    OpenPrefix, TURN_MAP, WANTED_MAP, Wanted,
+    ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_NAME_ALONE, OPEN_BY_RESOLVED, OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX,
+    OpenPrefix, Turns, WANTED_MAP, Wanted,
 };
 use saker_ebpf::extension::{
     EXTENSION_OF_ALL, EXTENSION_OF_MODULE, EXTENSION_OF_PAIR, EXTENSIONS_MAP, extension_key,
@@ -21,18 +21,17 @@ use super::sensor::SensorConfig;
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Slot(Wanted);
+struct Slot(Turns);
 
-// SAFETY: `Wanted` is repr(C), Copy, and holds integers only.
+// SAFETY: `Turns` is repr(C), Copy, and holds integers only.
 unsafe impl Pod for Slot {}
 
 /// The maps.
 pub struct WantedMaps {
     wanted: Array<MapData, Slot>,
-    turn: Array<MapData, u32>,
     extensions: HashMap<MapData, [u64; 2], u8>,
-    /// The number in `turn`.
-    at: u32,
+    /// What is in `wanted`.
+    turns: Box<Turns>,
     env_slots: u32,
     /// What is in the map of extensions.
     set: BTreeMap<[u64; 2], u8>,
@@ -45,9 +44,12 @@ impl WantedMaps {
     pub fn new(ebpf: &mut Ebpf, env_slots: u32) -> Result<Self, SensorError> {
         Ok(Self {
             wanted: Array::try_from(take_map(ebpf, WANTED_MAP)?).map_err(map_error)?,
-            turn: Array::try_from(take_map(ebpf, TURN_MAP)?).map_err(map_error)?,
             extensions: HashMap::try_from(take_map(ebpf, EXTENSIONS_MAP)?).map_err(map_error)?,
-            at: 0,
+            turns: Box::new(Turns {
+                turn: 0,
+                reserved: 0,
+                wanted: [Wanted::NONE; 2],
+            }),
             env_slots,
             set: BTreeMap::new(),
             by_path: false,
@@ -73,12 +75,14 @@ impl WantedMaps {
             }
         }
         self.wait()?;
-        let next = self.at.wrapping_add(1);
         let mut wanted = wanted(config, self.by_path, self.env_slots as usize);
         extensions.keys().for_each(|key| wanted.ends.add(*key));
-        self.wanted.set(next & 1, Slot(wanted), 0).map_err(map_error)?;
-        self.turn.set(0, next, 0).map_err(map_error)?;
-        self.at = next;
+        // The kernel copies all of it. What counts is overwritten by what it is.
+        let next = self.turns.turn.wrapping_add(1);
+        self.turns.wanted[(next & 1) as usize] = wanted;
+        self.write()?;
+        self.turns.turn = next;
+        self.write()?;
         for (key, before) in &self.set {
             match extensions.get(key) {
                 Some(value) if value == before => {}
@@ -88,6 +92,10 @@ impl WantedMaps {
         }
         self.set = extensions;
         Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), SensorError> {
+        self.wanted.set(0, Slot(*self.turns), 0).map_err(map_error)
     }
 
     /// Until no program runs any more that may look at the place that is about to be written.
@@ -151,6 +159,9 @@ fn wanted(config: &SensorConfig, by_path: bool, env_slots: usize) -> Wanted {
     let by_extension = config.opens.modules || !config.opens.extensions.is_empty();
     if config.kinds.contains(&Kind::Open) && by_extension {
         wanted.open_filter |= OPEN_BY_EXTENSION;
+    }
+    if wanted.open_filter == OPEN_BY_EXTENSION && wanted.prefixes_len == 0 {
+        wanted.open_filter |= OPEN_BY_NAME_ALONE;
     }
     let names = config.environment.iter().take(env_slots);
     for (slot, name) in wanted.env.iter_mut().zip(names) {

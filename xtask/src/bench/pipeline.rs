@@ -40,6 +40,13 @@ sensor: {ring_bytes: 67108864, sheddable_ring_bytes: 67108864, cgroup_events_per
 ";
 /// The default ring, as an agent in service has it.
 const SERVICE: &str = "http: {enabled: false}\nalerts: {window_s: 0}\n";
+/// Likewise, and one cgroup may take all of it.
+const UNSHARED: &str = "http: {enabled: false}\nalerts: {window_s: 0}\nsensor: {cgroup_events_per_s: 0}\n";
+
+/// Events a second that are offered to agents in service.
+const OFFERED: [u64; 5] = [50_000, 100_000, 200_000, 300_000, 400_000];
+/// At least so many programs are started a second meanwhile.
+const STARTS_A_SECOND: u64 = 50;
 
 /// Kinds that the process table needs and no rule asks for.
 const NOT_WANTED: &[&str] = &["clone", "procexit", "cgroup_mkdir"];
@@ -65,7 +72,7 @@ fn record(programs: &Programs, rules: &str, seconds: u64) -> Result<PathBuf> {
     let capture = programs.folder.join("pipeline.capture");
     let path = capture.to_str().context("a path of text")?;
     let recorder = Agent::start(programs, CONFIG, &["record", "-o", path, "--bundle", rules])?;
-    flat_out(programs, seconds)?;
+    load(programs, seconds, None)?;
     let books = recorder.stop()?;
     let length = fs::metadata(&capture)?.len();
     println!(
@@ -77,16 +84,20 @@ fn record(programs: &Programs, rules: &str, seconds: u64) -> Result<PathBuf> {
     Ok(capture)
 }
 
-/// The three kinds of load, side by side.
-fn flat_out(programs: &Programs, seconds: u64) -> Result<()> {
-    let seconds = seconds.to_string();
+/// The three kinds of load, side by side: all that they can, or so many events a second together.
+fn load(programs: &Programs, seconds: u64, a_second: Option<u64>) -> Result<()> {
     let nothing = programs.actors.join("nothing");
+    let nothing = nothing.to_str().context("a path of text")?;
     let mut running = Vec::new();
-    for kind in ["open", "connect", "exec"] {
+    // A start is three events and costs a thousand times as much as the others.
+    for (kind, percent) in [("open", 40), ("connect", 60), ("exec", 0)] {
         let mut actor = programs.actor("flat_out");
-        actor.args([kind, &seconds]).stdout(Stdio::null());
+        actor.args([kind, &seconds.to_string()]).stdout(Stdio::null());
         if kind == "exec" {
-            actor.arg(&nothing);
+            actor.arg(nothing);
+        }
+        if let Some(a_second) = a_second {
+            actor.arg((a_second * percent / 100).max(STARTS_A_SECOND).to_string());
         }
         running.push(actor.spawn()?);
     }
@@ -174,21 +185,35 @@ fn run_measured(command: &mut Command) -> Result<(String, Usage)> {
     Ok((text, usage))
 }
 
-/// An agent in service, before, while and after it has much to do: what it keeps up with, what that costs, its memory.
+/// Agents in service while so many events a second are made: what they keep up with, what that costs. Then one beside programs that make all they can, and its
+/// memory before and after.
 fn live(programs: &Programs, rules: &str, seconds: u64) -> Result<()> {
+    for a_second in OFFERED {
+        let agent = Agent::start(programs, UNSHARED, &["run", "--bundle", rules])?;
+        let cpu_before_s = agent.cpu_s()?;
+        let begun = Instant::now();
+        load(programs, seconds, Some(a_second))?;
+        let time_s = begun.elapsed().as_secs_f64();
+        let cpu_s = agent.cpu_s()? - cpu_before_s;
+        let books = agent.stop()?;
+        let (seen, delivered) = (number(&books, "seen")?, number(&books, "delivered")?);
+        println!(
+            "live, {a_second} events a second offered: {:.0} seen, {:.0} evaluated, {} of {seen} lost, {:.2} s of processor time a million",
+            seen as f64 / time_s,
+            delivered as f64 / time_s,
+            number(&books, "lost")?,
+            cpu_s * 1e6 / delivered as f64,
+        );
+    }
     let agent = Agent::start(programs, SERVICE, &["run", "--bundle", rules])?;
-    let (before, cpu_before_s) = (agent.memory()?, agent.cpu_s()?);
-    let begun = Instant::now();
-    flat_out(programs, seconds)?;
-    let time_s = begun.elapsed().as_secs_f64();
-    let (after, cpu_s) = (agent.memory()?, agent.cpu_s()? - cpu_before_s);
+    let before = agent.memory()?;
+    load(programs, seconds, None)?;
+    let after = agent.memory()?;
     let books = agent.stop()?;
-    let (seen, delivered) = (number(&books, "seen")?, number(&books, "delivered")?);
     println!(
-        "live, beside three programs that make all the events they can: {:.0} events a second seen, {delivered} of {seen} delivered, {} lost, {:.2} s of processor time a million",
-        seen as f64 / time_s,
+        "live, beside programs that make all the events they can: {} of {} were beyond their cgroup's share",
         number(&books, "lost")?,
-        cpu_s * 1e6 / delivered as f64,
+        number(&books, "seen")?,
     );
     println!(
         "resident memory without the rings: {:.1} MB at the start, {:.1} MB after that (rings: {:.1} MB)",

@@ -112,20 +112,24 @@ fn finish_of(
         Ending::Unknown => (RES_ATTEMPT, 0),
     };
     let dentry = if file == 0 { 0 } else { kernel::dentry(file) };
+    if name::is_unwanted(now, dentry) {
+        // What nearly every open ends with.
+        count_filtered(scratch);
+        return;
+    }
     // Something is open, or may be, and nobody knows its name: the path as passed can lead to another one by a link. So it is when
     // another thread has closed the file meanwhile.
     let is_nameless = dentry == 0 && (res >= 0 || res == RES_ATTEMPT);
     let by_extension = now.opens_by_extension();
     let by_path = now.opens_by_resolved() || now.has_prefixes();
     let mut wanted = now.wants_every_path()
-        || by_extension && (is_nameless || dentry != 0 && name::is_wanted(now, dentry));
+        || by_extension && (is_nameless || dentry != 0 && name::is_wanted(dentry));
     if !wanted && dentry != 0 && !by_path {
-        // What nearly every open ends with.
-        if scratch.is_of_tracepoint() {
-            emit::count_alone(Kind::Open, Outcome::Filtered);
-        } else {
-            emit::count(Kind::Open, Outcome::Filtered);
-        }
+        count_filtered(scratch);
+        return;
+    }
+    // Of the agent's own most are decided, and counted, above like anybody's.
+    if super::is_own(task) {
         return;
     }
     let call = call();
@@ -223,6 +227,16 @@ fn finish_of(
         let moment = kernel::now();
         kernel::fill_header(&raw mut (*open).header, Kind::Open, size, task, moment);
         emit::output(ctx, Kind::Open, scratch.cast(), u64::from(size));
+    }
+}
+
+/// Counts an open that its file's name decided.
+#[inline(always)]
+fn count_filtered(scratch: Scratch) {
+    if scratch.is_of_tracepoint() {
+        emit::count_alone(Kind::Open, Outcome::Filtered);
+    } else {
+        emit::count(Kind::Open, Outcome::Filtered);
     }
 }
 

@@ -85,12 +85,14 @@ fn end32(ctx: &FExitContext, syscall: u32, scratch: Scratch) -> i32 {
 
 #[inline(always)]
 fn finish(ctx: &FExitContext, scratch: Scratch, call: impl FnOnce() -> OpenCall) -> i32 {
-    let task = kernel::current_task();
-    if super::is_own(task) {
-        return 0;
-    }
     // Behind the arguments stands what the function returned.
     let result: u64 = ctx.arg(1);
-    finish::finish(ctx, task, Ending::Descriptor(result as i32), scratch, call);
+    finish::finish(
+        ctx,
+        kernel::current_task(),
+        Ending::Descriptor(result as i32),
+        scratch,
+        call,
+    );
     0
 }
