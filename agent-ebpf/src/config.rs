@@ -2,7 +2,7 @@
 //! struct fields that they read. And what it can change while they run: what the rules want.
 //!
 //! Settings are a read-only global of the object. The kernel freezes it, so the verifier sees constants and drops code
-//! that a setting turns off. Offsets are put into the programs' instructions. What rules want is a map.
+//! that a setting turns off. Offsets are put into the programs' instructions. What rules want is in maps, one of them a global that can be written.
 
 use crate::extension::Ends;
 
@@ -19,6 +19,8 @@ pub const NUMBER_MARK: u32 = 0x5a4e_0000;
 /// Behind [`NUMBER_MARK`]: the number of the kernel's type that any address may be read as; 0 where reads go through a helper.
 pub const CAST_TYPE: u32 = 0xffff;
 
+/// Name of the section, and of the map, that holds one [`First`].
+pub const FIRST_MAP: &str = ".data.first";
 /// Name of the map that holds one [`Turns`].
 pub const WANTED_MAP: &str = "WANTED";
 
@@ -33,8 +35,6 @@ pub const OPEN_PREFIXES_MAX: usize = 8;
 pub const OPEN_BY_RESOLVED: u32 = 1 << 0;
 /// [`Wanted::open_filter`]: names are looked up in the map of extensions.
 pub const OPEN_BY_EXTENSION: u32 = 1 << 1;
-/// [`Wanted::open_filter`]: and nothing else but the name of the opened file decides.
-pub const OPEN_BY_NAME_ALONE: u32 = 1 << 2;
 
 /// Bytes of a path that the prefix filter looks at, a multiple of 8.
 pub const OPEN_PREFIX_BYTES: usize = 32;
@@ -87,8 +87,6 @@ pub struct Wanted {
     pub prefixes: [OpenPrefix; OPEN_PREFIXES_MAX],
     /// Environment variables to report, as `NAME=`; [`OpenPrefix::NEVER`] where there is none.
     pub env: [OpenPrefix; ENV_NAMES_MAX],
-    /// How names end that are in the map of extensions.
-    pub ends: Ends,
 }
 
 impl Wanted {
@@ -100,8 +98,34 @@ impl Wanted {
         env_len: 0,
         prefixes: [OpenPrefix::NEVER; OPEN_PREFIXES_MAX],
         env: [OpenPrefix::NEVER; ENV_NAMES_MAX],
+    };
+}
+
+/// What most opens are decided by, before anything else is looked at. It changes a word at a time, so it lets both through while rules change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct First {
+    /// 1: nothing but its name decides whether an opened file is wanted; else 0.
+    pub by_name_alone: u64,
+    /// How wanted names end.
+    pub ends: Ends,
+}
+
+impl First {
+    /// Decides nothing.
+    pub const NONE: Self = Self {
+        by_name_alone: 0,
         ends: Ends::NONE,
     };
+
+    /// Lets through whatever either lets through.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            by_name_alone: self.by_name_alone & other.by_name_alone,
+            ends: self.ends.or(&other.ends),
+        }
+    }
 }
 
 /// What the rules want, twice, so that it changes at once: the agent writes the one that does not count, and then says that it does.

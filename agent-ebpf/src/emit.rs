@@ -5,8 +5,8 @@
 //!
 //! To wake the agent costs whoever does what is seen more than all the rest. While records come thick and fast the agent says so
 //! in [`AWAKE`], looks into the rings every millisecond, and is not woken for what comes in crowds: what can be shed, the globals
-//! of a model, forks and ends of processes, and starts of what was started a moment ago. When it is about to sleep it takes that back and looks once more; here the ring is written first and `AWAKE` read after
-//! it. So one of the two sees the other.
+//! of a model, forks and ends of processes, and starts of what was started a moment ago. When it is about to sleep it takes that
+//! back and looks once more; here the ring is written first and `AWAKE` read after it. So one of the two sees the other.
 
 use core::arch::asm;
 

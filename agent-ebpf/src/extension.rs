@@ -56,6 +56,12 @@ impl Ends {
         self.0[word] |= 1 << bit;
     }
 
+    /// Those of both.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self(core::array::from_fn(|at| self.0[at] | other.0[at]))
+    }
+
     /// The word, and the number of the bit in it, for a name whose last bytes, as a little-endian word that ends where it does, are `tail`. Only the last two of them count.
     #[inline(always)]
     pub fn place(tail: u64) -> (usize, u64) {

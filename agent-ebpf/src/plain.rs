@@ -1,7 +1,7 @@
-//! Paths that begin as they say: absolute, and neither their beginning nor anything behind it makes another beginning of it.
+//! Paths that begin and end as they say: absolute, and nothing in them makes another beginning or end of it.
 //!
-//! Rules see the path of an open that failed made plain: without doubled slashes, `.` and `..`. What is wanted by its beginning can be compared as it was passed
-//! where making it plain leaves that alone.
+//! Rules see the path of an open that failed made plain: without doubled slashes, `.`, `..` and a slash at its end. What is wanted by its beginning or by the end of its
+//! name can be compared as it was passed where making it plain leaves both alone.
 
 use crate::extension::{dots, slashes, zeros};
 
@@ -12,8 +12,8 @@ pub const PLAIN_BYTES: usize = 8 * PLAIN_WORDS;
 /// Words in which what is left out moves one of the first 32 bytes: `/./` may begin in the last of them.
 const MOVING_WORDS: usize = 5;
 
-/// Does a path of `length` bytes have the same first 32 bytes, or end within them, once it was made plain? `word` gives its words in memory's order, with
-/// zeros behind its end.
+/// Does a path of `length` bytes have the same first 32 bytes, or end within them, and the same name at its end once it was made plain? `word` gives its words in
+/// memory's order, with zeros behind its end.
 ///
 /// It never says so of one that has not. Of some that have it does not: two dots in a row count as `..`, also within a name.
 ///
@@ -29,17 +29,19 @@ pub fn is_plain(word: impl Fn(usize) -> u64, length: u32) -> bool {
     let mut at = 0;
     while at < PLAIN_WORDS {
         let word = word(at).to_le();
-        let dots = dots(word);
-        found |= dots & ((dots << 8) | dot_before);
+        let (dots, slashes) = (dots(word), slashes(word));
+        let slash = (slashes << 8) | slash_before;
+        let slash_dot = ((slash & dots) << 8) | slash_dot_before;
+        // What is wanted by the end of its name is compared as it was passed, too.
+        let ends = if at < MOVING_WORDS {
+            slashes | zeros(word)
+        } else {
+            zeros(word)
+        };
+        found |= ends & (slash | slash_dot) | dots & ((dots << 8) | dot_before);
         dot_before = dots >> 56;
-        if at < MOVING_WORDS {
-            let slashes = slashes(word);
-            let slash = (slashes << 8) | slash_before;
-            let slash_dot = ((slash & dots) << 8) | slash_dot_before;
-            found |= (slashes | zeros(word)) & (slash | slash_dot);
-            slash_before = slashes >> 56;
-            slash_dot_before = (slash & dots) >> 56;
-        }
+        slash_before = slashes >> 56;
+        slash_dot_before = (slash & dots) >> 56;
         at += 1;
     }
     found == 0 && length < PLAIN_BYTES as u32
@@ -94,24 +96,29 @@ mod tests {
         let mut first = [0; 32];
         let length = path.len().min(32);
         first[..length].copy_from_slice(&path[..length]);
-        path.first() == Some(&b'/') && first == beginning(path)
+        let is_named = |name: &[u8]| !matches!(name, b"" | b"." | b"..");
+        path.first() == Some(&b'/')
+            && first == beginning(path)
+            && path
+                .rsplit(|byte| *byte == b'/')
+                .next()
+                .is_some_and(is_named)
     }
 
     #[test]
     fn paths_are_told_apart() {
-        let plain: [&[u8]; 7] = [
+        let plain: [&[u8]; 6] = [
             b"/a",
             b"/etc/shadow",
             b"/opt/.cache/.data/a.b",
             b"/usr/lib/x86_64-linux-gnu/glibc-hwcaps/x86-64-v4/libgcc_s.so.1",
             b"/a.",
             b"/a-name-of-more-than-thirty-two-bytes-and-eight-more//b/./c",
-            b"/a-name-of-more-than-thirty-two-bytes-and-eight-more/",
         ];
         for path in plain {
             assert!(check(path), "{path:?}");
         }
-        let others: [&[u8]; 15] = [
+        let others: [&[u8]; 17] = [
             b"",
             b"a",
             b"./a",
@@ -127,6 +134,8 @@ mod tests {
             b"/a/./b",
             b"/tmp/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/../../etc/shadow",
             b"/tmp/aaaaaaaaaaaaaaaaaaaaaa//b",
+            b"/a-name-of-more-than-thirty-two-bytes-and-eight-more/",
+            b"/a-name-of-more-than-thirty-two-bytes-and-eight-more/x.pkl/.",
         ];
         for path in others {
             assert!(!check(path), "{path:?}");
@@ -153,7 +162,11 @@ mod tests {
                     add(parts[number / parts.len().pow(at) % parts.len()]);
                 }
                 let path = &path[..length];
-                assert!(!check(path) || keeps(path), "{:?}", core::str::from_utf8(path));
+                assert!(
+                    !check(path) || keeps(path),
+                    "{:?}",
+                    core::str::from_utf8(path)
+                );
             }
         }
     }

@@ -1,14 +1,15 @@
-//! The global that the loader fills, the numbers that it puts into instructions, and the map of what rules want; how programs read them.
+//! The globals that the agent fills, the numbers that it puts into instructions, and the map of what rules want; how programs read them.
 //!
 //! Reads are volatile, a field at a time: the compiler must not fold the values it sees at build time, and the
 //! structs are too large to copy to the stack.
 
-use core::hint::black_box;
+use core::arch::asm;
+use core::hint::{assert_unchecked, black_box};
 
 use aya_ebpf::Global;
 use saker_ebpf::config::{
-    ABSENT, CAST_TYPE, DEVICE_RANGES_MAX, ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_NAME_ALONE, OPEN_BY_RESOLVED,
-    OPEN_PREFIXES_MAX, OpenPrefix, Settings, Wanted,
+    ABSENT, CAST_TYPE, DEVICE_RANGES_MAX, ENV_NAMES_MAX, First, NUMBER_MARK, OPEN_BY_EXTENSION,
+    OPEN_BY_RESOLVED, OPEN_PREFIXES_MAX, OpenPrefix, Settings, Wanted,
 };
 use saker_ebpf::extension::{ENDS_WORDS, Ends};
 use saker_ebpf::wire::Kind;
@@ -18,34 +19,54 @@ use crate::maps::{DEVICES, WANTED};
 #[unsafe(no_mangle)]
 static SAKER_SETTINGS: Global<Settings> = Global::new(Settings::NONE);
 
-/// A number that the loader puts into the instruction, by what stands behind [`saker_ebpf::config::NUMBER_MARK`] in its place.
-macro_rules! number {
-    ($which:expr) => {{
-        let number: u64;
-        // SAFETY: sets a register.
-        unsafe {
-            core::arch::asm!(
-                "{number} = {mark}",
-                number = out(reg) number,
-                mark = const saker_ebpf::config::NUMBER_MARK + $which,
-                options(nomem, nostack),
-            );
-            // So that nobody cuts it down to what it is.
-            core::hint::assert_unchecked(number <= saker_ebpf::config::ABSENT as u64);
-        }
-        number as u32
-    }};
+/// What the agent writes while programs run. Not in a map that has to be looked up: that takes as long as half of what most opens need.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.first")]
+static mut SAKER_FIRST: First = First::NONE;
+
+/// Odd where nothing but its name decides whether an opened file is wanted, and no wanted name of two bytes or more ends with the last two bytes of `tail`; else even.
+#[inline(always)]
+pub fn is_unwanted_end(tail: u64) -> u64 {
+    let (word, bit) = Ends::place(tail);
+    // SAFETY: volatile, because the agent changes it; `word` is within, and the verifier sees why.
+    let (by_name_alone, word) = unsafe {
+        let words = (&raw const SAKER_FIRST.ends).cast::<u64>();
+        (
+            core::ptr::read_volatile(&raw const SAKER_FIRST.by_name_alone),
+            core::ptr::read_volatile(words.add(black_box(word) & (ENDS_WORDS - 1))),
+        )
+    };
+    by_name_alone & !(word >> bit)
+}
+
+/// A number that the loader puts into the instruction, by what stands behind [`NUMBER_MARK`] in its place.
+#[inline(always)]
+pub fn number<const WHICH: u32>() -> u32 {
+    let number: u64;
+    // SAFETY: sets a register, to what the loader lets through. That it is said keeps everybody from cutting the number down to what it is.
+    unsafe {
+        asm!(
+            "{number} = {mark}",
+            number = out(reg) number,
+            mark = const NUMBER_MARK + WHICH,
+            options(nomem, nostack),
+        );
+        assert_unchecked(number <= ABSENT as u64);
+    }
+    number as u32
 }
 
 /// Offset of a kernel struct field by its key in `saker_ebpf::config::Offsets`.
 macro_rules! offset {
     ($key:ident) => {
-        $crate::settings::number!(
-            (core::mem::offset_of!(saker_ebpf::config::Offsets, $key) / size_of::<u32>()) as u32
-        )
+        $crate::settings::number::<
+            {
+                (core::mem::offset_of!(saker_ebpf::config::Offsets, $key) / size_of::<u32>()) as u32
+            },
+        >()
     };
 }
-pub(crate) use {number, offset};
+pub(crate) use offset;
 
 /// Is the field there on this kernel? Required fields need no asking: the loader attaches nothing without them.
 #[inline(always)]
@@ -109,7 +130,7 @@ pub fn share() -> (u64, u64) {
 /// The kernel type that any address may be read as; 0 where reads go through a helper.
 #[inline(always)]
 pub fn cast_type() -> u32 {
-    number!(CAST_TYPE)
+    number::<CAST_TYPE>()
 }
 
 /// The root cgroup.
@@ -185,12 +206,6 @@ impl Now {
         self.open_filter() & OPEN_BY_RESOLVED != 0
     }
 
-    /// 1 where nothing but its name decides whether an opened file is wanted, else 0.
-    #[inline(always)]
-    pub fn opens_by_name_alone(self) -> u64 {
-        u64::from(self.open_filter()) / u64::from(OPEN_BY_NAME_ALONE) & 1
-    }
-
     /// Are file names looked up by their extension?
     #[inline(always)]
     pub fn opens_by_extension(self) -> bool {
@@ -249,18 +264,6 @@ impl Now {
             }
             false
         }
-    }
-
-    /// 1 where a name of two bytes or more may be in the map of extensions, whose last bytes are `tail`; else 0.
-    #[inline(always)]
-    pub fn may_want_end(self, tail: u64) -> u64 {
-        let (word, bit) = Ends::place(tail);
-        // SAFETY: as above; `word` is within, and the verifier sees why.
-        let word = unsafe {
-            let words = (&raw const (*self.0).ends).cast::<u64>();
-            core::ptr::read_volatile(words.add(black_box(word) & (ENDS_WORDS - 1)))
-        };
-        word >> bit & 1
     }
 
     /// 1 where a variable with this start is asked for, else 0.

@@ -56,7 +56,11 @@ fn values_that_make_no_sense_are_refused_by_name() {
         // Of the node's folders the pod has the one.
         (
             json!({"config": {"containers": {"cri_sockets": ["/host/run/crio/crio.sock"]}}}),
-            &["config.containers", "/host/run/crio/crio.sock", "runtimeFolder"],
+            &[
+                "config.containers",
+                "/host/run/crio/crio.sock",
+                "runtimeFolder",
+            ],
         ),
         (
             json!({"runtimeFolder": "/opt/cri", "config": {"containers": {"docker_sockets": ["/opt/cri/docker.sock"]}}}),

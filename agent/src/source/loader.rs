@@ -8,8 +8,7 @@ use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use saker_ebpf::config::{
-    DEVICES_MAP, DeviceRange, DeviceTable, ENV_NAMES_MAX, SETTINGS_GLOBAL,
-    Settings,
+    DEVICES_MAP, DeviceRange, DeviceTable, ENV_NAMES_MAX, SETTINGS_GLOBAL, Settings,
 };
 use saker_ebpf::wire::{Kind, RECORD_BYTES_MAX};
 

@@ -62,8 +62,8 @@ pub struct SensorConfig {
 pub struct OpenFilter {
     /// What paths start with; an empty one stands for every path.
     pub prefixes: Vec<Vec<u8>>,
-    /// Prefixes are compared with the path of the file that was opened, and opens that failed are all reported. Else with the
-    /// path as passed, which is cheaper, and evaded by a detour.
+    /// Prefixes are compared with the path of the file that was opened, and opens that failed are reported unless their path as passed is
+    /// plain and not wanted. Else with the path as passed, which is cheaper, and evaded by a detour.
     pub resolved: bool,
     /// What file names end with: one extension or two, dots included, at most 16 bytes.
     pub extensions: Vec<Vec<u8>>,

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::maps::{Array, HashMap, MapData};
 use aya::{Ebpf, Pod};
 use saker_ebpf::config::{
-    ENV_NAMES_MAX, OPEN_BY_EXTENSION, OPEN_BY_NAME_ALONE, OPEN_BY_RESOLVED, OPEN_PREFIX_BYTES, OPEN_PREFIXES_MAX,
-    OpenPrefix, Turns, WANTED_MAP, Wanted,
+    ENV_NAMES_MAX, FIRST_MAP, First, OPEN_BY_EXTENSION, OPEN_BY_RESOLVED, OPEN_PREFIX_BYTES,
+    OPEN_PREFIXES_MAX, OpenPrefix, Turns, WANTED_MAP, Wanted,
 };
 use saker_ebpf::extension::{
     EXTENSION_OF_ALL, EXTENSION_OF_MODULE, EXTENSION_OF_PAIR, EXTENSIONS_MAP, extension_key,
@@ -26,8 +26,18 @@ struct Slot(Turns);
 // SAFETY: `Turns` is repr(C), Copy, and holds integers only.
 unsafe impl Pod for Slot {}
 
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct FirstSlot(First);
+
+// SAFETY: `First` is repr(C), Copy, and holds integers only.
+unsafe impl Pod for FirstSlot {}
+
 /// The maps.
 pub struct WantedMaps {
+    first: Array<MapData, FirstSlot>,
+    /// What is in `first`.
+    decided: First,
     wanted: Array<MapData, Slot>,
     extensions: HashMap<MapData, [u64; 2], u8>,
     /// What is in `wanted`.
@@ -43,6 +53,8 @@ impl WantedMaps {
     /// Takes the maps out of the object. Nothing is wanted yet.
     pub fn new(ebpf: &mut Ebpf, env_slots: u32) -> Result<Self, SensorError> {
         Ok(Self {
+            first: Array::try_from(take_map(ebpf, FIRST_MAP)?).map_err(map_error)?,
+            decided: First::NONE,
             wanted: Array::try_from(take_map(ebpf, WANTED_MAP)?).map_err(map_error)?,
             extensions: HashMap::try_from(take_map(ebpf, EXTENSIONS_MAP)?).map_err(map_error)?,
             turns: Box::new(Turns {
@@ -75,14 +87,19 @@ impl WantedMaps {
             }
         }
         self.wait()?;
-        let mut wanted = wanted(config, self.by_path, self.env_slots as usize);
-        extensions.keys().for_each(|key| wanted.ends.add(*key));
+        let wanted = wanted(config, self.by_path, self.env_slots as usize);
+        let first = first(&wanted, &extensions);
+        self.decide(self.decided.or(&first))?;
         // The kernel copies all of it. What counts is overwritten by what it is.
         let next = self.turns.turn.wrapping_add(1);
         self.turns.wanted[(next & 1) as usize] = wanted;
         self.write()?;
-        self.turns.turn = next;
-        self.write()?;
+        let before = std::mem::replace(&mut self.turns.turn, next);
+        if let Err(error) = self.write() {
+            self.turns.turn = before;
+            return Err(error);
+        }
+        self.decide(first)?;
         for (key, before) in &self.set {
             match extensions.get(key) {
                 Some(value) if value == before => {}
@@ -91,6 +108,12 @@ impl WantedMaps {
             }
         }
         self.set = extensions;
+        Ok(())
+    }
+
+    fn decide(&mut self, first: First) -> Result<(), SensorError> {
+        self.first.set(0, FirstSlot(first), 0).map_err(map_error)?;
+        self.decided = first;
         Ok(())
     }
 
@@ -133,6 +156,15 @@ fn extensions(config: &SensorConfig) -> Result<BTreeMap<[u64; 2], u8>, SensorErr
     Ok(entries)
 }
 
+/// What most opens can be decided by.
+fn first(wanted: &Wanted, extensions: &BTreeMap<[u64; 2], u8>) -> First {
+    let mut first = First::NONE;
+    let by_name_alone = wanted.open_filter == OPEN_BY_EXTENSION && wanted.prefixes_len == 0;
+    first.by_name_alone = by_name_alone.into();
+    extensions.keys().for_each(|key| first.ends.add(*key));
+    first
+}
+
 /// What the kernel programs are told to report; `by_path` the devices too, which no hook of their own is there for.
 fn wanted(config: &SensorConfig, by_path: bool, env_slots: usize) -> Wanted {
     let mut wanted = Wanted {
@@ -159,9 +191,6 @@ fn wanted(config: &SensorConfig, by_path: bool, env_slots: usize) -> Wanted {
     let by_extension = config.opens.modules || !config.opens.extensions.is_empty();
     if config.kinds.contains(&Kind::Open) && by_extension {
         wanted.open_filter |= OPEN_BY_EXTENSION;
-    }
-    if wanted.open_filter == OPEN_BY_EXTENSION && wanted.prefixes_len == 0 {
-        wanted.open_filter |= OPEN_BY_NAME_ALONE;
     }
     let names = config.environment.iter().take(env_slots);
     for (slot, name) in wanted.env.iter_mut().zip(names) {

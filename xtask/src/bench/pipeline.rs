@@ -41,7 +41,8 @@ sensor: {ring_bytes: 67108864, sheddable_ring_bytes: 67108864, cgroup_events_per
 /// The default ring, as an agent in service has it.
 const SERVICE: &str = "http: {enabled: false}\nalerts: {window_s: 0}\n";
 /// Likewise, and one cgroup may take all of it.
-const UNSHARED: &str = "http: {enabled: false}\nalerts: {window_s: 0}\nsensor: {cgroup_events_per_s: 0}\n";
+const UNSHARED: &str =
+    "http: {enabled: false}\nalerts: {window_s: 0}\nsensor: {cgroup_events_per_s: 0}\n";
 
 /// Events a second that are offered to agents in service.
 const OFFERED: [u64; 5] = [50_000, 100_000, 200_000, 300_000, 400_000];
@@ -92,7 +93,9 @@ fn load(programs: &Programs, seconds: u64, a_second: Option<u64>) -> Result<()> 
     // A start is three events and costs a thousand times as much as the others.
     for (kind, percent) in [("open", 40), ("connect", 60), ("exec", 0)] {
         let mut actor = programs.actor("flat_out");
-        actor.args([kind, &seconds.to_string()]).stdout(Stdio::null());
+        actor
+            .args([kind, &seconds.to_string()])
+            .stdout(Stdio::null());
         if kind == "exec" {
             actor.arg(nothing);
         }

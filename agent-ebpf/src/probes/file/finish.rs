@@ -112,7 +112,7 @@ fn finish_of(
         Ending::Unknown => (RES_ATTEMPT, 0),
     };
     let dentry = if file == 0 { 0 } else { kernel::dentry(file) };
-    if name::is_unwanted(now, dentry) {
+    if name::is_unwanted(dentry) {
         // What nearly every open ends with.
         count_filtered(scratch);
         return;

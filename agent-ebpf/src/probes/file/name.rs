@@ -11,18 +11,19 @@ use saker_ebpf::wire::PATH_BYTES_MAX;
 
 use crate::kernel::{self, Address};
 use crate::maps::{OPEN_EXTENSIONS, OpenScratch};
-use crate::settings::Now;
+use crate::settings;
 
-/// Do the last two bytes of the opened file's name say that it is not wanted, and is its name all that counts? Not so of a file without a name.
+/// Do the last two bytes of the opened file's name say that it is not wanted, and is its name all that counts? Not so of no file.
 ///
 /// One branch for all of it: the verifier would follow what comes after from each.
 #[inline(always)]
-pub fn is_unwanted(now: Now, dentry: Address) -> bool {
+pub fn is_unwanted(dentry: Address) -> bool {
     let (name, length) = kernel::name(dentry);
-    let end = kernel::read((name + u64::from(length)).wrapping_sub(8), 0);
-    // A shorter name is its own key.
+    // 1: it is its own key, or there is none.
     let is_short = u64::from(length).wrapping_sub(2) >> 63;
-    black_box(now.opens_by_name_alone() & !(now.may_want_end(end) | is_short)) != 0
+    // Of no name nothing is read in front of address 0, which is where kernels would look.
+    let end = (name + u64::from(length)).wrapping_sub(8 * (is_short ^ 1));
+    black_box(settings::is_unwanted_end(kernel::read(end, 0)) & !is_short & 1) != 0
 }
 
 /// Does the opened file's name end in a wanted extension?
