@@ -19,7 +19,7 @@ use crate::maps::{DEVICES, WANTED};
 #[unsafe(no_mangle)]
 static SAKER_SETTINGS: Global<Settings> = Global::new(Settings::NONE);
 
-/// What the agent writes while programs run. Not in a map that has to be looked up: that takes as long as half of what most opens need.
+/// What the agent writes while programs run. A global, and no part of [`Wanted`], because its place is known: that was 6 ns of 65 for an open that nobody wants.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.first")]
 static mut SAKER_FIRST: First = First::NONE;

@@ -22,8 +22,8 @@ fn main() -> ExitCode {
     };
     let numbers: Vec<u64> = rest.iter().filter_map(|text| text.parse().ok()).collect();
     let (seconds, a_second) = match numbers[..] {
-        [seconds] => (seconds, u64::MAX),
-        [seconds, a_second] if a_second > 0 => (seconds, a_second),
+        [seconds] => (seconds, None),
+        [seconds, a_second] if a_second > 0 => (seconds, Some(a_second as f64)),
         _ => return usage(),
     };
     let pace = Pace::new(Duration::from_secs(seconds), a_second);
@@ -47,14 +47,18 @@ fn usage() -> ExitCode {
 struct Pace {
     begun: Instant,
     lasts: Duration,
-    a_second: u64,
+    /// None: as often as can be.
+    a_second: Option<f64>,
     done: u64,
-    /// Time in which it did nothing.
+    /// Time in which nothing is due any more.
     idle: Duration,
 }
 
+/// What was not done by then is not made up for.
+const LATE: Duration = Duration::from_millis(10);
+
 impl Pace {
-    fn new(lasts: Duration, a_second: u64) -> Self {
+    fn new(lasts: Duration, a_second: Option<f64>) -> Self {
         Self {
             begun: Instant::now(),
             lasts,
@@ -71,20 +75,23 @@ impl Pace {
             if passed >= self.lasts {
                 return None;
             }
-            // Only in time: what was not done in the last hundredth of a second is not made up for all at once.
-            let late = Duration::from_millis(10);
-            let due = passed.saturating_sub(self.idle).as_secs_f64() * self.a_second as f64;
-            let behind = due - self.done as f64;
-            let most = late.as_secs_f64() * self.a_second as f64;
-            if self.a_second < u64::MAX && behind > most {
-                self.idle += Duration::from_secs_f64((behind - most) / self.a_second as f64);
-            }
-            if self.a_second == u64::MAX || behind >= 1.0 {
+            if self
+                .a_second
+                .is_none_or(|a_second| self.is_due(passed, a_second))
+            {
                 self.done += 1;
                 return Some(());
             }
             thread::sleep(Duration::from_micros(500));
         }
+    }
+
+    fn is_due(&mut self, passed: Duration, a_second: f64) -> bool {
+        let due = passed.saturating_sub(self.idle).as_secs_f64() * a_second;
+        let behind = due - self.done as f64;
+        let too_late = behind / a_second - LATE.as_secs_f64();
+        self.idle += Duration::from_secs_f64(too_late.max(0.0));
+        behind >= 1.0
     }
 }
 

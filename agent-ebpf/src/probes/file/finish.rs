@@ -103,6 +103,7 @@ fn finish_of(
     kept: Option<*const UringOpen>,
     call: impl FnOnce() -> OpenCall,
 ) {
+    // Before anything that has two ways, though most opens need it not: behind them the verifier followed it from each, and no time was won.
     let Some(now) = settings::now() else {
         return;
     };
