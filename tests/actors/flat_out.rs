@@ -54,7 +54,7 @@ struct Pace {
     idle: Duration,
 }
 
-/// What was not done by then is not made up for.
+/// What was not done by then is not made up for, but for one.
 const LATE: Duration = Duration::from_millis(10);
 
 impl Pace {
@@ -89,7 +89,7 @@ impl Pace {
     fn is_due(&mut self, passed: Duration, a_second: f64) -> bool {
         let due = passed.saturating_sub(self.idle).as_secs_f64() * a_second;
         let behind = due - self.done as f64;
-        let too_late = behind / a_second - LATE.as_secs_f64();
+        let too_late = behind / a_second - LATE.as_secs_f64().max(1.0 / a_second);
         self.idle += Duration::from_secs_f64(too_late.max(0.0));
         behind >= 1.0
     }
