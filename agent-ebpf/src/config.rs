@@ -22,7 +22,7 @@ pub const CAST_TYPE: u32 = 0xffff;
 /// Name of the section, and of the map, that holds one [`First`].
 pub const FIRST_MAP: &str = ".data.first";
 /// Name of the map that holds one [`Turns`].
-pub const WANTED_MAP: &str = "WANTED";
+pub const WANTED_MAP: &str = ".data.wanted";
 
 /// Name of the map that holds one [`DeviceTable`].
 pub const DEVICES_MAP: &str = "DEVICES";
@@ -138,6 +138,15 @@ pub struct Turns {
     pub reserved: u32,
     /// The two.
     pub wanted: [Wanted; 2],
+}
+
+impl Turns {
+    /// Nothing is wanted.
+    pub const NONE: Self = Self {
+        turn: 0,
+        reserved: 0,
+        wanted: [Wanted::NONE; 2],
+    };
 }
 
 /// The device numbers to report. In a map and not among the settings: drivers are loaded and get their numbers while

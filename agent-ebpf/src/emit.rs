@@ -18,7 +18,7 @@ use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
 use aya_ebpf::maps::RingBuf;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_log_ebpf::warn;
-use saker_ebpf::wire::{Counters, Header, Kind};
+use saker_ebpf::wire::{Counters, Kind};
 
 use crate::maps::{AWAKE, COUNTERS, EVENTS, SHEDDABLE};
 use crate::share;
@@ -117,15 +117,16 @@ pub fn reserve<T: 'static>(ctx: &impl EbpfContext, kind: Kind) -> Option<RingBuf
     room(ctx, kind, &EVENTS)
 }
 
-/// Likewise for a record that can be shed, where the cgroup in `header` has room in its share at the moment in `header`.
+/// Likewise for a record that can be shed, where that cgroup has room in its share at that moment.
 #[inline(always)]
 pub fn reserve_share<T: 'static>(
     ctx: &impl EbpfContext,
     kind: Kind,
-    header: &Header,
+    cgroup_id: u64,
+    moment: u64,
 ) -> Option<RingBufEntry<T>> {
     count(kind, Outcome::Passed);
-    if !share::admits_at(kind, header.cgroup_id, header.ktime_ns) {
+    if !share::admits_at(kind, cgroup_id, moment) {
         return None;
     }
     room(ctx, kind, &SHEDDABLE)

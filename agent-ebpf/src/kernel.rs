@@ -17,7 +17,7 @@ use saker_ebpf::wire::cgroup::CGROUP_OF_V1;
 
 use crate::settings::{self, offset, present};
 
-pub use header::{fill_header, header, now};
+pub use header::{Act, fill_header, now};
 use memory::pair;
 pub use memory::{read, tail};
 
@@ -93,9 +93,12 @@ pub fn cgroup_id(task: Address) -> u64 {
     or_of_v1(id, task)
 }
 
-/// Likewise of the thread that this program runs in, which the kernel tells for less.
+/// Likewise of the thread that this program runs in, which the kernel tells for less than four copies.
 #[inline(always)]
 pub fn current_cgroup_id(task: Address) -> u64 {
+    if settings::cast_type() != 0 {
+        return cgroup_id(task);
+    }
     // SAFETY: takes nothing.
     or_of_v1(unsafe { bpf_get_current_cgroup_id() }, task)
 }

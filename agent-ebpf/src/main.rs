@@ -13,6 +13,7 @@
 mod emit;
 mod kernel;
 mod maps;
+mod opaque;
 mod probes;
 mod settings;
 mod share;

@@ -5,7 +5,7 @@ use core::hint::black_box;
 use crate::kernel::Walk;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use saker_ebpf::config::{DeviceTable, Turns};
+use saker_ebpf::config::DeviceTable;
 use saker_ebpf::extension::EXTENSIONS_MAX;
 use saker_ebpf::plain::{PLAIN_WORDS, is_plain};
 use saker_ebpf::wire::{
@@ -31,10 +31,6 @@ pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNT
 /// The devices to report, one entry.
 #[map]
 pub static DEVICES: Array<DeviceTable> = Array::with_max_entries(1, 0);
-
-/// What the rules want, one entry.
-#[map]
-pub static WANTED: Array<Turns> = Array::with_max_entries(1, 0);
 
 /// Where an exec record is put together. A record is as long as its text, and `reserve` wants a constant: reserving
 /// the longest possible for each would fill the ring with air. So the record is built here and copied once, at its

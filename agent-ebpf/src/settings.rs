@@ -9,20 +9,29 @@ use core::hint::{assert_unchecked, black_box};
 use aya_ebpf::Global;
 use saker_ebpf::config::{
     ABSENT, CAST_TYPE, DEVICE_RANGES_MAX, ENV_NAMES_MAX, First, NUMBER_MARK, OPEN_BY_EXTENSION,
-    OPEN_BY_RESOLVED, OPEN_PREFIXES_MAX, OpenPrefix, Settings, Wanted,
+    OPEN_BY_RESOLVED, OPEN_PREFIXES_MAX, OpenPrefix, Settings, Turns, Wanted,
 };
 use saker_ebpf::extension::{ENDS_WORDS, Ends};
 use saker_ebpf::wire::Kind;
 
-use crate::maps::{DEVICES, WANTED};
+use crate::maps::DEVICES;
+use crate::opaque::opaque;
 
 #[unsafe(no_mangle)]
 static SAKER_SETTINGS: Global<Settings> = Global::new(Settings::NONE);
 
-/// What the agent writes while programs run. A global, and no part of [`Wanted`], because its place is known: that was 6 ns of 65 for an open that nobody wants.
+// What the agent writes while programs run. Globals and no maps, because their places are known: looking up the first was 6 ns of 65 for an open that
+// nobody wants.
+
+/// What most opens are decided by.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.first")]
 static mut SAKER_FIRST: First = First::NONE;
+
+/// What the rules want.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.wanted")]
+static mut SAKER_WANTED: Turns = Turns::NONE;
 
 /// Odd where nothing but its name decides whether an opened file is wanted, and no wanted name of two bytes or more ends with the last two bytes of `tail`; else even.
 #[inline(always)]
@@ -33,7 +42,7 @@ pub fn is_unwanted_end(tail: u64) -> u64 {
         let words = (&raw const SAKER_FIRST.ends).cast::<u64>();
         (
             core::ptr::read_volatile(&raw const SAKER_FIRST.by_name_alone),
-            core::ptr::read_volatile(words.add(black_box(word) & (ENDS_WORDS - 1))),
+            core::ptr::read_volatile(words.add(opaque(word as u64) as usize & (ENDS_WORDS - 1))),
         )
     };
     by_name_alone & !(word >> bit)
@@ -90,15 +99,14 @@ pub fn is_own(tgid: u32) -> bool {
 #[derive(Clone, Copy)]
 pub struct Now(*const Wanted);
 
-/// What rules want now. `None` never happens, but the verifier does not know.
+/// What rules want now.
 #[inline(always)]
-pub fn now() -> Option<Now> {
-    let turns = WANTED.get_ptr(0)?;
-    // SAFETY: the map's value; volatile, because the agent changes it. `black_box`, or the compiler makes two ways of it.
+pub fn now() -> Now {
+    // SAFETY: volatile, because the agent changes it. `opaque`, or the compiler makes two ways of it.
     unsafe {
-        let turn = core::ptr::read_volatile(&raw const (*turns).turn);
-        let wanted = (&raw const (*turns).wanted).cast::<Wanted>();
-        Some(Now(wanted.add(black_box(turn & 1) as usize)))
+        let turn = core::ptr::read_volatile(&raw const SAKER_WANTED.turn);
+        let wanted = (&raw const SAKER_WANTED.wanted).cast::<Wanted>();
+        Now(wanted.add(opaque(u64::from(turn & 1)) as usize))
     }
 }
 

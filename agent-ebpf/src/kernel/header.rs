@@ -14,47 +14,73 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// Fills a record's header for `task`, the thread that this program runs in, at `moment`. Every read costs as much as a look-up in a map, so
-/// what stands side by side is read at once.
+/// What is asked before there is room for a record of what the running thread does.
+pub struct Act {
+    task: Address,
+    /// When, nanoseconds of `CLOCK_BOOTTIME`.
+    pub moment: u64,
+    /// Where.
+    pub cgroup_id: u64,
+}
+
+impl Act {
+    /// Of the thread that this program runs in, now.
+    #[inline(always)]
+    pub fn begin() -> Self {
+        let task = current_task();
+        Self {
+            task,
+            moment: now(),
+            cgroup_id: current_cgroup_id(task),
+        }
+    }
+
+    /// Fills a record's header. Where it will stay: on the stack first, and copied, it took longer.
+    ///
+    /// # Safety
+    /// `header` is writable memory for a [`Header`].
+    #[inline(always)]
+    pub unsafe fn fill(&self, header: *mut Header, kind: Kind, size: u32) {
+        let task = self.task;
+        let leader: Address = read(task, offset!(task_group_leader));
+        let parent: Address = read(task, offset!(task_real_parent));
+        let cred: Address = read(task, offset!(task_cred));
+        let [tid, tgid] = thread_ids(task);
+        let [uid, gid, euid, egid] = users(cred);
+        // SAFETY: the caller vouches for `header`; the helper takes nothing.
+        unsafe {
+            (*header).version = wire::VERSION;
+            (*header).kind = kind as u16;
+            (*header).size = size;
+            (*header).ktime_ns = self.moment;
+            (*header).start_ns = read(leader, offset!(task_start));
+            (*header).cgroup_id = self.cgroup_id;
+            (*header).tgid = tgid;
+            (*header).tid = tid;
+            (*header).ppid = read(parent, offset!(task_tgid));
+            (*header).cpu = bpf_get_smp_processor_id();
+            (*header).uid = uid;
+            (*header).gid = gid;
+            (*header).euid = euid;
+            (*header).egid = egid;
+            (*header).comm = read(task, offset!(task_comm));
+        }
+    }
+}
+
+/// Fills a record's header for `task`, the thread that this program runs in, at `moment`.
 ///
 /// # Safety
 /// `header` is writable memory for a [`Header`].
 #[inline(always)]
 pub unsafe fn fill_header(header: *mut Header, kind: Kind, size: u32, task: Address, moment: u64) {
-    let leader: Address = read(task, offset!(task_group_leader));
-    let parent: Address = read(task, offset!(task_real_parent));
-    let cred: Address = read(task, offset!(task_cred));
-    let [tid, tgid] = thread_ids(task);
-    let [uid, gid, euid, egid] = users(cred);
-    // SAFETY: the caller vouches for `header`; the helpers take nothing.
-    unsafe {
-        (*header).version = wire::VERSION;
-        (*header).kind = kind as u16;
-        (*header).size = size;
-        (*header).ktime_ns = moment;
-        (*header).start_ns = read(leader, offset!(task_start));
-        (*header).cgroup_id = current_cgroup_id(task);
-        (*header).tgid = tgid;
-        (*header).tid = tid;
-        (*header).ppid = read(parent, offset!(task_tgid));
-        (*header).cpu = bpf_get_smp_processor_id();
-        (*header).uid = uid;
-        (*header).gid = gid;
-        (*header).euid = euid;
-        (*header).egid = egid;
-        (*header).comm = read(task, offset!(task_comm));
-    }
-}
-
-/// A header for the thread that this program runs in, for whoever needs it before there is room for a record, or twice.
-#[inline(always)]
-pub fn header(kind: Kind, size: u32) -> Header {
-    let mut header = core::mem::MaybeUninit::<Header>::uninit();
-    // SAFETY: all of it is filled.
-    unsafe {
-        fill_header(header.as_mut_ptr(), kind, size, current_task(), now());
-        header.assume_init()
-    }
+    let act = Act {
+        task,
+        moment,
+        cgroup_id: current_cgroup_id(task),
+    };
+    // SAFETY: the caller vouches for `header`.
+    unsafe { act.fill(header, kind, size) };
 }
 
 /// Thread and process id. The verifier knows the offsets, and keeps only one of the two ways.

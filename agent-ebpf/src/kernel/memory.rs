@@ -36,11 +36,29 @@ macro_rules! load {
     }};
 }
 
+/// Words that are loaded one after the other where one copy would do. The helper costs as much as a dozen of them.
+const WORDS_MAX: usize = 4;
+
 /// Reads a `T` at `base + offset`; zeros when there is nothing to read.
 #[inline(always)]
 pub fn read<T: Copy>(base: Address, offset: u32) -> T {
     let address = base + u64::from(offset);
     let cast_type = settings::cast_type();
+    if size_of::<T>() > 8
+        && size_of::<T>() <= 8 * WORDS_MAX
+        && size_of::<T>().is_multiple_of(8)
+        && cast_type != 0
+    {
+        let mut words = [0; WORDS_MAX];
+        let mut at = 0;
+        while at < size_of::<T>() / 8 {
+            // SAFETY: the verifier vouches for the load.
+            words[at] = unsafe { load!("u64", address + 8 * at as u64, cast_type) };
+            at += 1;
+        }
+        // SAFETY: `T` is used only with integers and arrays of them, and as long as the words that were read.
+        return unsafe { transmute_copy(&words) };
+    }
     if size_of::<T>() <= 8 && size_of::<T>().is_power_of_two() && cast_type != 0 {
         // SAFETY: the verifier vouches for the load. `T` is used only with integers and arrays of them, of which every byte pattern
         // is a value, and each arm makes one of a number of the same size.

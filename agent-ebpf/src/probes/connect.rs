@@ -14,10 +14,10 @@ use aya_ebpf::programs::{SockAddrContext, TracePointContext};
 use saker_ebpf::wire::connect::{
     FAMILY_INET, FAMILY_INET6, HOOK_CGROUP, HOOK_SYSCALL, RES_ATTEMPT,
 };
-use saker_ebpf::wire::{Connect, Header, Kind};
+use saker_ebpf::wire::{Connect, Kind};
 
 use crate::emit::{self, Outcome};
-use crate::kernel;
+use crate::kernel::{self, Act};
 use crate::maps::{CONNECT_PENDING, ConnectPending};
 use crate::probes::file::syscall_argument;
 use crate::probes::sockets;
@@ -40,11 +40,9 @@ pub fn saker_connect6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
-    let is_own = settings::is_own((bpf_get_current_pid_tgid() >> 32) as u32);
+    let is_own = settings::is_own(kernel::tgid(kernel::current_task()));
     let (protocol, port) = sockets::protocol_and_port(ctx);
-    let Some(now) = settings::now() else {
-        return;
-    };
+    let now = settings::now();
     let wanted = sockets::wanted(now, protocol, port);
     let is_wanted = now.wants(Kind::Connect) && !is_own;
     if now.wants(Kind::Connect) && is_own {
@@ -53,18 +51,18 @@ fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
     if wanted.is_none() && !is_wanted {
         return;
     }
-    let header = kernel::header(Kind::Connect, size_of::<Connect>() as u32);
+    let act = Act::begin();
     if let Some(kind) = wanted {
-        sockets::note(ctx, &header, is_own, kind);
+        sockets::note(ctx, &act, is_own, kind);
     }
     if is_wanted {
-        report(ctx, Kind::Connect, &header, family, address);
+        report(ctx, Kind::Connect, &act, family, address);
     }
 }
 
 /// Writes a [`Connect`] record.
 #[inline(always)]
-pub fn report(ctx: &SockAddrContext, kind: Kind, header: &Header, family: u16, address: [u32; 4]) {
+pub fn report(ctx: &SockAddrContext, kind: Kind, act: &Act, family: u16, address: [u32; 4]) {
     let sock_addr: *const bpf_sock_addr = ctx.sock_addr;
     // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
     let (port, socket_type, protocol) = unsafe {
@@ -74,13 +72,18 @@ pub fn report(ctx: &SockAddrContext, kind: Kind, header: &Header, family: u16, a
             core::ptr::read_volatile(&raw const (*sock_addr).protocol),
         )
     };
-    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, kind, header) else {
+    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, kind, act.cgroup_id, act.moment)
+    else {
         return;
     };
     let connect = entry.as_mut_ptr();
     // SAFETY: the ring gave room for a `Connect`; `address` has the address's bytes in network order as they are.
     unsafe {
-        (*connect).header = *header;
+        act.fill(
+            &raw mut (*connect).header,
+            kind,
+            size_of::<Connect>() as u32,
+        );
         (*connect).address = core::mem::transmute::<[u32; 4], [u8; 16]>(address);
         (*connect).family = family;
         (*connect).port = u16::from_be(port as u16);
@@ -230,14 +233,20 @@ pub fn saker_exit_connect(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn ended(ctx: &TracePointContext, pending: &ConnectPending, result: i32) {
-    let header = kernel::header(Kind::Connect, size_of::<Connect>() as u32);
-    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, Kind::Connect, &header) else {
+    let act = Act::begin();
+    let kind = Kind::Connect;
+    let Some(mut entry) = emit::reserve_share::<Connect>(ctx, kind, act.cgroup_id, act.moment)
+    else {
         return;
     };
     let connect = entry.as_mut_ptr();
     // SAFETY: the ring gave room for a `Connect`.
     unsafe {
-        (*connect).header = header;
+        act.fill(
+            &raw mut (*connect).header,
+            kind,
+            size_of::<Connect>() as u32,
+        );
         (*connect).address = pending.address;
         (*connect).family = pending.family;
         (*connect).port = pending.port;
@@ -246,5 +255,5 @@ fn ended(ctx: &TracePointContext, pending: &ConnectPending, result: i32) {
         (*connect).res = result;
         (*connect).hook = HOOK_SYSCALL;
     }
-    emit::submit(Kind::Connect, entry);
+    emit::submit(kind, entry);
 }

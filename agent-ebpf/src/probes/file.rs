@@ -30,7 +30,7 @@ use crate::kernel;
 use crate::maps::{OPEN_PENDING, OpenCall};
 use crate::settings::{self, offset};
 
-use finish::{Ending, Scratch};
+use finish::{Ending, Opened, Scratch};
 
 const AT_FDCWD: i32 = -100;
 /// `O_CREAT | O_WRONLY | O_TRUNC`, which is what creat is.
@@ -132,41 +132,57 @@ fn call(syscall: u32, argument: impl Fn(usize) -> u64) -> OpenCall {
 
 #[tracepoint(category = "syscalls", name = "sys_exit_open")]
 pub fn saker_end_open(ctx: TracePointContext) -> u32 {
-    end(&ctx, SYSCALL_OPEN)
+    end::<SYSCALL_OPEN>(&ctx)
 }
 
 #[tracepoint(category = "syscalls", name = "sys_exit_creat")]
 pub fn saker_end_creat(ctx: TracePointContext) -> u32 {
-    end(&ctx, SYSCALL_CREAT)
+    end::<SYSCALL_CREAT>(&ctx)
 }
 
 #[tracepoint(category = "syscalls", name = "sys_exit_openat")]
 pub fn saker_end_openat(ctx: TracePointContext) -> u32 {
-    end(&ctx, SYSCALL_OPENAT)
+    end::<SYSCALL_OPENAT>(&ctx)
 }
 
 #[tracepoint(category = "syscalls", name = "sys_exit_openat2")]
 pub fn saker_end_openat2(ctx: TracePointContext) -> u32 {
-    end(&ctx, SYSCALL_OPENAT2)
+    end::<SYSCALL_OPENAT2>(&ctx)
 }
 
 /// A call that ends, its arguments still in the registers that it came with.
 #[inline(always)]
-fn end(ctx: &TracePointContext, syscall: u32) -> u32 {
+fn end<const SYSCALL: u32>(ctx: &TracePointContext) -> u32 {
     let result = syscall_argument(ctx, 0) as i32;
-    finish::finish(
+    let task = kernel::current_task();
+    let opened = Opened::of(task, Ending::Descriptor(result));
+    if !opened.is_decided(Scratch::Tracepoint) {
+        end_undecided::<SYSCALL>(ctx, task, opened.res, opened.file);
+    }
+    0
+}
+
+/// A function of its own: what it needs of the stack, and to save of registers, is no business of nearly all opens, which do not come here.
+#[inline(never)]
+fn end_undecided<const SYSCALL: u32>(
+    ctx: &TracePointContext,
+    task: kernel::Address,
+    res: i32,
+    file: kernel::Address,
+) {
+    finish::finish_undecided(
         ctx,
-        kernel::current_task(),
-        Ending::Descriptor(result),
+        task,
+        Opened { res, file },
         Scratch::Tracepoint,
+        None,
         || {
             // SAFETY: takes the running task, which is what the first helper gives.
             let registers =
                 unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as kernel::Address;
-            call(syscall, |at| argument(registers, at))
+            call(SYSCALL, |at| argument(registers, at))
         },
     );
-    0
 }
 
 /// Argument `at` of a 64-bit call, in the registers that it came with.

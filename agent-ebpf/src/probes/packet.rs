@@ -186,7 +186,8 @@ fn write<const N: usize>(ctx: &SkBuffContext, kind: Kind, owned: *const Owned, a
         header.cpu = bpf_get_smp_processor_id();
         header
     };
-    let Some(mut entry) = emit::reserve_share::<Room<N>>(ctx, kind, &header) else {
+    let (cgroup_id, moment) = (header.cgroup_id, header.ktime_ns);
+    let Some(mut entry) = emit::reserve_share::<Room<N>>(ctx, kind, cgroup_id, moment) else {
         return;
     };
     let room = entry.as_mut_ptr();

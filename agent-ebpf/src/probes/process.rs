@@ -116,11 +116,8 @@ unsafe fn build_exec(ctx: &RawTracePointContext, scratch: *mut ExecScratch) {
         (*exec).argc = kernel::read(binprm, offset!(binprm_argc));
 
         (*exec).env_len = 0;
-        if settings::wants_env()
-            && kernel_shows_env()
-            && let Some(now) = settings::now()
-            && now.wants_env()
-        {
+        let now = settings::now();
+        if settings::wants_env() && kernel_shows_env() && now.wants_env() {
             let scan = &raw mut (*scratch).env;
             EnvScan::start(scan, mm);
             let mut round = 0;

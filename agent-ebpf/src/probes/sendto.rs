@@ -1,22 +1,22 @@
-//! Hooks: cgroup sendmsg4 and sendmsg6 at the root cgroup. Records out: [`Connect`] of the kind `Sendto`.
+//! Hooks: cgroup sendmsg4 and sendmsg6 at the root cgroup. Records out: [`saker_ebpf::wire::Connect`] of the kind `Sendto`.
 //!
 //! They see datagrams that are sent to an address of their own, by sendto, sendmsg, sendmmsg or io_uring; those of connected
 //! sockets were seen at connect. A process, socket, address and port is reported once: a flood to one address costs a
 //! look-up each. An IPv4-mapped address that is sent to by an IPv6 socket arrives at sendmsg4.
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{cgroup_sock_addr, map};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::SockAddrContext;
+use saker_ebpf::wire::Kind;
 use saker_ebpf::wire::connect::{FAMILY_INET, FAMILY_INET6};
-use saker_ebpf::wire::{Connect, Kind};
 
 use super::connect::{ALLOW, inet, inet6, report};
 use super::sockets::{self, PORT_DNS};
 use crate::emit::{self, Outcome};
-use crate::{kernel, settings};
+use crate::kernel::{self, Act};
+use crate::settings;
 
 /// Addresses that were reported. One that others push out is reported again, which costs a record.
 #[map]
@@ -47,15 +47,12 @@ pub fn saker_sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn observe(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let tgid = kernel::tgid(kernel::current_task());
     let is_own = settings::is_own(tgid);
     let (_, port) = sockets::protocol_and_port(ctx);
-    let Some(now) = settings::now() else {
-        return;
-    };
+    let now = settings::now();
     if now.wants(Kind::Dns) && port == PORT_DNS {
-        let header = kernel::header(Kind::Sendto, 0);
-        sockets::note(ctx, &header, is_own, Kind::Dns);
+        sockets::note(ctx, &Act::begin(), is_own, Kind::Dns);
     }
     if !now.wants(Kind::Sendto) {
         return;
@@ -82,6 +79,5 @@ fn observe(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
     // Noted even if the ring is full: what was lost is counted, and the flood that fills the ring must not get dearer by it.
     // A full map drops its oldest entry; should it fail all the same, the address is reported again.
     let _ = SENT.insert(key, 1, 0);
-    let header = kernel::header(Kind::Sendto, size_of::<Connect>() as u32);
-    report(ctx, Kind::Sendto, &header, family, address);
+    report(ctx, Kind::Sendto, &Act::begin(), family, address);
 }

@@ -12,6 +12,7 @@ use aya_ebpf::programs::{SkBuffContext, SockAddrContext};
 use saker_ebpf::wire::{Header, Kind};
 
 use crate::emit::{self, Outcome};
+use crate::kernel::Act;
 use crate::settings::Now;
 
 /// Where DNS servers answer.
@@ -64,9 +65,9 @@ pub fn wanted(now: Now, protocol: u32, port: u16) -> Option<Kind> {
     }
 }
 
-/// Notes whose a socket is: of the thread in `header`, for packets of this kind.
+/// Notes whose a socket is: whoever `act`s, for packets of this kind.
 #[inline(always)]
-pub fn note(ctx: &SockAddrContext, header: &Header, is_own: bool, kind: Kind) {
+pub fn note(ctx: &SockAddrContext, act: &Act, is_own: bool, kind: Kind) {
     // SAFETY: the kernel hands over a valid context; its socket is never null.
     let owned = unsafe {
         let sk = core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk);
@@ -79,7 +80,7 @@ pub fn note(ctx: &SockAddrContext, header: &Header, is_own: bool, kind: Kind) {
     }
     // SAFETY: the map's value is valid while the program runs, and not null.
     unsafe {
-        (*owned).header = *header;
+        act.fill(&raw mut (*owned).header, kind, 0);
         (*owned).is_own = u32::from(is_own);
         (*owned).recorded = 0;
         (*owned).wanted = 0;

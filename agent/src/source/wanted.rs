@@ -57,11 +57,7 @@ impl WantedMaps {
             decided: First::NONE,
             wanted: Array::try_from(take_map(ebpf, WANTED_MAP)?).map_err(map_error)?,
             extensions: HashMap::try_from(take_map(ebpf, EXTENSIONS_MAP)?).map_err(map_error)?,
-            turns: Box::new(Turns {
-                turn: 0,
-                reserved: 0,
-                wanted: [Wanted::NONE; 2],
-            }),
+            turns: Box::new(Turns::NONE),
             env_slots,
             set: BTreeMap::new(),
             by_path: false,

@@ -103,21 +103,64 @@ fn finish_of(
     kept: Option<*const UringOpen>,
     call: impl FnOnce() -> OpenCall,
 ) {
-    // Before anything that has two ways, though most opens need it not: behind them the verifier followed it from each, and no time was won.
-    let Some(now) = settings::now() else {
-        return;
-    };
-    let (res, file) = match ending {
-        Ending::Descriptor(res) if res >= 0 => (res, kernel::opened(task, res as u32)),
-        Ending::Descriptor(res) | Ending::Result(res) => (res, 0),
-        Ending::Unknown => (RES_ATTEMPT, 0),
-    };
-    let dentry = if file == 0 { 0 } else { kernel::dentry(file) };
-    if name::is_unwanted(dentry) {
-        // What nearly every open ends with.
-        count_filtered(scratch);
-        return;
+    let opened = Opened::of(task, ending);
+    if !opened.is_decided(scratch) {
+        finish_undecided(ctx, task, opened, scratch, kept, call);
     }
+}
+
+/// What an open came to.
+#[derive(Clone, Copy)]
+pub struct Opened {
+    pub res: i32,
+    /// 0: none, or none that can be found.
+    pub file: Address,
+}
+
+impl Opened {
+    #[inline(always)]
+    pub fn of(task: Address, ending: Ending) -> Self {
+        let (res, file) = match ending {
+            Ending::Descriptor(res) if res >= 0 => (res, kernel::opened(task, res as u32)),
+            Ending::Descriptor(res) | Ending::Result(res) => (res, 0),
+            Ending::Unknown => (RES_ATTEMPT, 0),
+        };
+        Self { res, file }
+    }
+
+    #[inline(always)]
+    fn dentry(self) -> Address {
+        if self.file == 0 {
+            0
+        } else {
+            kernel::dentry(self.file)
+        }
+    }
+
+    /// Is it a file whose name alone decides that nobody wants it? Then it is counted: what nearly every open ends with.
+    #[inline(always)]
+    pub fn is_decided(self, scratch: Scratch) -> bool {
+        let is_decided = name::is_unwanted(self.dentry());
+        if is_decided {
+            count_filtered(scratch);
+        }
+        is_decided
+    }
+}
+
+/// Reports a call whose file's name did not decide it, if it is wanted.
+#[inline(always)]
+pub fn finish_undecided(
+    ctx: &impl EbpfContext,
+    task: Address,
+    opened: Opened,
+    scratch: Scratch,
+    kept: Option<*const UringOpen>,
+    call: impl FnOnce() -> OpenCall,
+) {
+    let Opened { res, file } = opened;
+    let dentry = opened.dentry();
+    let now = settings::now();
     // Something is open, or may be, and nobody knows its name: the path as passed can lead to another one by a link. So it is when
     // another thread has closed the file meanwhile.
     let is_nameless = dentry == 0 && (res >= 0 || res == RES_ATTEMPT);

@@ -11,6 +11,7 @@ use saker_ebpf::wire::PATH_BYTES_MAX;
 
 use crate::kernel::{self, Address};
 use crate::maps::{OPEN_EXTENSIONS, OpenScratch};
+use crate::opaque::opaque;
 use crate::settings;
 
 /// Do the last two bytes of the opened file's name say that it is not wanted, and is its name all that counts? Not so of no file.
@@ -23,7 +24,7 @@ pub fn is_unwanted(dentry: Address) -> bool {
     let is_short = u64::from(length).wrapping_sub(2) >> 63;
     // Of no name nothing is read in front of address 0, which is where kernels would look.
     let end = (name + u64::from(length)).wrapping_sub(8 * (is_short ^ 1));
-    black_box(settings::is_unwanted_end(kernel::read(end, 0)) & !is_short & 1) != 0
+    opaque(settings::is_unwanted_end(kernel::read(end, 0)) & !is_short & 1) != 0
 }
 
 /// Does the opened file's name end in a wanted extension?
