@@ -3,6 +3,7 @@
 mod agent;
 mod delivery;
 mod image;
+mod instructions;
 mod kernel;
 mod pipeline;
 mod stress;
@@ -42,6 +43,8 @@ pub enum Bench {
     Pipeline(pipeline::Args),
     /// What the kernel programs add to system calls, beside empty programs, bpftrace and auditd.
     Kernel(kernel::Args),
+    /// Instructions that an operation takes more with the agent, in a guest that counts them and whose kernel has fexit.
+    Instructions(instructions::Args),
     /// Everything flat out for some minutes: every event is accounted for, and memory does not grow.
     Stress(stress::Args),
     /// What one global, `import torch` and a `DataLoader` cost, with and without the agent. Needs root.
@@ -86,6 +89,7 @@ pub fn bench(which: &Bench) -> Result<()> {
         Bench::Image(args) => image::bench(args),
         Bench::Pipeline(args) => pipeline::bench(args),
         Bench::Kernel(args) => kernel::bench(args),
+        Bench::Instructions(args) => instructions::bench(args),
         Bench::Stress(args) => stress::bench(args),
     }
 }

@@ -29,7 +29,7 @@ use anyhow::{Context as _, Result, bail};
 use self::{
     apt::{Apt, Debian, unpack},
     kernels::{Kernel, LINUX_5_10, LINUX_6_1, LINUX_6_12, LINUX_7_2},
-    kit::{Kit, MATRIX, SYSTEMD},
+    kit::{Contents, Kit, MATRIX, PLAIN_MAIN, SYSTEMD},
     qemu::Guest,
     report::{Report, parse, problems, table},
 };
@@ -78,6 +78,45 @@ pub fn as_test(skips: &Path) -> Result<()> {
         writeln!(file, "{line}")?;
     }
     Ok(())
+}
+
+/// Boots a kernel of the matrix, has it run a script in which an instruction takes a nanosecond, and returns what that said.
+pub fn count(
+    series: &str,
+    script: &[u8],
+    files: &[(&str, &[u8])],
+    programs: &[(String, PathBuf)],
+) -> Result<String> {
+    let of_series = |job: &&Job| job.kernel.series == series && job.kit.name == MATRIX.name;
+    let Some(job) = GUESTS.iter().find(of_series) else {
+        bail!("no kernel {series} is in the matrix: `cargo xtask vm --list`");
+    };
+    let place = Place::find()?;
+    let image = job.kernel.image(&place.debian, &place.cache)?;
+    let userland = job.kit.userland.folder(&place.debian, &place.cache)?;
+    place.lock.unlock()?;
+    let folder = target_dir()?.join("vm/counted");
+    fs::create_dir_all(&folder)?;
+    let archive = folder.join("counted.cpio");
+    let contents = Contents {
+        main: PLAIN_MAIN,
+        script,
+        files,
+        programs,
+    };
+    contents.archive(&userland, &archive)?;
+    let guest = Guest {
+        kernel: &image,
+        archive: &archive,
+        console: &folder.join("console.log"),
+        report: &folder.join("report.log"),
+        limit: LIMIT,
+        is_counted: true,
+    };
+    let ran = guest.run();
+    let said = fs::read(guest.report).unwrap_or_default();
+    ran.with_context(|| format!("the guest, see {}", folder.display()))?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 /// The suite whose containerd streams what happens to containers; this machine's does not.
@@ -225,6 +264,7 @@ fn boot(job: &Job, image: &Path, archive: &Path, folder: &Path) -> Outcome {
         console: &folder.join("console.log"),
         report: &folder.join("report.log"),
         limit: LIMIT,
+        is_counted: false,
     };
     let mut wrong = Vec::new();
     let ran = fs::create_dir_all(folder)

@@ -12,7 +12,6 @@ mod peers;
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -35,7 +34,7 @@ pub struct Args {
     /// Milliseconds for each measurement.
     #[arg(long, default_value_t = 300)]
     milliseconds: u64,
-    /// Only these operations: getppid, open, null, exec, tcp, page, udp.
+    /// Only these operations: getppid, open, alike, null, exec, tcp, page, udp.
     #[arg(long, value_delimiter = ',')]
     operations: Vec<String>,
     /// Measure how long the programs themselves run, by the kernel's account, and not the operations.
@@ -43,12 +42,17 @@ pub struct Args {
     inside: bool,
 }
 
-const CONFIG: &str = "http: {enabled: false}\n";
+/// The agent's configuration.
+pub const CONFIG: &str = "http: {enabled: false}\n";
 
 /// What is measured: the actor's name of it, and people's. Of TCP first what costs most for what it does, then what is usual.
-const OPERATIONS: &[Operation] = &[
+pub const OPERATIONS: &[Operation] = &[
     ("getppid", "getppid, a bystander"),
     ("open", "open and close of an ordinary file"),
+    (
+        "alike",
+        "open and close of a file whose name ends like a wanted one",
+    ),
     ("null", "open and close of /dev/null"),
     ("exec", "fork, exec, exit and wait"),
     ("tcp", "TCP connect, accept, a byte, close"),
@@ -60,13 +64,15 @@ const OPERATIONS: &[Operation] = &[
 ];
 
 /// A set of rules, which decides on the hooks.
-struct Rules {
-    name: &'static str,
+pub struct Rules {
+    /// In words.
+    pub name: &'static str,
     /// `None`: the shipped packs.
-    text: Option<&'static str>,
+    pub text: Option<&'static str>,
 }
 
-const RULES: &[Rules] = &[
+/// All that are measured.
+pub const RULES: &[Rules] = &[
     Rules {
         name: "the shipped packs",
         text: None,
@@ -213,10 +219,11 @@ fn measure_inside(
     Ok(())
 }
 
-type Operation = (&'static str, &'static str);
+/// What the actor calls it, and people.
+pub type Operation = (&'static str, &'static str);
 
 /// Those of these names; all where there are none.
-fn chosen(names: &[String]) -> Result<Vec<Operation>> {
+pub fn chosen(names: &[String]) -> Result<Vec<Operation>> {
     if names.is_empty() {
         return Ok(OPERATIONS.to_vec());
     }
@@ -254,13 +261,25 @@ fn setups(programs: &Programs) -> Result<Vec<Setup>> {
 }
 
 fn measure(programs: &Programs, operation: &str, milliseconds: u64) -> Result<f64> {
-    let file: PathBuf = match operation {
-        "exec" => programs.actors.join("nothing"),
-        _ => "/usr/bin/env".into(),
-    };
+    let nothing = programs.actors.join("nothing");
     let mut actor = programs.actor("measure");
-    actor.args([operation, &milliseconds.to_string()]).arg(file);
+    actor.args(arguments(
+        operation,
+        milliseconds,
+        &nothing.to_string_lossy(),
+    ));
     Ok(output(&mut actor)?.parse()?)
+}
+
+/// What the actor is given for an operation; `nothing` is a program that does nothing.
+pub fn arguments(operation: &str, milliseconds: u64, nothing: &str) -> [String; 3] {
+    let (what, file) = match operation {
+        "exec" => (operation, nothing),
+        // As `.env` does, which rules ask for.
+        "alike" => ("open", "/usr/bin/env"),
+        _ => (operation, "/usr/bin/true"),
+    };
+    [what.into(), milliseconds.to_string(), file.into()]
 }
 
 /// A median of the rounds, and for each set-up the median and the quartiles of what it adds in its own round.

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::process::{cargo, run, target_dir};
 
+/// Mounts what is needed and runs the script, without an init system.
+pub const PLAIN_MAIN: &[u8] = include_bytes!("guest/plain.sh");
+
 /// A kind of guest.
 #[derive(Debug)]
 pub struct Kit {
@@ -50,7 +53,7 @@ pub const MATRIX: Kit = Kit {
                (ten thousand processes take minutes on an emulated processor) and \
                an_overlays_layers_are_told_apart and a_file_that_containers_share_is_attached_once \
                (overlayfs is a module, and guests have none)",
-    main: include_bytes!("guest/plain.sh"),
+    main: PLAIN_MAIN,
     files: &[],
 };
 
@@ -84,34 +87,15 @@ pub const SYSTEMD: Kit = Kit {
 impl Kit {
     /// Builds what is ours and writes the archive.
     pub fn archive(&self, userland: &Path, path: &Path) -> Result<()> {
-        let programs = self.build()?;
-        let mut archive = Archive::create(path)?;
-        archive.tree(userland)?;
-        // The kernel opens it for the first program before anything is mounted.
-        archive.character_device(Path::new("dev/console"), 5, 1)?;
-        let executable = 0o755;
-        for folder in ["saker", "saker/tests"] {
-            archive.folder(Path::new(folder))?;
-        }
-        for (name, script) in [
-            ("init", &include_bytes!("guest/init.sh")[..]),
-            ("saker/main", self.main),
-            ("saker/tests.sh", include_bytes!("guest/tests.sh")),
-        ] {
-            archive.file(Path::new(name), executable, script)?;
-        }
-        let arguments = self.arguments.as_bytes();
-        archive.file(Path::new("saker/arguments"), 0o644, arguments)?;
-        for (name, content) in self.files {
-            archive.file(Path::new(name), 0o644, content)?;
-        }
-        for (name, program) in programs {
-            let content =
-                fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
-            archive.file(Path::new(&name), executable, &content)?;
-        }
-        archive.finish()?;
-        Ok(())
+        let mut files = self.files.to_vec();
+        files.push(("saker/arguments", self.arguments.as_bytes()));
+        let contents = Contents {
+            main: self.main,
+            script: include_bytes!("guest/tests.sh"),
+            files: &files,
+            programs: &self.build()?,
+        };
+        contents.archive(userland, path)
     }
 
     /// Builds the agent and the test binaries; each with its name in the guest.
@@ -142,5 +126,49 @@ impl Kit {
             bail!("the tests for guests could not be built");
         }
         Ok(programs)
+    }
+}
+
+/// What a guest unpacks beside Debian's programs.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    /// The guest's first program after `init.sh`.
+    pub main: &'a [u8],
+    /// What that runs, `/saker/tests.sh`.
+    pub script: &'a [u8],
+    /// Further files: path and content.
+    pub files: &'a [(&'a str, &'a [u8])],
+    /// Programs: path in the guest, and here.
+    pub programs: &'a [(String, PathBuf)],
+}
+
+impl Contents<'_> {
+    /// Writes the archive.
+    pub fn archive(&self, userland: &Path, path: &Path) -> Result<()> {
+        let mut archive = Archive::create(path)?;
+        archive.tree(userland)?;
+        // The kernel opens it for the first program before anything is mounted.
+        archive.character_device(Path::new("dev/console"), 5, 1)?;
+        let executable = 0o755;
+        for folder in ["saker", "saker/tests"] {
+            archive.folder(Path::new(folder))?;
+        }
+        for (name, script) in [
+            ("init", &include_bytes!("guest/init.sh")[..]),
+            ("saker/main", self.main),
+            ("saker/tests.sh", self.script),
+        ] {
+            archive.file(Path::new(name), executable, script)?;
+        }
+        for (name, content) in self.files {
+            archive.file(Path::new(name), 0o644, content)?;
+        }
+        for (name, program) in self.programs {
+            let content =
+                fs::read(program).with_context(|| format!("reading {}", program.display()))?;
+            archive.file(Path::new(name), executable, &content)?;
+        }
+        archive.finish()?;
+        Ok(())
     }
 }
