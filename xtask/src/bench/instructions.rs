@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result};
 
 use super::{
     agent::Programs,
-    kernel::{CONFIG, RULES, arguments, chosen},
+    kernel::{CONFIG, RULES, Rules, arguments, chosen},
 };
-use crate::vm;
+use crate::{process::is_root, vm};
 
 /// Options.
 #[derive(clap::Args)]
@@ -32,16 +32,18 @@ pub struct Args {
 pub fn bench(args: &Args) -> Result<()> {
     let operations = chosen(&args.operations)?;
     let programs = Programs::build()?;
+    let setups = setups(&programs)?;
     let actor = |name: &str| (format!("saker/{name}"), programs.actors.join(name));
-    let inside: [(String, PathBuf); 3] = [
+    let inside: [(String, PathBuf); 4] = [
         ("saker/saker".into(), programs.saker.clone()),
         actor("measure"),
         actor("nothing"),
+        actor("empty_programs"),
     ];
     let rules: Vec<(String, &str)> = RULES
         .iter()
         .enumerate()
-        .filter_map(|(at, rules)| Some((format!("saker/rules-{at}.yaml"), rules.text?)))
+        .filter_map(|(at, rules)| Some((path_of_rules(at), rules.text?)))
         .collect();
     let mut files: Vec<(&str, &[u8])> = rules
         .iter()
@@ -49,7 +51,7 @@ pub fn bench(args: &Args) -> Result<()> {
         .collect();
     files.push(("saker/config.yaml", CONFIG.as_bytes()));
     let names: Vec<&str> = operations.iter().map(|(name, _)| *name).collect();
-    let script = script(&names, args.millions)?;
+    let script = script(&names, &setups, args.millions)?;
     let said = vm::count(&args.kernel, script.as_bytes(), &files, &inside)?;
     let (kernel, hooks, counts) = parse(&said);
     println!("Linux {kernel}, emulated, an instruction a nanosecond");
@@ -57,21 +59,101 @@ pub fn bench(args: &Args) -> Result<()> {
         println!("  {hook}");
     }
     for (name, what) in operations {
-        let of = |at: usize| counts.get(&(at, name)).copied();
-        let alone = of(0).with_context(|| format!("the guest says nothing of {name}: {said}"))?;
+        let of = |at: usize| {
+            let count = counts.get(&(at, name)).copied();
+            count.with_context(|| format!("the guest says nothing of {name}, set-up {at}:\n{said}"))
+        };
+        let alone = of(0)?;
         println!("\n{what}: {alone:.0} instructions; more with");
-        for (at, rules) in RULES.iter().enumerate() {
-            let with = of(at + 1).with_context(|| format!("no {name} with {}", rules.name))?;
-            let more = with - alone;
+        for (at, setup) in setups.iter().enumerate() {
+            let more = of(at + 1)? - alone;
             let percent = more / alone * 100.0;
-            println!("  {:<40} {more:>+9.0} ({percent:>+6.2} %)", rules.name);
+            println!("  {:<68} {more:>+7.0} ({percent:>+6.2} %)", setup.name);
         }
     }
     Ok(())
 }
 
-/// What the guest runs: every operation alone, then beside the agent with each set of rules.
-fn script(operations: &[&str], millions: u64) -> Result<String> {
+fn path_of_rules(at: usize) -> String {
+    format!("saker/rules-{at}.yaml")
+}
+
+/// What is attached in the guest, and how.
+struct Setup {
+    name: String,
+    /// Command lines: they return once it is attached.
+    start: String,
+    /// Command lines.
+    stop: &'static str,
+}
+
+/// The agent with each set of rules, and in front of it, where that can be found out, programs of two instructions on the hooks that it uses.
+fn setups(programs: &Programs) -> Result<Vec<Setup>> {
+    let with_floors = is_root();
+    if !with_floors {
+        println!(
+            "bench: only root can ask the agent for its hooks; without empty programs on them"
+        );
+    }
+    let mut setups = Vec::new();
+    for (at, rules) in RULES.iter().enumerate() {
+        if with_floors {
+            let (_, hooks) = rules.hooks(programs, at)?;
+            setups.push(floor(rules.name, &hooks));
+        }
+        setups.push(agent(rules, at));
+    }
+    Ok(setups)
+}
+
+fn floor(rules: &str, hooks: &[String]) -> Setup {
+    // The guest has functions where this machine may have tracepoints of system calls; on functions there are no empty programs.
+    let hooks = hooks
+        .iter()
+        .filter(|hook| !hook.starts_with("tracepoint:syscalls/"));
+    let hooks: Vec<String> = hooks.map(|hook| in_guest(hook)).collect();
+    Setup {
+        name: format!("empty programs but for opens, {rules}"),
+        start: format!(
+            "busybox mkfifo /tmp/end
+/saker/empty_programs {} </tmp/end >/tmp/floor 2>&1 &
+exec 3>/tmp/end
+until busybox grep -q attached /tmp/floor; do busybox sleep 1; done
+",
+            hooks.join(" ")
+        ),
+        stop: "exec 3>&-\nwait\nbusybox rm /tmp/end /tmp/floor\n",
+    }
+}
+
+/// The guest's cgroups are all in one place.
+fn in_guest(hook: &str) -> String {
+    match hook.split_once('@') {
+        Some((hook, _)) => format!("{hook}@/sys/fs/cgroup"),
+        None => hook.to_owned(),
+    }
+}
+
+fn agent(rules: &Rules, at: usize) -> Setup {
+    let which = match rules.text {
+        Some(_) => format!("--rules /{}", path_of_rules(at)),
+        None => String::new(),
+    };
+    // A minute after it has started the agent gives memory back; what that takes is no part of what operations take.
+    Setup {
+        name: format!("Saker, {}", rules.name),
+        start: format!(
+            "/saker/saker run --config /saker/config.yaml {which} >/dev/null 2>/tmp/log &
+until busybox grep -q watching /tmp/log; do busybox sleep 1; done
+busybox sleep 90
+"
+        ),
+        stop: "kill $!\nwait\nbusybox rm /tmp/log\n",
+    }
+}
+
+/// What the guest runs: every operation alone, then beside each of what can be attached.
+fn script(operations: &[&str], setups: &[Setup], millions: u64) -> Result<String> {
     let mut script = String::from(
         "#!/bin/busybox sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root
@@ -90,28 +172,14 @@ all() {
         )?;
     }
     script.push_str("}\nall 0\n");
-    for (at, rules) in RULES.iter().enumerate() {
-        let which = match rules.text {
-            Some(_) => format!("--rules /saker/rules-{at}.yaml"),
-            None => String::new(),
-        };
-        // A minute after it has started the agent gives memory back; what that takes is no part of what operations take.
-        write!(
-            script,
-            "/saker/saker run --config /saker/config.yaml {which} >/dev/null 2>/tmp/log &
-until busybox grep -q watching /tmp/log; do busybox sleep 1; done
-busybox sleep 90
-all {}
-kill $!
-wait $!
-",
-            at + 1
-        )?;
+    for (at, setup) in setups.iter().enumerate() {
+        let Setup { start, stop, .. } = setup;
+        write!(script, "{start}all {}\n{stop}", at + 1)?;
     }
     Ok(script)
 }
 
-/// The kernel's release, what the doctor says, and instructions by the place of the rules, from 1 (0 is without the agent), and by operation.
+/// The kernel's release, what the doctor says, and instructions by the place of the set-up, from 1 (0 is with nothing attached), and by operation.
 fn parse(said: &str) -> (&str, Vec<&str>, BTreeMap<(usize, &str), f64>) {
     let (mut kernel, mut hooks, mut counts) = ("", Vec::new(), BTreeMap::new());
     for line in said.lines() {
@@ -145,14 +213,23 @@ mod tests {
     }
 
     #[test]
-    fn the_script_measures_every_operation_with_every_set_of_rules() {
+    fn the_script_measures_every_operation_with_everything_attached() {
         let names: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-        let script = script(&names, 7).expect("it is text");
+        let hooks = [
+            "tracepoint:syscalls/sys_exit_open".to_owned(),
+            "raw_tracepoint:sched_process_exec".to_owned(),
+            "cgroup_device@/sys/fs/cgroup/unified".to_owned(),
+        ];
+        let setups = [floor("some rules", &hooks), agent(&RULES[1], 1)];
+        let script = script(&names, &setups, 7).expect("it is text");
         for name in names {
             assert!(script.contains(&format!("@count $1 {name} $(")), "{name}");
         }
         assert!(script.contains("/saker/measure exec 7 /saker/nothing)"));
-        assert_eq!(script.matches("/saker/saker run").count(), RULES.len());
-        assert_eq!(script.matches("\nall ").count(), RULES.len() + 1);
+        assert!(script.contains(
+            "empty_programs raw_tracepoint:sched_process_exec cgroup_device@/sys/fs/cgroup <"
+        ));
+        assert!(script.contains("--rules /saker/rules-1.yaml"));
+        assert!(script.contains("\nall 0\n") && script.contains("\nall 2\n"));
     }
 }

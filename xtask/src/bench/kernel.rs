@@ -71,6 +71,20 @@ pub struct Rules {
     pub text: Option<&'static str>,
 }
 
+impl Rules {
+    /// How the agent is started with them, the ones of this number; and, once it has been, the hooks that it uses then.
+    pub fn hooks(&self, programs: &Programs, number: usize) -> Result<(Vec<String>, Vec<String>)> {
+        let mut run = vec!["run".to_owned()];
+        if let Some(text) = self.text {
+            let file = programs.folder.join(format!("kernel-{number}.yaml"));
+            fs::write(&file, text)?;
+            run.extend(["--rules".into(), file.to_string_lossy().into_owned()]);
+        }
+        let hooks = hooks::of_agent(programs, &run)?;
+        Ok((run, hooks))
+    }
+}
+
 /// All that are measured.
 pub const RULES: &[Rules] = &[
     Rules {
@@ -240,13 +254,7 @@ pub fn chosen(names: &[String]) -> Result<Vec<Operation>> {
 fn setups(programs: &Programs) -> Result<Vec<Setup>> {
     let mut setups = vec![Setup::Nothing];
     for (number, rules) in RULES.iter().enumerate() {
-        let mut run = vec!["run".to_owned()];
-        if let Some(text) = rules.text {
-            let file = programs.folder.join(format!("kernel-{number}.yaml"));
-            fs::write(&file, text)?;
-            run.extend(["--rules".into(), file.to_string_lossy().into_owned()]);
-        }
-        let hooks = hooks::of_agent(programs, &run)?;
+        let (run, hooks) = rules.hooks(programs, number)?;
         println!("hooks with {}: {}", rules.name, hooks.join(" "));
         setups.push(Setup::Floor(rules.name, hooks));
         setups.push(Setup::Saker(rules.name, run));
