@@ -21,7 +21,7 @@ pub const CAST_TYPE: u32 = 0xffff;
 
 /// Name of the section, and of the map, that holds one [`First`].
 pub const FIRST_MAP: &str = ".data.first";
-/// Name of the map that holds one [`Turns`].
+/// Name of the section, and of the map, that holds one [`Turns`].
 pub const WANTED_MAP: &str = ".data.wanted";
 
 /// Name of the map that holds one [`DeviceTable`].

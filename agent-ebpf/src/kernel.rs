@@ -9,7 +9,8 @@ mod memory;
 use core::hint::black_box;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_probe_read_kernel,
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task,
+    bpf_probe_read_kernel,
 };
 use saker_ebpf::config::UPID_BYTES;
 use saker_ebpf::wire;
@@ -59,6 +60,16 @@ pub fn current_task() -> Address {
 #[inline(always)]
 pub fn tgid(task: Address) -> u32 {
     read(task, offset!(task_tgid))
+}
+
+/// Process id of the thread that this program runs in.
+#[inline(always)]
+pub fn current_tgid() -> u32 {
+    if settings::cast_type() != 0 {
+        return tgid(current_task());
+    }
+    // SAFETY: takes nothing.
+    (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
 }
 
 /// Thread id of a task.

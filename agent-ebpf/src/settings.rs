@@ -1,4 +1,4 @@
-//! The globals that the agent fills, the numbers that it puts into instructions, and the map of what rules want; how programs read them.
+//! The globals that the agent fills, what rules want among them, and the numbers that it puts into instructions; how programs read them.
 //!
 //! Reads are volatile, a field at a time: the compiler must not fold the values it sees at build time, and the
 //! structs are too large to copy to the stack.

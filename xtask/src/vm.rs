@@ -80,12 +80,14 @@ pub fn as_test(skips: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A script, files by their paths in the guest, and programs by theirs.
+type Brought<'a> = (&'a [u8], &'a [(&'a str, &'a [u8])], &'a [(String, PathBuf)]);
+
 /// Boots a kernel of the matrix, has it run a script in which an instruction takes a nanosecond, and returns what that said.
 pub fn count(
     series: &str,
-    script: &[u8],
-    files: &[(&str, &[u8])],
-    programs: &[(String, PathBuf)],
+    (script, files, programs): Brought<'_>,
+    limit: Duration,
 ) -> Result<String> {
     let of_series = |job: &&Job| job.kernel.series == series && job.kit.name == MATRIX.name;
     let Some(job) = GUESTS.iter().find(of_series) else {
@@ -110,7 +112,7 @@ pub fn count(
         archive: &archive,
         console: &folder.join("console.log"),
         report: &folder.join("report.log"),
-        limit: LIMIT,
+        limit,
         is_counted: true,
     };
     let ran = guest.run();

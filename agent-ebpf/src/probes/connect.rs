@@ -40,7 +40,7 @@ pub fn saker_connect6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
-    let is_own = settings::is_own(kernel::tgid(kernel::current_task()));
+    let is_own = settings::is_own(kernel::current_tgid());
     let (protocol, port) = sockets::protocol_and_port(ctx);
     let now = settings::now();
     let wanted = sockets::wanted(now, protocol, port);

@@ -47,7 +47,7 @@ pub fn saker_sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn observe(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
-    let tgid = kernel::tgid(kernel::current_task());
+    let tgid = kernel::current_tgid();
     let is_own = settings::is_own(tgid);
     let (_, port) = sockets::protocol_and_port(ctx);
     let now = settings::now();

@@ -4,6 +4,8 @@
 //! A socket's storage comes and goes with it, so there is no bound to reach, and a socket that nobody noted costs a packet
 //! one look at an empty pointer.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_sk_fullsock, bpf_sk_storage_get};
@@ -78,9 +80,12 @@ pub fn note(ctx: &SockAddrContext, act: &Act, is_own: bool, kind: Kind) {
         emit::lose(ctx, kind, Outcome::MapFull);
         return;
     }
-    // SAFETY: the map's value is valid while the program runs, and not null.
+    let mut header = MaybeUninit::uninit();
+    // SAFETY: the map's value is valid while the program runs, and not null; all of the header is filled. Copied at once, because another processor may be
+    // reading it for a packet: two processes can share a socket.
     unsafe {
-        act.fill(&raw mut (*owned).header, kind, 0);
+        act.fill(header.as_mut_ptr(), kind, 0);
+        (*owned).header = header.assume_init();
         (*owned).is_own = u32::from(is_own);
         (*owned).recorded = 0;
         (*owned).wanted = 0;

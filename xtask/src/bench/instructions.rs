@@ -4,7 +4,7 @@
 //! time is how many instructions that were, the kernel's among them. No cache, no other load and no clock has a part in it, and the guest's kernel has
 //! fexit and fentry where this machine's may not.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 
@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, default_value = "6.12")]
     kernel: String,
     /// Millions of instructions for each measurement, at least.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     millions: u64,
     /// Only these operations, of those of `cargo xtask bench kernel`.
     #[arg(long, value_delimiter = ',')]
@@ -52,7 +52,11 @@ pub fn bench(args: &Args) -> Result<()> {
     files.push(("saker/config.yaml", CONFIG.as_bytes()));
     let names: Vec<&str> = operations.iter().map(|(name, _)| *name).collect();
     let script = script(&names, &setups, args.millions)?;
-    let said = vm::count(&args.kernel, script.as_bytes(), &files, &inside)?;
+    let contents = (script.as_bytes(), files.as_slice(), inside.as_slice());
+    // Ten millions a second is a slow machine; starting the agent with each set of rules comes on top.
+    let measurements = (setups.len() + 1) * operations.len();
+    let limit = Duration::from_secs(1200 + args.millions * measurements as u64 / 10);
+    let said = vm::count(&args.kernel, contents, limit)?;
     let (kernel, hooks, counts) = parse(&said);
     println!("Linux {kernel}, emulated, an instruction a nanosecond");
     for hook in hooks {
@@ -107,7 +111,8 @@ fn setups(programs: &Programs) -> Result<Vec<Setup>> {
 }
 
 fn floor(rules: &str, hooks: &[String]) -> Setup {
-    // The guest has functions where this machine may have tracepoints of system calls; on functions there are no empty programs.
+    // The hooks that the agent uses on this machine. The guest has functions where it may have tracepoints of system calls, and on functions there are no
+    // empty programs.
     let hooks = hooks
         .iter()
         .filter(|hook| !hook.starts_with("tracepoint:syscalls/"));
@@ -116,11 +121,11 @@ fn floor(rules: &str, hooks: &[String]) -> Setup {
         name: format!("empty programs but for opens, {rules}"),
         start: format!(
             "busybox mkfifo /tmp/end
-/saker/empty_programs {} </tmp/end >/tmp/floor 2>&1 &
-exec 3>/tmp/end
-until busybox grep -q attached /tmp/floor; do busybox sleep 1; done
-",
-            hooks.join(" ")
+exec 3<>/tmp/end
+/saker/empty_programs {} </tmp/end >/tmp/floor 2>&1 3>&- &
+{}",
+            hooks.join(" "),
+            until("attached", "/tmp/floor"),
         ),
         stop: "exec 3>&-\nwait\nbusybox rm /tmp/end /tmp/floor\n",
     }
@@ -134,6 +139,17 @@ fn in_guest(hook: &str) -> String {
     }
 }
 
+/// Waits for a word in the log of the program that was just started. Should that end without it, so does the guest, with what it said.
+fn until(word: &str, log: &str) -> String {
+    format!(
+        "until busybox grep -q {word} {log}; do
+    kill -0 $! 2>/dev/null || {{ busybox cat {log}; exit 1; }}
+    busybox sleep 1
+done
+"
+    )
+}
+
 fn agent(rules: &Rules, at: usize) -> Setup {
     let which = match rules.text {
         Some(_) => format!("--rules /{}", path_of_rules(at)),
@@ -144,9 +160,9 @@ fn agent(rules: &Rules, at: usize) -> Setup {
         name: format!("Saker, {}", rules.name),
         start: format!(
             "/saker/saker run --config /saker/config.yaml {which} >/dev/null 2>/tmp/log &
-until busybox grep -q watching /tmp/log; do busybox sleep 1; done
-busybox sleep 90
-"
+{}busybox sleep 90
+",
+            until("watching", "/tmp/log"),
         ),
         stop: "kill $!\nwait\nbusybox rm /tmp/log\n",
     }
