@@ -12,19 +12,24 @@ use std::{
 use saker_tests::{Agent, root_or_skip, until};
 use serde_json::Value;
 
-const RULES: &str = "
+/// A rule that asks for one test's own acts: agents see the whole machine, and others of these tests run beside it.
+fn rules(test: &str) -> String {
+    format!(
+        "
 - rule: Marked
   desc: a test's own act
-  condition: evt.type = execve and proc.cmdline contains saker-delivery-mark
+  condition: evt.type = execve and proc.cmdline contains saker-delivery-mark-{test}
   output: marked (cmdline=%proc.cmdline)
   priority: WARNING
   tags: [T1059]
-";
+"
+    )
+}
 
-fn configure(folder: &Path) -> std::path::PathBuf {
+fn configure(folder: &Path, test: &str) -> std::path::PathBuf {
     let config = folder.join("saker.yaml");
     let rules = folder.join("rules.yaml");
-    fs::write(&rules, RULES).expect("it is written");
+    fs::write(&rules, self::rules(test)).expect("it is written");
     let text = format!(
         "http: {{listen: '127.0.0.1:0'}}\n\
          grpc: {{unix: {{enabled: false}}}}\n\
@@ -70,23 +75,23 @@ fn alerts_survive_the_agent_and_carry_what_ties_them_together() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = configure(folder.path());
+    let config = configure(folder.path(), "whole");
     let plain = folder.path().join("plain.jsonl");
     let agent = Agent::start_with(&config, &[]);
-    act("first");
+    act("whole-first");
     until("the first is delivered", || {
-        with(&lines(&plain), "first") == 1
+        with(&lines(&plain), "whole-first") == 1
     });
     agent.signal(libc::SIGKILL);
     drop(agent);
     // A second agent goes on in the same log.
     let agent = Agent::start_with(&config, &[]);
-    act("second");
+    act("whole-second");
     until("the second is delivered", || {
-        with(&lines(&plain), "second") == 1
+        with(&lines(&plain), "whole-second") == 1
     });
     for _ in 0..30 {
-        act("same");
+        act("whole-same");
     }
     let stopped = agent.stop();
     assert_eq!(stopped.status.code(), Some(0), "{:?}", stopped.log);
@@ -124,7 +129,7 @@ fn alerts_survive_the_agent_and_carry_what_ties_them_together() {
         .iter()
         .filter(|alert| alert["output_fields"]["saker.suppressed"].is_u64())
         .collect();
-    assert_eq!(with(&alerts, "same"), 6, "{alerts:?}");
+    assert_eq!(with(&alerts, "whole-same"), 6, "{alerts:?}");
     assert_eq!(summaries.len(), 1);
     assert_eq!(summaries[0]["output_fields"]["saker.suppressed"], 25);
 
@@ -132,7 +137,7 @@ fn alerts_survive_the_agent_and_carry_what_ties_them_together() {
     assert_eq!(findings.len(), alerts.len());
     let first = findings
         .iter()
-        .find(|finding| finding.to_string().contains("mark-first"))
+        .find(|finding| finding.to_string().contains("mark-whole-first"))
         .expect("it was delivered");
     let process = &first["evidences"][0]["process"];
     assert_eq!(process["name"], "true", "{first}");
@@ -149,7 +154,7 @@ fn a_second_agent_is_refused_and_told_why() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = configure(folder.path());
+    let config = configure(folder.path(), "second-agent");
     let agent = Agent::start_with(&config, &[]);
     let second = Command::new(saker_tests::program("saker"))
         .args(["run", "--config"])
@@ -172,7 +177,7 @@ fn alerts_that_a_full_log_drops_and_that_are_refused_are_told() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = configure(folder.path());
+    let config = configure(folder.path(), "full");
     let text = fs::read_to_string(&config).expect("it is there");
     // In memory, and little of it; beside the sinks that work one that has no folder, and a server that refuses everything.
     let server = TcpListener::bind("127.0.0.1:0").expect("some port is free");
@@ -193,7 +198,7 @@ fn alerts_that_a_full_log_drops_and_that_are_refused_are_told() {
     let mut agent = Agent::start_with(&config, &[]);
     let endpoint = agent.endpoint();
     for _ in 0..200 {
-        act("many");
+        act("full-many");
     }
     let plain = folder.path().join("plain.jsonl");
     let told = |cause: &str| {
