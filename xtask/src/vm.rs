@@ -26,10 +26,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+pub use self::kit::{Contents, PLAIN_MAIN};
 use self::{
     apt::{Apt, Debian, unpack},
     kernels::{Kernel, LINUX_5_10, LINUX_6_1, LINUX_6_12, LINUX_7_2},
-    kit::{Contents, Kit, MATRIX, PLAIN_MAIN, SYSTEMD},
+    kit::{Kit, MATRIX, SYSTEMD},
     qemu::Guest,
     report::{Report, parse, problems, table},
 };
@@ -80,15 +81,8 @@ pub fn as_test(skips: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A script, files by their paths in the guest, and programs by theirs.
-type Brought<'a> = (&'a [u8], &'a [(&'a str, &'a [u8])], &'a [(String, PathBuf)]);
-
-/// Boots a kernel of the matrix, has it run a script in which an instruction takes a nanosecond, and returns what that said.
-pub fn count(
-    series: &str,
-    (script, files, programs): Brought<'_>,
-    limit: Duration,
-) -> Result<String> {
+/// Boots a kernel of the matrix with these contents, an instruction a nanosecond, and returns what their script said.
+pub fn count(series: &str, contents: &Contents<'_>, limit: Duration) -> Result<String> {
     let of_series = |job: &&Job| job.kernel.series == series && job.kit.name == MATRIX.name;
     let Some(job) = GUESTS.iter().find(of_series) else {
         bail!("no kernel {series} is in the matrix: `cargo xtask vm --list`");
@@ -100,12 +94,6 @@ pub fn count(
     let folder = target_dir()?.join("vm/counted");
     fs::create_dir_all(&folder)?;
     let archive = folder.join("counted.cpio");
-    let contents = Contents {
-        main: PLAIN_MAIN,
-        script,
-        files,
-        programs,
-    };
     contents.archive(&userland, &archive)?;
     let guest = Guest {
         kernel: &image,

@@ -52,11 +52,16 @@ pub fn bench(args: &Args) -> Result<()> {
     files.push(("saker/config.yaml", CONFIG.as_bytes()));
     let names: Vec<&str> = operations.iter().map(|(name, _)| *name).collect();
     let script = script(&names, &setups, args.millions)?;
-    let contents = (script.as_bytes(), files.as_slice(), inside.as_slice());
+    let contents = vm::Contents {
+        main: vm::PLAIN_MAIN,
+        script: script.as_bytes(),
+        files: &files,
+        programs: &inside,
+    };
     // Ten millions a second is a slow machine; starting the agent with each set of rules comes on top.
     let measurements = (setups.len() + 1) * operations.len();
     let limit = Duration::from_secs(1200 + args.millions * measurements as u64 / 10);
-    let said = vm::count(&args.kernel, contents, limit)?;
+    let said = vm::count(&args.kernel, &contents, limit)?;
     let (kernel, hooks, counts) = parse(&said);
     println!("Linux {kernel}, emulated, an instruction a nanosecond");
     for hook in hooks {

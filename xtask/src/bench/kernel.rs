@@ -283,7 +283,7 @@ fn measure(programs: &Programs, operation: &str, milliseconds: u64) -> Result<f6
 pub fn arguments(operation: &str, milliseconds: u64, nothing: &str) -> [String; 3] {
     let (what, file) = match operation {
         "exec" => (operation, nothing),
-        // As `.env` does, which rules ask for.
+        // As `.zshenv` does, which rules ask for.
         "alike" => ("open", "/usr/bin/env"),
         _ => (operation, "/usr/bin/true"),
     };
