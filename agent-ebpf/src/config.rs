@@ -454,6 +454,9 @@ offsets! {
         // module's type information on many kernels; where it is at hand, it is checked.
         inode_size: "inode" "sizeof" 0,
     }
+    Group::Extra("the process of a connection that was made before the agent started, or long before its first bytes") => {
+        sock_lock_owned: "sock" "sk_lock.owned" 4,
+    }
     Group::Extra("capabilities") => {
         cred_cap_permitted: "cred" "cap_permitted" 8,
         cred_cap_effective: "cred" "cap_effective" 8,

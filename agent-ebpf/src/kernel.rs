@@ -84,10 +84,16 @@ pub fn ppid(task: Address) -> u32 {
     read(read(task, offset!(task_real_parent)), offset!(task_tgid))
 }
 
+/// The first thread of a task's process.
+#[inline(always)]
+pub fn leader(task: Address) -> Address {
+    read(task, offset!(task_group_leader))
+}
+
 /// When a task's process started, nanoseconds of `CLOCK_BOOTTIME`.
 #[inline(always)]
 pub fn start_ns(task: Address) -> u64 {
-    read(read(task, offset!(task_group_leader)), offset!(task_start))
+    read(leader(task), offset!(task_start))
 }
 
 /// When the process of a task's real parent started.
@@ -99,9 +105,14 @@ pub fn parent_start_ns(task: Address) -> u64 {
 /// Id of a task's cgroup in the v2 hierarchy, or where that is the root, in the v1 hierarchy that stands in for it.
 #[inline(always)]
 pub fn cgroup_id(task: Address) -> u64 {
+    or_of_v1(cgroup_id_of_v2(task), task)
+}
+
+/// Id of a task's cgroup in the v2 hierarchy.
+#[inline(always)]
+pub fn cgroup_id_of_v2(task: Address) -> u64 {
     let css_set: Address = read(task, offset!(task_cgroups));
-    let id = id_of_cgroup(read(css_set, offset!(css_set_dfl_cgrp)));
-    or_of_v1(id, task)
+    id_of_cgroup(read(css_set, offset!(css_set_dfl_cgrp)))
 }
 
 /// Likewise of the thread that this program runs in, which the kernel tells for less than four copies.

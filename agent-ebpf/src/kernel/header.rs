@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns};
 use saker_ebpf::wire::{self, Header, Kind};
 
-use super::{Address, current_cgroup_id, current_task, read, tgid, tid};
+use super::{Address, cgroup_id, current_cgroup_id, current_task, read, tgid, tid};
 use crate::settings::offset;
 
 /// When a record's event happens, nanoseconds of `CLOCK_BOOTTIME`. To be asked **before** room in a ring is reserved: the agent merges rings
@@ -32,6 +32,16 @@ impl Act {
             task,
             moment: now(),
             cgroup_id: current_cgroup_id(task),
+        }
+    }
+
+    /// Of any thread, wherever this runs.
+    #[inline(always)]
+    pub fn of(task: Address) -> Self {
+        Self {
+            task,
+            moment: now(),
+            cgroup_id: cgroup_id(task),
         }
     }
 

@@ -20,7 +20,8 @@ use crate::emit::{self, Outcome};
 use crate::kernel::{self, Act};
 use crate::maps::{CONNECT_PENDING, ConnectPending};
 use crate::probes::file::syscall_argument;
-use crate::probes::sockets;
+use crate::probes::sockets::{self, IPPROTO_TCP, PORT_DNS};
+use crate::probes::tls;
 use crate::settings;
 
 /// What the kernel takes for "go on".
@@ -43,17 +44,21 @@ fn attempt(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
     let is_own = settings::is_own(kernel::current_tgid());
     let (protocol, port) = sockets::protocol_and_port(ctx);
     let now = settings::now();
-    let wanted = sockets::wanted(now, protocol, port);
+    let is_beginning = now.wants(Kind::Tls) && protocol == IPPROTO_TCP;
+    let is_question = now.wants(Kind::Dns) && port == PORT_DNS;
     let is_wanted = now.wants(Kind::Connect) && !is_own;
     if now.wants(Kind::Connect) && is_own {
         emit::count(Kind::Connect, Outcome::Filtered);
     }
-    if wanted.is_none() && !is_wanted {
+    if is_beginning {
+        tls::connecting(ctx);
+    }
+    if !is_question && !is_wanted {
         return;
     }
     let act = Act::begin();
-    if let Some(kind) = wanted {
-        sockets::note(ctx, &act, is_own, kind);
+    if is_question {
+        sockets::note_asking(ctx, &act, is_own);
     }
     if is_wanted {
         report(ctx, Kind::Connect, &act, family, address);

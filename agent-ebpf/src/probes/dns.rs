@@ -29,7 +29,7 @@ pub fn saker_dns(ctx: SkBuffContext) -> i32 {
 /// Is it known at the first look that no DNS server sent this?
 #[inline(always)]
 fn is_from_elsewhere(ctx: &SkBuffContext) -> bool {
-    Front::of(ctx).is_some_and(|front| front.port != PORT_DNS)
+    Front::of(ctx).is_some_and(|front| front.port() != PORT_DNS)
 }
 
 #[inline(always)]
@@ -63,9 +63,9 @@ fn observe(ctx: &SkBuffContext, ends: &Ends) {
         }
     }
     let flags: u8 = packet::read(ctx, message + 2);
-    let owned = sockets::of_packet(ctx);
+    let owner = sockets::asking(ctx);
     // SAFETY: not null, so the map's value, which is valid while the program runs.
-    let is_own = !owned.is_null() && unsafe { (*owned).is_own } != 0;
+    let is_own = !owner.is_null() && unsafe { (*owner).is_own } != 0;
     if flags & ANSWER == 0 || is_own {
         emit::count(Kind::Dns, Outcome::Filtered);
         return;
@@ -82,5 +82,5 @@ fn observe(ctx: &SkBuffContext, ends: &Ends) {
         length,
         offset: 0,
     };
-    packet::report(ctx, Kind::Dns, owned, &about);
+    packet::report(ctx, Kind::Dns, owner, &about);
 }

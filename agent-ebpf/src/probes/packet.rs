@@ -13,7 +13,7 @@ use saker_ebpf::wire::connect::{FAMILY_INET, FAMILY_INET6};
 use saker_ebpf::wire::packet::{PACKET_BYTES_MAX, PACKET_BYTES_SMALL, PACKET_CUT};
 use saker_ebpf::wire::{self, Header, Kind, Packet};
 
-use super::sockets::Owned;
+use super::sockets::Owner;
 use crate::emit;
 
 /// What the kernel takes for "go on".
@@ -31,16 +31,19 @@ pub struct Ends {
     pub transport: u32,
 }
 
-/// What the first bytes of a packet say, where the kernel has them side by side: they cost a comparison, not a call. Of IPv4 without
+/// The beginning of a packet, where the kernel has its bytes side by side: to look at them costs a comparison, not a call. Of IPv4 without
 /// options, and of IPv6.
 pub struct Front {
     /// `IPPROTO_*`
     pub protocol: u32,
-    /// The first two bytes of the transport's header: of TCP and UDP both, the sender's port.
-    pub port: u16,
-    /// Bytes of the headers, if it is TCP.
-    pub headers: u32,
+    /// Where the transport's header starts.
+    pub transport: u32,
+    /// What is there. [`TRANSPORT`] bytes can be read.
+    header: *const u8,
 }
+
+/// Bytes of a transport's header that a [`Front`] has: up to TCP's flags.
+const TRANSPORT: usize = 14;
 
 impl Front {
     /// `None` where more has to be looked at to know.
@@ -48,40 +51,115 @@ impl Front {
     pub fn of(ctx: &SkBuffContext) -> Option<Self> {
         const INET: usize = 20;
         const INET6: usize = 40;
-        /// Up to the byte of TCP's header that says how long it is, and one more: the verifier learns nothing from a comparison with
-        /// the very beginning.
-        const TRANSPORT: usize = 14;
         // SAFETY: the kernel hands over a valid context, and of the packet nothing is read that does not lie before its end. Volatile,
         // because of the context the kernel allows only loads of a whole field, and of the packet only what was compared before.
         unsafe {
             let data = core::ptr::read_volatile(&raw const (*ctx.skb.skb).data) as usize;
             let end = core::ptr::read_volatile(&raw const (*ctx.skb.skb).data_end) as usize;
-            let byte = |at: usize| core::ptr::read_volatile((data + at) as *const u8);
+            let front = |protocol: usize, transport: usize| {
+                Some(Self {
+                    protocol: core::ptr::read_volatile((data + protocol) as *const u8).into(),
+                    transport: transport as u32,
+                    header: (data + transport) as *const u8,
+                })
+            };
             if data + INET + TRANSPORT > end {
                 return None;
             }
-            let first = byte(0);
+            let first = core::ptr::read_volatile(data as *const u8);
             if first == 0x45 {
-                return Some(Self {
-                    protocol: byte(9).into(),
-                    port: u16::from_be_bytes([byte(INET), byte(INET + 1)]),
-                    headers: INET as u32 + u32::from(byte(INET + 12) >> 4) * 4,
-                });
+                return front(9, INET);
             }
             if first >> 4 != 6 || data + INET6 + TRANSPORT > end {
                 return None;
             }
-            Some(Self {
-                protocol: byte(6).into(),
-                port: u16::from_be_bytes([byte(INET6), byte(INET6 + 1)]),
-                headers: INET6 as u32 + u32::from(byte(INET6 + 12) >> 4) * 4,
-            })
+            front(6, INET6).filter(|front| !is_extension(front.protocol as u8))
+        }
+    }
+
+    /// The transport's header, byte by byte.
+    #[inline(always)]
+    fn byte(&self, at: usize) -> u8 {
+        // SAFETY: within what was compared with the packet's end. Volatile, so that it is read as it stands here.
+        unsafe { core::ptr::read_volatile(self.header.add(at)) }
+    }
+
+    /// Of TCP and UDP both: the sender's port.
+    #[inline(always)]
+    pub fn port(&self) -> u16 {
+        u16::from_be_bytes([self.byte(0), self.byte(1)])
+    }
+
+    /// If it is TCP.
+    #[inline(always)]
+    pub fn tcp(&self) -> Tcp {
+        Tcp {
+            // SAFETY: as of the bytes. The kernel itself reads the number so: its headers start at multiples of four bytes.
+            sequence: u32::from_be(unsafe {
+                core::ptr::read_volatile(self.header.add(4).cast::<u32>())
+            }),
+            from: self.transport + Tcp::bytes(self.byte(12)),
+            flags: self.byte(13),
         }
     }
 }
 
-/// Reads the IP header; `None` for what is neither IPv4 nor IPv6. Extension headers of IPv6 are not followed: a packet that
-/// has any shows the first one's number for its protocol.
+/// What of a TCP header counts.
+pub struct Tcp {
+    /// The number of the segment's first byte, or of its SYN.
+    pub sequence: u32,
+    /// Where in the packet what it carries starts.
+    pub from: u32,
+    /// FIN, SYN and so on.
+    pub flags: u8,
+}
+
+impl Tcp {
+    /// Reads the header at `transport`.
+    #[inline(always)]
+    pub fn read(ctx: &SkBuffContext, transport: u32) -> Self {
+        let sequence: u32 = read(ctx, transport + 4);
+        let [words, flags]: [u8; 2] = read(ctx, transport + 12);
+        Self {
+            sequence: u32::from_be(sequence),
+            from: transport + Self::bytes(words),
+            flags,
+        }
+    }
+
+    /// The header's length, from the byte that says it in words of four bytes.
+    #[inline(always)]
+    fn bytes(words: u8) -> u32 {
+        u32::from(words >> 4) * 4
+    }
+}
+
+/// Extension headers of IPv6 that are followed. Whoever sends decides how many there are.
+const EXTENSIONS_MAX: u32 = 8;
+
+/// Is it one of those that can stand before the transport's header, where nothing is encrypted or in pieces: options for each hop, a route, options for
+/// the destination? (RFC 8200, section 4)
+#[inline(always)]
+fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, 0 | 43 | 60)
+}
+
+/// The protocol behind extension headers of IPv6, and where it starts.
+#[inline(always)]
+fn behind_extensions(ctx: &SkBuffContext, first: u8) -> (u8, u32) {
+    let (mut protocol, mut at) = (first, 40);
+    let mut followed = 0;
+    while followed < EXTENSIONS_MAX && is_extension(protocol) {
+        let [next, more]: [u8; 2] = read(ctx, at);
+        protocol = next;
+        // Its length, in eights of bytes without the first.
+        at += (u32::from(more) + 1) * 8;
+        followed += 1;
+    }
+    (protocol, at)
+}
+
+/// Reads the IP header; `None` for what is neither IPv4 nor IPv6.
 #[inline(always)]
 pub fn ends(ctx: &SkBuffContext) -> Option<Ends> {
     let head: [u8; 20] = read(ctx, 0);
@@ -102,13 +180,16 @@ pub fn ends(ctx: &SkBuffContext) -> Option<Ends> {
             }
             Some(ends)
         }
-        6 => Some(Ends {
-            source: read(ctx, 8),
-            destination: read(ctx, 24),
-            family: FAMILY_INET6,
-            protocol: head[6],
-            transport: 40,
-        }),
+        6 => {
+            let (protocol, transport) = behind_extensions(ctx, head[6]);
+            Some(Ends {
+                source: read(ctx, 8),
+                destination: read(ctx, 24),
+                family: FAMILY_INET6,
+                protocol,
+                transport,
+            })
+        }
         _ => None,
     }
 }
@@ -155,29 +236,38 @@ pub struct About {
     pub offset: u32,
 }
 
-/// Writes a record with the payload. `owned` is of the packet's socket, or null.
+/// Writes a record with the payload. `owner` is who owns the packet's socket, or null.
 #[inline(always)]
-pub fn report(ctx: &SkBuffContext, kind: Kind, owned: *const Owned, about: &About) {
+pub fn report(ctx: &SkBuffContext, kind: Kind, owner: *const Owner, about: &About) {
     if about.bytes <= PACKET_BYTES_SMALL as u32 {
-        write::<PACKET_BYTES_SMALL>(ctx, kind, owned, about);
+        write::<PACKET_BYTES_SMALL>(ctx, kind, owner, about);
     } else {
-        write::<PACKET_BYTES_MAX>(ctx, kind, owned, about);
+        write::<PACKET_BYTES_MAX>(ctx, kind, owner, about);
+    }
+}
+
+/// Where it is not known whose a packet's socket is: all that is known is the cgroup that the socket was made in.
+#[inline(always)]
+pub fn nobody(ctx: &SkBuffContext) -> Header {
+    // SAFETY: zeros are a header, and the helper takes the context.
+    unsafe {
+        let mut nobody = core::mem::zeroed::<Header>();
+        nobody.cgroup_id = bpf_skb_cgroup_id(ctx.skb.skb);
+        nobody
     }
 }
 
 #[inline(always)]
-fn write<const N: usize>(ctx: &SkBuffContext, kind: Kind, owned: *const Owned, about: &About) {
+fn write<const N: usize>(ctx: &SkBuffContext, kind: Kind, owner: *const Owner, about: &About) {
     if about.bytes == 0 {
         return;
     }
-    // SAFETY: the helpers take the context or nothing; `owned` is the kernel's where it is not null.
+    // SAFETY: the helpers take nothing; `owner` is the kernel's where it is not null.
     let header = unsafe {
-        let mut header = if owned.is_null() {
-            let mut nobody = core::mem::zeroed::<Header>();
-            nobody.cgroup_id = bpf_skb_cgroup_id(ctx.skb.skb);
-            nobody
+        let mut header = if owner.is_null() {
+            nobody(ctx)
         } else {
-            (*owned).header
+            (*owner).header
         };
         header.version = wire::VERSION;
         header.kind = kind as u16;
@@ -194,7 +284,7 @@ fn write<const N: usize>(ctx: &SkBuffContext, kind: Kind, owned: *const Owned, a
     // The room is a power of two, so one less is the mask, and one is added behind it.
     let bytes = about.bytes.min(N as u32);
     let bytes = (black_box(bytes - 1) & (N as u32 - 1)) + 1;
-    // SAFETY: the ring gave room for a `Room`, the helper checks what it reads, and `owned` is null or the kernel's.
+    // SAFETY: the ring gave room for a `Room`, the helper checks what it reads, and `owner` is null or the kernel's.
     unsafe {
         let packet = &raw mut (*room).packet;
         (*packet).header = header;

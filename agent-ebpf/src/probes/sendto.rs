@@ -52,7 +52,7 @@ fn observe(ctx: &SockAddrContext, family: u16, address: [u32; 4]) {
     let (_, port) = sockets::protocol_and_port(ctx);
     let now = settings::now();
     if now.wants(Kind::Dns) && port == PORT_DNS {
-        sockets::note(ctx, &Act::begin(), is_own, Kind::Dns);
+        sockets::note_asking(ctx, &Act::begin(), is_own);
     }
     if !now.wants(Kind::Sendto) {
         return;

@@ -1,21 +1,27 @@
-//! Who owns a socket, kept with the socket itself for the programs that see packets: those run in whatever thread the kernel
-//! happens to be in.
+//! Who owns a socket, for the programs that see packets: those run in whatever thread the kernel happens to be in.
 //!
-//! A socket's storage comes and goes with it, so there is no bound to reach, and a socket that nobody noted costs a packet
-//! one look at an empty pointer.
+//! Of a socket that asks a DNS server it is kept with the socket itself, and comes and goes with it: there is no bound to reach.
+//!
+//! A TCP connection's first bytes are mostly sent by the thread that runs. Where they are not (they were held back, or the other end was not ready) it
+//! counts who connected. That is noted in two words for each connection: few of them are ever asked for, and what is kept with the
+//! socket takes ten times as long to come and go.
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr};
 use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::helpers::generated::{bpf_sk_fullsock, bpf_sk_storage_get};
-use aya_ebpf::macros::btf_map;
+use aya_ebpf::helpers::generated::{
+    bpf_get_socket_cookie, bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_cgroup_id,
+    bpf_skc_to_tcp_sock,
+};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::Array;
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext};
 use saker_ebpf::wire::{Header, Kind};
 
 use crate::emit::{self, Outcome};
-use crate::kernel::Act;
-use crate::settings::Now;
+use crate::kernel::{self, Act, Address};
+use crate::settings::{offset, present};
 
 /// Where DNS servers answer.
 pub const PORT_DNS: u16 = 53;
@@ -23,119 +29,176 @@ pub const PORT_DNS: u16 = 53;
 pub const IPPROTO_TCP: u32 = 6;
 pub const IPPROTO_UDP: u32 = 17;
 
-/// [`Owned::state`]: nothing of the connection's beginning is wanted, or no longer.
-pub const DONE: u32 = 0;
-/// [`Owned::state`]: the connection is being made, nothing was sent yet.
-pub const CONNECTING: u32 = 1;
-/// [`Owned::state`]: the beginning is being recorded.
-pub const RECORDING: u32 = 2;
-
-/// What is kept of a socket.
+/// Who owns a socket.
+#[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Owned {
+pub struct Owner {
     /// The thread that last connected it or sent by it.
     pub header: Header,
     /// Not 0: the agent's own.
     pub is_own: u32,
-    /// How far a TCP connection's beginning has been seen.
-    pub state: u32,
-    /// Sequence number of its first byte.
-    pub first: u32,
-    /// Bytes of it that were recorded.
-    pub recorded: u32,
-    /// Bytes of it that are wanted.
-    pub wanted: u32,
-    /// Packets that are still looked at.
-    pub packets_left: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 #[btf_map]
-static SOCKETS: SkStorage<Owned> = SkStorage::new();
+static SOCKETS: SkStorage<Owner> = SkStorage::new();
 
-/// Packets of a connection that are looked at while its beginning is incomplete. Who sends single bytes is not waited for.
-const PACKETS_MAX: u32 = 64;
+/// Who connected by TCP, at the place that the socket's cookie says.
+///
+/// The two words need not be written at once, nor stay: who reads them asks the process when it started. If they are of two that wrote at the same
+/// time, of another socket with the same place, or of a process that has ended, the answer does not fit.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Connected {
+    /// The process's first thread.
+    leader: Address,
+    /// When the process started, in nanoseconds, XOR the cookie.
+    proof: u64,
+}
 
-/// Which packets of a socket that is being connected are wanted, if any.
+/// Places. The kernel hands cookies out in sequence, each processor from 4,096 of its own.
+const CONNECTED_MAX: u32 = 1 << 16;
+
+#[map]
+static CONNECTED: Array<Connected> = Array::with_max_entries(CONNECTED_MAX, 0);
+
+/// The header of a record about what the process or thread `task` does, wherever this runs.
 #[inline(always)]
-pub fn wanted(now: Now, protocol: u32, port: u16) -> Option<Kind> {
-    if now.wants(Kind::Tls) && protocol == IPPROTO_TCP {
-        Some(Kind::Tls)
-    } else if now.wants(Kind::Dns) && port == PORT_DNS {
-        Some(Kind::Dns)
-    } else {
-        None
+pub fn header(task: Address) -> Header {
+    let mut header = MaybeUninit::uninit();
+    // SAFETY: all of the header is filled.
+    unsafe {
+        Act::of(task).fill(header.as_mut_ptr(), Kind::Tls, 0);
+        header.assume_init()
     }
 }
 
-/// Notes whose a socket is: whoever `act`s, for packets of this kind.
+/// Notes who connects by TCP: whoever runs.
 #[inline(always)]
-pub fn note(ctx: &SockAddrContext, act: &Act, is_own: bool, kind: Kind) {
-    // SAFETY: the kernel hands over a valid context; its socket is never null.
-    let owned = unsafe {
-        let sk = core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk);
-        storage(sk, BPF_SK_STORAGE_GET_F_CREATE)
+pub fn note_connecting(ctx: &SockAddrContext) {
+    let leader = kernel::leader(kernel::current_task());
+    // SAFETY: the helper takes the context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    let Some(place) = CONNECTED.get_ptr_mut(cookie as u32 & (CONNECTED_MAX - 1)) else {
+        return;
     };
-    if owned.is_null() {
-        emit::count(kind, Outcome::Passed);
-        emit::lose(ctx, kind, Outcome::MapFull);
+    let connected = Connected {
+        leader,
+        proof: kernel::start_ns(leader) ^ cookie,
+    };
+    // SAFETY: the map's value, which is valid while the program runs.
+    unsafe { *place = connected };
+}
+
+/// The first thread of the process that connected the packet's socket by TCP; 0 where that is not known, or it has ended.
+#[inline(always)]
+pub fn connected(ctx: &SkBuffContext) -> Address {
+    // SAFETY: the helper takes the context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
+    let Some(connected) = CONNECTED.get(cookie as u32 & (CONNECTED_MAX - 1)) else {
+        return 0;
+    };
+    let Connected { leader, proof } = *connected;
+    if leader != 0 && kernel::start_ns(leader) ^ cookie == proof {
+        leader
+    } else {
+        0
+    }
+}
+
+/// The running thread, if it is that which sends the packet; else 0.
+///
+/// A thread that sends holds the socket, and who else may not send meanwhile: neither a timer nor what has come from the other end. What was sent before
+/// and waited somewhere else can pass here meanwhile, in whatever thread lets it go on; so it must be one of the cgroup that made the socket, too.
+#[inline(always)]
+pub fn sender(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Address {
+    let owned = offset!(sock_lock_owned);
+    if !present(owned) {
+        return 0;
+    }
+    // SAFETY: the socket is the kernel's.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
+    if tcp.is_null() || kernel::read::<u32>(tcp as Address, owned) == 0 {
+        return 0;
+    }
+    let task = kernel::current_task();
+    // SAFETY: the helper takes the context.
+    let made_in = unsafe { bpf_skb_cgroup_id(ctx.skb.skb) };
+    if kernel::cgroup_id_of_v2(task) == made_in {
+        task
+    } else {
+        0
+    }
+}
+
+/// Notes who asks a DNS server by a socket: whoever `act`s.
+#[inline(always)]
+pub fn note_asking(ctx: &SockAddrContext, act: &Act, is_own: bool) {
+    // SAFETY: the kernel hands over a valid context; its socket is never null.
+    let owner: *mut Owner = unsafe {
+        let sk = core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk);
+        bpf_sk_storage_get(
+            (&raw const SOCKETS).cast_mut().cast(),
+            sk.cast(),
+            core::ptr::null_mut(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+        .cast()
+    };
+    if owner.is_null() {
+        emit::count(Kind::Dns, Outcome::Passed);
+        emit::lose(ctx, Kind::Dns, Outcome::MapFull);
         return;
     }
     let mut header = MaybeUninit::uninit();
-    // SAFETY: the map's value is valid while the program runs, and not null; all of the header is filled. Copied at once, because another processor may be
-    // reading it for a packet: two processes can share a socket.
+    // SAFETY: the map's value is valid while the program runs, and not null; all of the header is filled. Copied at once, because another processor
+    // may be reading it for a packet: two processes can share a socket.
     unsafe {
-        act.fill(header.as_mut_ptr(), kind, 0);
-        (*owned).header = header.assume_init();
-        (*owned).is_own = u32::from(is_own);
-        (*owned).recorded = 0;
-        (*owned).wanted = 0;
-        (*owned).packets_left = PACKETS_MAX;
-        (*owned).state = if matches!(kind, Kind::Tls) && !is_own {
-            CONNECTING
-        } else {
-            DONE
+        act.fill(header.as_mut_ptr(), Kind::Dns, 0);
+        *owner = Owner {
+            header: header.assume_init(),
+            is_own: u32::from(is_own),
+            reserved: 0,
         };
     }
 }
 
-/// What is known of a packet's socket; null where nothing is.
+/// Who asked a DNS server by the packet's socket; null where nobody was seen to.
 #[inline(always)]
-pub fn of_packet(ctx: &SkBuffContext) -> *mut Owned {
-    let sk = socket(ctx);
+pub fn asking(ctx: &SkBuffContext) -> *const Owner {
+    let sk = full(ctx);
     if sk.is_null() {
-        return core::ptr::null_mut();
+        return core::ptr::null();
     }
-    // SAFETY: not null, so the kernel's.
-    unsafe { storage(sk, 0) }
-}
-
-/// A packet's socket, where it has one that is more than a request for one; null else.
-#[inline(always)]
-pub fn socket(ctx: &SkBuffContext) -> *mut bpf_sock {
-    // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
-    unsafe {
-        let sk = core::ptr::read_volatile(&raw const (*ctx.skb.skb).__bindgen_anon_2.sk);
-        if sk.is_null() {
-            return sk;
-        }
-        bpf_sk_fullsock(sk)
-    }
-}
-
-/// # Safety
-/// `sk` is a socket that the kernel gave.
-#[inline(always)]
-unsafe fn storage(sk: *mut bpf_sock, flags: u32) -> *mut Owned {
-    // SAFETY: the map is a storage of sockets; without a value the kernel fills a new one with zeros.
+    // SAFETY: the socket is the kernel's, and the map is a storage of sockets.
     unsafe {
         bpf_sk_storage_get(
             (&raw const SOCKETS).cast_mut().cast(),
             sk.cast(),
             core::ptr::null_mut(),
-            flags.into(),
+            0,
         )
         .cast()
     }
+}
+
+/// A packet's socket; null where it has none. It may be a request for one.
+#[inline(always)]
+pub fn any(ctx: &SkBuffContext) -> *mut bpf_sock {
+    // SAFETY: the kernel hands over a valid context. Volatile, because it allows only loads of a whole field.
+    unsafe { core::ptr::read_volatile(&raw const (*ctx.skb.skb).__bindgen_anon_2.sk) }
+}
+
+/// A packet's socket, where it has one that is more than a request for one; null else.
+#[inline(always)]
+pub fn full(ctx: &SkBuffContext) -> *mut bpf_sock {
+    let sk = any(ctx);
+    if sk.is_null() {
+        return sk;
+    }
+    // SAFETY: not null, so the kernel's.
+    unsafe { bpf_sk_fullsock(sk) }
 }
 
 /// Protocol and port that a socket is connected to, or sent by.

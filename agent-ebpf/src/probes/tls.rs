@@ -1,21 +1,27 @@
 //! Hook: cgroup_skb egress at the root cgroup. Records out: [`Packet`](saker_ebpf::wire::Packet) of the kind `Tls`.
 //!
-//! Of each TCP connection that was seen to be made the first bytes are looked at. Where they are the beginning of a TLS
-//! handshake they are recorded up to the end of its first message, in as many pieces as they are sent in; else, and from then
-//! on, a packet of the connection costs one look at its socket's storage. Where the first byte opens an object of JSON, as miners greet
-//! their pools, the first packet's beginning is recorded, once; what it says is user space's business. Connections of MPTCP send by other sockets than the
-//! connected one, and are not seen.
+//! Of each TCP connection the first bytes are looked at. Where they are the beginning of a TLS handshake they are recorded up to the end of
+//! its first message, in as many pieces as they are sent in. Where the first byte opens an object of JSON, as miners greet
+//! their pools, the first packet's beginning is recorded, once; what it says is user space's business.
+//!
+//! Which bytes are a connection's first follows from what its socket counts anyway, so nothing is kept of a connection whose first bytes are
+//! neither, and its packets cost a subtraction.
 
-use aya_ebpf::bindings::bpf_sock;
-use aya_ebpf::macros::cgroup_skb;
-use aya_ebpf::programs::SkBuffContext;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_tcp_sock};
+use aya_ebpf::macros::{btf_map, cgroup_skb};
+use aya_ebpf::programs::{SkBuffContext, SockAddrContext};
 use saker_ebpf::wire::Kind;
 use saker_ebpf::wire::connect::{FAMILY_INET, FAMILY_INET6};
 use saker_ebpf::wire::packet::{HELLO_BYTES_MAX, JSON, JSON_BYTES_MAX};
 
-use super::packet::{self, ALLOW, About, Front};
-use super::sockets::{self, CONNECTING, DONE, Owned, RECORDING};
+use super::packet::{self, ALLOW, About, Front, Tcp};
+use super::sockets::{self, IPPROTO_TCP, Owner};
 use crate::emit::{self, Outcome};
+use crate::settings;
 
 const TCP_SYN: u8 = 2;
 /// A TLS record of the handshake.
@@ -25,108 +31,332 @@ const CLIENT_HELLO: u8 = 1;
 const RECORD_HEADER: u32 = 5;
 const MESSAGE_HEADER: u32 = 4;
 
+/// Packets of a connection that are looked at while its beginning is incomplete. Who sends single bytes is not waited for.
+const PACKETS_MAX: u32 = 64;
+
+/// [`Beginning::state`]: nothing of it was seen.
+const NEW: u32 = 0;
+/// [`Beginning::state`]: it is being recorded.
+const RECORDING: u32 = 1;
+/// [`Beginning::state`]: all of it that is wanted was recorded.
+const DONE: u32 = 2;
+
+/// How far a connection's beginning has been recorded.
+#[repr(C)]
+struct Beginning {
+    owner: Owner,
+    state: u32,
+    /// Number of its first byte.
+    first: u32,
+    /// Bytes of it that were recorded.
+    recorded: u32,
+    /// Bytes of it that are wanted.
+    wanted: u32,
+    /// Packets that are still looked at.
+    packets_left: u32,
+    /// Zero.
+    reserved: u32,
+}
+
+/// Of connections whose first bytes were wanted.
+#[btf_map]
+static BEGINNINGS: SkStorage<Beginning> = SkStorage::new();
+
+/// A socket is about to be connected by TCP.
+#[inline(always)]
+pub fn connecting(ctx: &SockAddrContext) {
+    sockets::note_connecting(ctx);
+    // SAFETY: the kernel hands over a valid context; its socket is never null, and what it keeps is valid while the program runs.
+    unsafe {
+        let sk = core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk);
+        let beginning = storage(sk, 0);
+        if !beginning.is_null() {
+            // It was connected before. Whoever connects it can see to it that its bytes get the same numbers again.
+            (*beginning).state = NEW;
+        }
+    }
+}
+
 #[cgroup_skb(egress)]
 pub fn saker_tls(ctx: SkBuffContext) -> i32 {
-    if carries_nothing(&ctx) {
-        return ALLOW;
-    }
-    let owned = sockets::of_packet(&ctx);
-    if !owned.is_null() {
-        // SAFETY: not null, so the map's value, which is valid while the program runs.
-        unsafe {
-            if (*owned).state != DONE {
-                observe(&ctx, owned);
-            }
-        }
+    if let Some(segment) = Segment::of(&ctx)
+        && let Some(near) = segment.near_beginning(&ctx)
+    {
+        observe(&ctx, &segment, &near);
     }
     ALLOW
 }
 
-/// Is it known at the first look that this is no data of a TCP connection? Of a short connection's packets it is for most.
+/// Data that is sent by TCP.
+struct Segment {
+    /// Number of the first byte.
+    sequence: u32,
+    /// Where in the packet it starts.
+    from: u32,
+    /// Bytes there are; not 0.
+    length: u32,
+}
+
+/// Where data stands that is near its connection's beginning.
+struct Near {
+    /// Counted from the connection's first byte if its SYN was acknowledged, else from the second.
+    offset: u32,
+    /// No data was sent before it.
+    is_first_sent: bool,
+}
+
+impl Near {
+    /// The first byte of a socket that connected.
+    const FIRST: u32 = 0;
+    /// The first byte of one that accepted, or that was made to be connected without asking the other end (`TCP_REPAIR`).
+    const FIRST_WITHOUT_SYN: u32 = u32::MAX;
+}
+
+impl Segment {
+    /// `None` for what carries no data of TCP's.
+    #[inline(always)]
+    fn of(ctx: &SkBuffContext) -> Option<Self> {
+        let tcp = if let Some(front) = Front::of(ctx) {
+            if front.protocol != IPPROTO_TCP {
+                return None;
+            }
+            front.tcp()
+        } else {
+            let ends = packet::ends(ctx)?;
+            if u32::from(ends.protocol) != IPPROTO_TCP {
+                return None;
+            }
+            Tcp::read(ctx, ends.transport)
+        };
+        let all = ctx.len();
+        if tcp.from >= all {
+            return None;
+        }
+        // A SYN counts as a byte of its own; data may follow it at once (TCP Fast Open).
+        let is_syn = tcp.flags & TCP_SYN != 0;
+        Some(Self {
+            sequence: tcp.sequence.wrapping_add(u32::from(is_syn)),
+            from: tcp.from,
+            length: all - tcp.from,
+        })
+    }
+
+    /// Where it stands, if that is no further from its connection's beginning than beginnings are looked at.
+    #[inline(always)]
+    fn near_beginning(&self, ctx: &SkBuffContext) -> Option<Near> {
+        let sk = sockets::any(ctx);
+        if sk.is_null() {
+            return None;
+        }
+        // SAFETY: not null, so the kernel's. Volatile, because it allows only loads of a whole field.
+        unsafe {
+            let tcp = bpf_tcp_sock(sk);
+            if tcp.is_null() {
+                return None;
+            }
+            // The SYN counts among them. Nothing that was acknowledged is sent again; and numbers come again after four gigabytes.
+            let acknowledged = core::ptr::read_volatile(&raw const (*tcp).bytes_acked);
+            if acknowledged > u64::from(HELLO_BYTES_MAX) {
+                return None;
+            }
+            let unacknowledged = core::ptr::read_volatile(&raw const (*tcp).snd_una);
+            let first = unacknowledged
+                .wrapping_sub(acknowledged as u32)
+                .wrapping_add(1);
+            let offset = self.sequence.wrapping_sub(first);
+            if offset.wrapping_add(1) > HELLO_BYTES_MAX {
+                return None;
+            }
+            let segments = core::ptr::read_volatile(&raw const (*ctx.skb.skb).gso_segs);
+            // This packet's are among them already.
+            let sent = core::ptr::read_volatile(&raw const (*tcp).data_segs_out);
+            Some(Near {
+                offset,
+                is_first_sent: sent <= segments.max(1),
+            })
+        }
+    }
+}
+
+/// A part of a connection's beginning that is to be recorded.
+struct Piece {
+    owner: *const Owner,
+    /// Where in the connection.
+    offset: u32,
+    /// Bytes of the segment in front of it.
+    skip: u32,
+    bytes: u32,
+}
+
 #[inline(always)]
-fn carries_nothing(ctx: &SkBuffContext) -> bool {
-    Front::of(ctx).is_some_and(|front| {
-        front.protocol == sockets::IPPROTO_UDP
-            || front.protocol == sockets::IPPROTO_TCP && front.headers == ctx.len()
-    })
+fn observe(ctx: &SkBuffContext, segment: &Segment, near: &Near) {
+    let sk = sockets::full(ctx);
+    if sk.is_null() {
+        return;
+    }
+    let mut owner = MaybeUninit::uninit();
+    // SAFETY: the socket is the kernel's; what it keeps is valid while the program runs. A connection's packets are sent under its socket's lock, one
+    // after another.
+    unsafe {
+        let beginning = storage(sk, 0);
+        let is_known = !beginning.is_null() && (*beginning).state != NEW;
+        let piece = if is_known {
+            go_on(beginning, segment)
+        } else if near.offset == Near::FIRST || near.offset == Near::FIRST_WITHOUT_SYN {
+            begin(ctx, sk, segment, near, &mut owner)
+        } else {
+            None
+        };
+        if let Some(piece) = piece {
+            let about = about(sk, segment.from + piece.skip, piece.bytes, piece.offset);
+            packet::report(ctx, Kind::Tls, piece.owner, &about);
+        }
+    }
+}
+
+/// What of a segment belongs to a beginning of which something was seen.
+///
+/// # Safety
+/// `beginning` is valid.
+#[inline(always)]
+unsafe fn go_on(beginning: *mut Beginning, segment: &Segment) -> Option<Piece> {
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        let (recorded, wanted) = ((*beginning).recorded, (*beginning).wanted);
+        let offset = segment.sequence.wrapping_sub((*beginning).first);
+        let end = offset.wrapping_add(segment.length);
+        // Sent again: it is here already.
+        if (*beginning).state != RECORDING || offset >= HELLO_BYTES_MAX || end <= recorded {
+            return None;
+        }
+        let left = (*beginning).packets_left.wrapping_sub(1);
+        (*beginning).packets_left = left;
+        if end >= wanted || left == 0 {
+            (*beginning).state = DONE;
+        }
+        // Each byte once, so that what starts at 0 is a new connection's.
+        let from = offset.max(recorded);
+        let to = end.min(wanted);
+        if from >= to {
+            return None;
+        }
+        (*beginning).recorded = to;
+        Some(Piece {
+            owner: &raw const (*beginning).owner,
+            offset: from,
+            skip: from - offset,
+            bytes: to - from,
+        })
+    }
+}
+
+/// What of a connection's first bytes is wanted. `owner` is room for who sent them.
+///
+/// # Safety
+/// `sk` is a socket that the kernel gave, and not null.
+#[inline(always)]
+unsafe fn begin(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    segment: &Segment,
+    near: &Near,
+    owner: &mut MaybeUninit<Owner>,
+) -> Option<Piece> {
+    let is_first = near.offset == Near::FIRST && near.is_first_sent;
+    let wanted = wanted(ctx, segment);
+    if wanted == 0 {
+        if is_first {
+            emit::count(Kind::Tls, Outcome::Filtered);
+        }
+        return None;
+    }
+    let connected = sockets::connected(ctx);
+    // What an accepted socket sends first or second. Else it waited somewhere between TCP and here while more was sent, or nobody was asked
+    // for the connection: then it is known that it was made.
+    if !is_first && connected == 0 {
+        return None;
+    }
+    let sender = sockets::sender(ctx, sk);
+    let owner = owner.write(Owner {
+        header: match if sender == 0 { connected } else { sender } {
+            0 => packet::nobody(ctx),
+            task => sockets::header(task),
+        },
+        is_own: 0,
+        reserved: 0,
+    });
+    if settings::is_own(owner.header.tgid) {
+        emit::count(Kind::Tls, Outcome::Filtered);
+        return None;
+    }
+    let bytes = wanted.min(segment.length);
+    let mut piece = Piece {
+        owner,
+        offset: 0,
+        skip: 0,
+        bytes,
+    };
+    // SAFETY: the caller vouches for `sk`; what the kernel gives is valid while the program runs.
+    unsafe {
+        let beginning = storage(sk, BPF_SK_STORAGE_GET_F_CREATE);
+        // Who has used all the memory for what is kept with his sockets is seen all the same; of the rest of an incomplete hello nothing is.
+        if !beginning.is_null() {
+            (*beginning).owner = *owner;
+            (*beginning).state = if bytes == wanted { DONE } else { RECORDING };
+            (*beginning).first = segment.sequence;
+            (*beginning).recorded = bytes;
+            (*beginning).wanted = wanted;
+            (*beginning).packets_left = PACKETS_MAX - 1;
+            piece.owner = &raw const (*beginning).owner;
+        }
+    }
+    Some(piece)
 }
 
 /// # Safety
-/// `owned` is a value of the map's. A connection's packets are sent under its socket's lock, one after another.
+/// `sk` is a socket that the kernel gave, and not null.
 #[inline(always)]
-unsafe fn observe(ctx: &SkBuffContext, owned: *mut Owned) {
-    let version: u8 = packet::read(ctx, 0);
-    let transport = if version >> 4 == 6 {
-        40
-    } else {
-        u32::from(version & 15) * 4
-    };
-    let sequence: u32 = packet::read(ctx, transport + 4);
-    let mut sequence = u32::from_be(sequence);
-    let [words, flags]: [u8; 2] = packet::read(ctx, transport + 12);
-    let from = transport + u32::from(words >> 4) * 4;
-    let all = ctx.len();
-    if from > all {
-        return;
-    }
-    let length = all - from;
-    if flags & TCP_SYN != 0 {
-        // It counts as a byte of its own; data may follow it at once (TCP Fast Open).
-        sequence = sequence.wrapping_add(1);
-    }
-    if length == 0 {
-        return;
-    }
-    // SAFETY: the caller vouches for `owned`.
+unsafe fn storage(sk: *mut bpf_sock, flags: u32) -> *mut Beginning {
+    // SAFETY: the map is a storage of sockets; without a value the kernel fills a new one with zeros.
     unsafe {
-        if (*owned).state == CONNECTING {
-            (*owned).first = sequence;
-            let head: [u8; 6] = packet::read(ctx, from);
-            let is_json = head[0] == JSON;
-            let is_hello = head[0] == HANDSHAKE
-                && (length < 2 || head[1] == 3)
-                && (length < 6 || head[5] == CLIENT_HELLO);
-            if !is_hello && !is_json {
-                emit::count(Kind::Tls, Outcome::Filtered);
-                (*owned).state = DONE;
-                return;
-            }
-            (*owned).state = RECORDING;
-            (*owned).wanted = if is_json {
-                length.min(JSON_BYTES_MAX)
-            } else {
-                wanted(ctx, from, length)
-            };
-        }
-        let offset = sequence.wrapping_sub((*owned).first);
-        let end = offset.wrapping_add(length);
-        // Sent again: it is here already. Also whatever lies before the first byte.
-        if offset >= HELLO_BYTES_MAX || end <= (*owned).recorded {
-            return;
-        }
-        let left = (*owned).packets_left.wrapping_sub(1);
-        (*owned).packets_left = left;
-        let wanted = (*owned).wanted;
-        if end >= wanted || left == 0 {
-            (*owned).state = DONE;
-        }
-        if offset >= wanted {
-            return;
-        }
-        let bytes = (wanted - offset).min(length);
-        (*owned).recorded = offset + bytes;
-        let sk = sockets::socket(ctx);
-        if sk.is_null() {
-            return;
-        }
-        let about = about(sk, from, bytes, offset);
-        packet::report(ctx, Kind::Tls, owned, &about);
+        bpf_sk_storage_get(
+            (&raw const BEGINNINGS).cast_mut().cast(),
+            sk.cast(),
+            core::ptr::null_mut(),
+            flags.into(),
+        )
+        .cast()
     }
 }
 
-/// How much of a connection's beginning is wanted: the first record where the message in it ends there, else all that may be.
+/// How much of a connection's beginning is wanted, from its first bytes; 0 where it is neither a handshake nor JSON.
 #[inline(always)]
-fn wanted(ctx: &SkBuffContext, from: u32, length: u32) -> u32 {
+fn wanted(ctx: &SkBuffContext, segment: &Segment) -> u32 {
+    let (from, length) = (segment.from, segment.length);
+    // No more is read than there is: of what is shorter nothing comes.
+    let first: u8 = packet::read(ctx, from);
+    if first == JSON {
+        return length.min(JSON_BYTES_MAX);
+    }
+    if first != HANDSHAKE {
+        return 0;
+    }
+    let is_hello = if length >= RECORD_HEADER + 1 {
+        let [_, major, .., message]: [u8; RECORD_HEADER as usize + 1] = packet::read(ctx, from);
+        major == 3 && message == CLIENT_HELLO
+    } else {
+        length == 1 || packet::read::<u8>(ctx, from + 1) == 3
+    };
+    if is_hello {
+        of_hello(ctx, from, length)
+    } else {
+        0
+    }
+}
+
+/// How much of a handshake is wanted: the first record where the message in it ends there, else all that may be.
+#[inline(always)]
+fn of_hello(ctx: &SkBuffContext, from: u32, length: u32) -> u32 {
     if length < RECORD_HEADER + MESSAGE_HEADER {
         return HELLO_BYTES_MAX;
     }

@@ -19,8 +19,9 @@ pub const JSON_BYTES_MAX: u32 = PACKET_BYTES_SMALL as u32;
 
 /// A packet's payload, of which the first `data_len` bytes behind this struct count; what lies behind them says nothing.
 ///
-/// The header is of the thread that last connected the socket, or sent by it to an address, as it was then; time and CPU
-/// are the packet's. Of a socket that nobody was seen to do so with, all of the header but its cgroup, which is the one that
+/// The header is of the thread that sends a TCP connection's first bytes; where they waited, of the first thread of the process that connected. Of
+/// a DNS answer it is of the thread that last connected the socket, or sent by it to an address, as it was then. Time and CPU
+/// are the packet's. Where that is not known all of the header but its cgroup, which is the one that
 /// the socket was made in, is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

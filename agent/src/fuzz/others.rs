@@ -138,6 +138,10 @@ pub fn tls(bytes: &[u8]) {
         return;
     }
     let at = usize::from(bytes.last().copied().unwrap_or_default()) * bytes.len() / 256;
+    if at == 0 {
+        // No piece is empty.
+        return;
+    }
     let (first, second) = bytes.split_at(at);
     let mut assembly = Assembly::default();
     if assembly.add(7, 0, first, b"record", 1) != Step::Wait {

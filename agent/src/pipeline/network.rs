@@ -83,11 +83,18 @@ impl Pipeline {
         }
         let fixed = &bytes[..Kind::Tls.fixed_bytes().min(bytes.len())];
         let data = packet.data.bytes;
-        let hellos = &mut self.network.hellos;
-        match hellos.add(packet.connection, packet.offset, data, fixed, event.ts_ns) {
-            Step::Itself => self.event(event, bytes, alerts),
-            Step::Joined(whole) => self.joined(&whole, alerts),
-            Step::Wait => {}
+        loop {
+            let hellos = &mut self.network.hellos;
+            match hellos.add(packet.connection, packet.offset, data, fixed, event.ts_ns) {
+                Step::Itself => self.event(event, bytes, alerts),
+                Step::Joined(whole) => self.joined(&whole, alerts),
+                Step::Before(part) => {
+                    self.joined(&part, alerts);
+                    continue;
+                }
+                Step::Wait => {}
+            }
+            return;
         }
     }
 

@@ -233,9 +233,12 @@ const DNS_PROGRAMS: &[ProgramRow] = &[
     row("saker_dns", Attach::CgroupIngress, REQUIRED),
 ];
 
+/// Most first bytes are sent by the thread that runs.
+const WHO_CONNECTED: &str = "the process whose first bytes wait, and sockets that connect again";
+
 const TLS_PROGRAMS: &[ProgramRow] = &[
-    row("saker_connect4", Attach::CgroupAddress, REQUIRED),
-    row("saker_connect6", Attach::CgroupAddress, REQUIRED),
+    row("saker_connect4", Attach::CgroupAddress, WHO_CONNECTED),
+    row("saker_connect6", Attach::CgroupAddress, WHO_CONNECTED),
     row("saker_tls", Attach::CgroupEgress, REQUIRED),
 ];
 

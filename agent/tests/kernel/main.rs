@@ -15,6 +15,7 @@ mod network;
 mod process;
 mod python;
 mod rings;
+mod tls;
 mod uring;
 
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! Beginnings of connections that arrive in pieces, put together: bounded in number, bytes and time.
 //!
-//! The kernel side records the pieces in the order in which they are sent, each byte once or more. What never becomes a hello
+//! The kernel side records the pieces in the order in which they are sent, each byte once. What never becomes a hello
 //! that can be read (it is too long, too slow, or a piece was lost) is handed on as it is after a while: a connection that
 //! hides its hello is news too.
 
@@ -51,7 +51,7 @@ pub struct Counts {
     pub whole: u64,
     /// In several.
     pub joined: u64,
-    /// Something else came than a hello, or more than one may have.
+    /// Something else came than a hello, more than one may have, or another connection by the same socket.
     pub unreadable: u64,
     /// The rest did not come in time.
     pub late: u64,
@@ -68,6 +68,8 @@ pub enum Step {
     Itself,
     /// With those before it, it makes this, by the first piece's record.
     Joined(Hidden),
+    /// Its socket was connected anew: this is all there is of the connection before, and the piece has to be added again.
+    Before(Hidden),
     /// The next one has to come.
     Wait,
 }
@@ -92,7 +94,11 @@ impl Assembly {
         now_ns: u64,
     ) -> Step {
         let offset = offset as usize;
-        if offset == 0 && !self.parts.contains_key(&connection) {
+        if offset == 0 {
+            if let Some(before) = self.take(connection) {
+                self.counts.unreadable += 1;
+                return Step::Before(before);
+            }
             match extent(data) {
                 Extent::Whole => {
                     self.counts.whole += 1;

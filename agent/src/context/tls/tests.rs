@@ -237,6 +237,27 @@ fn pieces_are_put_together() {
     );
 }
 
+/// Else who connects twice by one socket could show one name and ask for another.
+#[test]
+fn a_socket_that_is_connected_anew_is_not_taken_for_the_connection_before() {
+    let hello_to = |name: &str| records(&hello(&[server_name(name)]), 16_000);
+    let (first, second) = (hello_to("shown.example"), hello_to("asked.example"));
+    let mut assembly = Assembly::default();
+    let without_end = &first[..first.len() - 1];
+    assert_eq!(assembly.add(1, 0, without_end, b"first", 0), Step::Wait);
+    assert_eq!(
+        assembly.add(1, 0, &second, b"second", 0),
+        Step::Before(Hidden {
+            record: b"first"[..].into(),
+            data: without_end.into()
+        })
+    );
+    assert_eq!(assembly.add(1, 0, &second, b"second", 0), Step::Itself);
+    assert!(assembly.is_empty());
+    let counts = assembly.counts();
+    assert_eq!((counts.whole, counts.unreadable), (1, 1));
+}
+
 #[test]
 fn waiting_for_pieces_is_bounded() {
     let part = [22, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff];
@@ -248,7 +269,7 @@ fn waiting_for_pieces_is_bounded() {
         match assembly.add(1, u32::try_from(at).expect("small"), &[0; 500], b"", 0) {
             Step::Wait => at += 500,
             Step::Joined(joined) => break joined,
-            Step::Itself => panic!("a later piece alone"),
+            step => panic!("a later piece: {step:?}"),
         }
     };
     assert_eq!(joined.data.len(), 4096);
