@@ -156,6 +156,18 @@ pub fn is_process_dead(task: Address) -> bool {
     live == 0
 }
 
+/// Is it a thread of the kernel's own? So is called, too, what has given its memory back because it ends.
+#[inline(always)]
+pub fn is_kernel_thread(task: Address) -> bool {
+    present(offset!(task_mm)) && read::<Address>(task, offset!(task_mm)) == 0
+}
+
+/// Has somebody waited for its end, so that what it pointed to may be another's by now?
+#[inline(always)]
+pub fn is_reaped(task: Address) -> bool {
+    present(offset!(task_thread_pid)) && read::<Address>(task, offset!(task_thread_pid)) == 0
+}
+
 /// How a process ended, as `wait` tells it.
 #[inline(always)]
 pub fn exit_code(task: Address) -> u32 {

@@ -90,48 +90,25 @@ impl Front {
         u16::from_be_bytes([self.byte(0), self.byte(1)])
     }
 
-    /// If it is TCP.
+    /// Of TCP: where in the packet what it carries starts.
     #[inline(always)]
-    pub fn tcp(&self) -> Tcp {
-        Tcp {
-            // SAFETY: as of the bytes. The kernel itself reads the number so: its headers start at multiples of four bytes.
-            sequence: u32::from_be(unsafe {
-                core::ptr::read_volatile(self.header.add(4).cast::<u32>())
-            }),
-            from: self.transport + Tcp::bytes(self.byte(12)),
-            flags: self.byte(13),
-        }
+    pub fn behind_tcp(&self) -> u32 {
+        self.transport + tcp_bytes(self.byte(12))
+    }
+
+    /// Of TCP: the number of the segment's first byte, or of its SYN; and FIN, SYN and so on.
+    #[inline(always)]
+    pub fn sequence_and_flags(&self) -> (u32, u8) {
+        // SAFETY: as of the bytes. The kernel itself reads the number so: its headers start at multiples of four bytes.
+        let sequence = unsafe { core::ptr::read_volatile(self.header.add(4).cast::<u32>()) };
+        (u32::from_be(sequence), self.byte(13))
     }
 }
 
-/// What of a TCP header counts.
-pub struct Tcp {
-    /// The number of the segment's first byte, or of its SYN.
-    pub sequence: u32,
-    /// Where in the packet what it carries starts.
-    pub from: u32,
-    /// FIN, SYN and so on.
-    pub flags: u8,
-}
-
-impl Tcp {
-    /// Reads the header at `transport`.
-    #[inline(always)]
-    pub fn read(ctx: &SkBuffContext, transport: u32) -> Self {
-        let sequence: u32 = read(ctx, transport + 4);
-        let [words, flags]: [u8; 2] = read(ctx, transport + 12);
-        Self {
-            sequence: u32::from_be(sequence),
-            from: transport + Self::bytes(words),
-            flags,
-        }
-    }
-
-    /// The header's length, from the byte that says it in words of four bytes.
-    #[inline(always)]
-    fn bytes(words: u8) -> u32 {
-        u32::from(words >> 4) * 4
-    }
+/// The length of a TCP header, from the byte that says it in words of four bytes.
+#[inline(always)]
+pub fn tcp_bytes(words: u8) -> u32 {
+    u32::from(words >> 4) * 4
 }
 
 /// Extension headers of IPv6 that are followed. Whoever sends decides how many there are.

@@ -57,8 +57,17 @@ struct Connected {
     proof: u64,
 }
 
-/// Places. The kernel hands cookies out in sequence, each processor from 4,096 of its own.
-const CONNECTED_MAX: u32 = 1 << 16;
+/// Places.
+const CONNECTED_MAX: u32 = 1 << CONNECTED_BITS;
+const CONNECTED_BITS: u32 = 16;
+
+/// Where a cookie's place is. The kernel hands cookies out in sequence, to each processor 4,096 at a time, and those of all processors are to be spread.
+#[inline(always)]
+fn place(cookie: u64) -> u32 {
+    // 2 to the power of 64, divided by the golden ratio.
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    (cookie.wrapping_mul(SPREAD) >> (u64::BITS - CONNECTED_BITS)) as u32
+}
 
 #[map]
 static CONNECTED: Array<Connected> = Array::with_max_entries(CONNECTED_MAX, 0);
@@ -74,13 +83,17 @@ pub fn header(task: Address) -> Header {
     }
 }
 
-/// Notes who connects by TCP: whoever runs.
+/// Notes who connects by TCP: whoever runs, if that is a process.
 #[inline(always)]
 pub fn note_connecting(ctx: &SockAddrContext) {
-    let leader = kernel::leader(kernel::current_task());
+    let task = kernel::current_task();
+    if kernel::is_kernel_thread(task) {
+        return;
+    }
+    let leader = kernel::leader(task);
     // SAFETY: the helper takes the context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
-    let Some(place) = CONNECTED.get_ptr_mut(cookie as u32 & (CONNECTED_MAX - 1)) else {
+    let Some(noted) = CONNECTED.get_ptr_mut(place(cookie)) else {
         return;
     };
     let connected = Connected {
@@ -88,7 +101,7 @@ pub fn note_connecting(ctx: &SockAddrContext) {
         proof: kernel::start_ns(leader) ^ cookie,
     };
     // SAFETY: the map's value, which is valid while the program runs.
-    unsafe { *place = connected };
+    unsafe { *noted = connected };
 }
 
 /// The first thread of the process that connected the packet's socket by TCP; 0 where that is not known, or it has ended.
@@ -96,21 +109,23 @@ pub fn note_connecting(ctx: &SockAddrContext) {
 pub fn connected(ctx: &SkBuffContext) -> Address {
     // SAFETY: the helper takes the context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-    let Some(connected) = CONNECTED.get(cookie as u32 & (CONNECTED_MAX - 1)) else {
+    let Some(connected) = CONNECTED.get(place(cookie)) else {
         return 0;
     };
     let Connected { leader, proof } = *connected;
-    if leader != 0 && kernel::start_ns(leader) ^ cookie == proof {
-        leader
-    } else {
-        0
+    if kernel::start_ns(leader) ^ cookie != proof {
+        return 0;
     }
+    // Another thread that starts a program becomes the first.
+    let leader = kernel::leader(leader);
+    if kernel::is_reaped(leader) { 0 } else { leader }
 }
 
 /// The running thread, if it is that which sends the packet; else 0.
 ///
-/// A thread that sends holds the socket, and who else may not send meanwhile: neither a timer nor what has come from the other end. What was sent before
-/// and waited somewhere else can pass here meanwhile, in whatever thread lets it go on; so it must be one of the cgroup that made the socket, too.
+/// A thread that sends holds the socket, and no timer and no packet from the other end sends meanwhile. But whoever holds it sends what waits, a kernel
+/// thread too; and what was sent before and waited somewhere else can pass here in whatever thread lets it go on. So it has to be a process's, in the cgroup
+/// that the socket was made in.
 #[inline(always)]
 pub fn sender(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Address {
     let owned = offset!(sock_lock_owned);
@@ -125,7 +140,7 @@ pub fn sender(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Address {
     let task = kernel::current_task();
     // SAFETY: the helper takes the context.
     let made_in = unsafe { bpf_skb_cgroup_id(ctx.skb.skb) };
-    if kernel::cgroup_id_of_v2(task) == made_in {
+    if kernel::cgroup_id_of_v2(task) == made_in && !kernel::is_kernel_thread(task) {
         task
     } else {
         0
@@ -199,6 +214,20 @@ pub fn full(ctx: &SkBuffContext) -> *mut bpf_sock {
     }
     // SAFETY: not null, so the kernel's.
     unsafe { bpf_sk_fullsock(sk) }
+}
+
+/// A packet's socket, where that is a stream's: a raw one can speak of TCP, too.
+#[inline(always)]
+pub fn stream(ctx: &SkBuffContext) -> *mut bpf_sock {
+    /// `SOCK_STREAM`
+    const STREAM: u32 = 1;
+    let sk = full(ctx);
+    // SAFETY: the kernel's where it is not null. Volatile, because it allows only loads of a whole field.
+    if !sk.is_null() && unsafe { core::ptr::read_volatile(&raw const (*sk).type_) } == STREAM {
+        sk
+    } else {
+        core::ptr::null_mut()
+    }
 }
 
 /// Protocol and port that a socket is connected to, or sent by.

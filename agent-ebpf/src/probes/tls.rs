@@ -9,7 +9,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_tcp_sock};
 use aya_ebpf::macros::{btf_map, cgroup_skb};
@@ -18,12 +18,14 @@ use saker_ebpf::wire::Kind;
 use saker_ebpf::wire::connect::{FAMILY_INET, FAMILY_INET6};
 use saker_ebpf::wire::packet::{HELLO_BYTES_MAX, JSON, JSON_BYTES_MAX};
 
-use super::packet::{self, ALLOW, About, Front, Tcp};
+use super::packet::{self, ALLOW, About, Front};
 use super::sockets::{self, IPPROTO_TCP, Owner};
 use crate::emit::{self, Outcome};
+use crate::opaque::opaque;
 use crate::settings;
 
 const TCP_SYN: u8 = 2;
+const TCP_URG: u8 = 32;
 /// A TLS record of the handshake.
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
@@ -82,7 +84,8 @@ pub fn saker_tls(ctx: SkBuffContext) -> i32 {
     if let Some(segment) = Segment::of(&ctx)
         && let Some(near) = segment.near_beginning(&ctx)
     {
-        observe(&ctx, &segment, &near);
+        let Near { offset, marks } = near;
+        return observe(ctx.skb.skb, segment.sequence, segment.from, offset, marks);
     }
     ALLOW
 }
@@ -95,14 +98,16 @@ struct Segment {
     from: u32,
     /// Bytes there are; not 0.
     length: u32,
+    /// FIN, SYN and so on.
+    flags: u8,
 }
 
 /// Where data stands that is near its connection's beginning.
 struct Near {
     /// Counted from the connection's first byte if its SYN was acknowledged, else from the second.
     offset: u32,
-    /// No data was sent before it.
-    is_first_sent: bool,
+    /// Of these the ones that hold.
+    marks: u32,
 }
 
 impl Near {
@@ -110,34 +115,67 @@ impl Near {
     const FIRST: u32 = 0;
     /// The first byte of one that accepted, or that was made to be connected without asking the other end (`TCP_REPAIR`).
     const FIRST_WITHOUT_SYN: u32 = u32::MAX;
+
+    /// Among [`Near::marks`]: no data was sent before it, not even what went astray before it came here.
+    const SENT_FIRST: u32 = 1 << 0;
+    /// Among [`Near::marks`]: all before it was acknowledged. An accepted socket's second byte is that only if the other end acknowledged just the first.
+    const NEXT: u32 = 1 << 1;
+    /// Among [`Near::marks`]: one of its bytes is urgent (`MSG_OOB`).
+    const URGENT: u32 = 1 << 2;
+
+    /// Is it the first data of a socket that connected, and for the first time?
+    #[inline(always)]
+    fn is_first(&self) -> bool {
+        self.offset == Self::FIRST && self.marks & Self::SENT_FIRST != 0
+    }
+
+    #[inline(always)]
+    fn is_where_connections_begin(&self) -> bool {
+        self.offset == Self::FIRST || self.offset == Self::FIRST_WITHOUT_SYN
+    }
+
+    /// Can it be the first data of a socket of which nobody knows that it connected?
+    #[inline(always)]
+    fn can_be_first(&self) -> bool {
+        self.offset == Self::FIRST && self.marks & (Self::SENT_FIRST | Self::NEXT) != 0
+    }
 }
 
 impl Segment {
     /// `None` for what carries no data of TCP's.
     #[inline(always)]
     fn of(ctx: &SkBuffContext) -> Option<Self> {
-        let tcp = if let Some(front) = Front::of(ctx) {
+        let all = ctx.len();
+        let (from, (sequence, flags)) = if let Some(front) = Front::of(ctx) {
             if front.protocol != IPPROTO_TCP {
                 return None;
             }
-            front.tcp()
+            let from = front.behind_tcp();
+            // Most packets of a short connection end here.
+            if from >= all {
+                return None;
+            }
+            (from, front.sequence_and_flags())
         } else {
             let ends = packet::ends(ctx)?;
             if u32::from(ends.protocol) != IPPROTO_TCP {
                 return None;
             }
-            Tcp::read(ctx, ends.transport)
+            let sequence: u32 = packet::read(ctx, ends.transport + 4);
+            let [words, flags]: [u8; 2] = packet::read(ctx, ends.transport + 12);
+            let from = ends.transport + packet::tcp_bytes(words);
+            if from >= all {
+                return None;
+            }
+            (from, (u32::from_be(sequence), flags))
         };
-        let all = ctx.len();
-        if tcp.from >= all {
-            return None;
-        }
         // A SYN counts as a byte of its own; data may follow it at once (TCP Fast Open).
-        let is_syn = tcp.flags & TCP_SYN != 0;
+        let is_syn = flags & TCP_SYN != 0;
         Some(Self {
-            sequence: tcp.sequence.wrapping_add(u32::from(is_syn)),
-            from: tcp.from,
-            length: all - tcp.from,
+            sequence: sequence.wrapping_add(u32::from(is_syn)),
+            from,
+            length: all - from,
+            flags,
         })
     }
 
@@ -170,9 +208,12 @@ impl Segment {
             let segments = core::ptr::read_volatile(&raw const (*ctx.skb.skb).gso_segs);
             // This packet's are among them already.
             let sent = core::ptr::read_volatile(&raw const (*tcp).data_segs_out);
+            let mark = |holds: bool, mark: u32| if holds { mark } else { 0 };
             Some(Near {
                 offset,
-                is_first_sent: sent <= segments.max(1),
+                marks: mark(sent <= segments.max(1), Near::SENT_FIRST)
+                    | mark(unacknowledged == self.sequence, Near::NEXT)
+                    | mark(self.flags & TCP_URG != 0, Near::URGENT),
             })
         }
     }
@@ -188,30 +229,49 @@ struct Piece {
     bytes: u32,
 }
 
-#[inline(always)]
-fn observe(ctx: &SkBuffContext, segment: &Segment, near: &Near) {
-    let sk = sockets::full(ctx);
+/// A function of its own, and told by numbers: few packets come here, and the others need not bring along the stack and the registers that this takes.
+#[inline(never)]
+fn observe(skb: *mut __sk_buff, sequence: u32, from: u32, offset: u32, marks: u32) -> i32 {
+    let ctx = &SkBuffContext::new(skb);
+    let segment = &Segment {
+        sequence,
+        from,
+        length: ctx.len() - from,
+        flags: 0,
+    };
+    let near = &Near { offset, marks };
+    let sk = sockets::stream(ctx);
     if sk.is_null() {
-        return;
+        return allow();
     }
     let mut owner = MaybeUninit::uninit();
     // SAFETY: the socket is the kernel's; what it keeps is valid while the program runs. A connection's packets are sent under its socket's lock, one
     // after another.
     unsafe {
-        let beginning = storage(sk, 0);
-        let is_known = !beginning.is_null() && (*beginning).state != NEW;
-        let piece = if is_known {
-            go_on(beginning, segment)
-        } else if near.offset == Near::FIRST || near.offset == Near::FIRST_WITHOUT_SYN {
+        let piece = if near.is_first() {
             begin(ctx, sk, segment, near, &mut owner)
         } else {
-            None
+            let beginning = storage(sk, 0);
+            if !beginning.is_null() && (*beginning).state != NEW {
+                go_on(beginning, segment)
+            } else if near.is_where_connections_begin() {
+                begin(ctx, sk, segment, near, &mut owner)
+            } else {
+                None
+            }
         };
         if let Some(piece) = piece {
             let about = about(sk, segment.from + piece.skip, piece.bytes, piece.offset);
             packet::report(ctx, Kind::Tls, piece.owner, &about);
         }
     }
+    allow()
+}
+
+/// What the compiler does not know, so that it is what the function returns: the kernel refuses one that leaves an address of its stack in that register.
+#[inline(always)]
+fn allow() -> i32 {
+    opaque(ALLOW as u64) as i32
 }
 
 /// What of a segment belongs to a beginning of which something was seen.
@@ -262,18 +322,16 @@ unsafe fn begin(
     near: &Near,
     owner: &mut MaybeUninit<Owner>,
 ) -> Option<Piece> {
-    let is_first = near.offset == Near::FIRST && near.is_first_sent;
-    let wanted = wanted(ctx, segment);
+    let wanted = wanted(ctx, segment, near);
     if wanted == 0 {
-        if is_first {
+        if near.is_first() {
             emit::count(Kind::Tls, Outcome::Filtered);
         }
         return None;
     }
     let connected = sockets::connected(ctx);
-    // What an accepted socket sends first or second. Else it waited somewhere between TCP and here while more was sent, or nobody was asked
-    // for the connection: then it is known that it was made.
-    if !is_first && connected == 0 {
+    // Else it is what an accepted socket sends first or second.
+    if !near.can_be_first() && connected == 0 {
         return None;
     }
     let sender = sockets::sender(ctx, sk);
@@ -329,9 +387,13 @@ unsafe fn storage(sk: *mut bpf_sock, flags: u32) -> *mut Beginning {
     }
 }
 
-/// How much of a connection's beginning is wanted, from its first bytes; 0 where it is neither a handshake nor JSON.
+/// How much of a connection's beginning is wanted, from its first bytes; 0 where they are neither a handshake's nor JSON's.
 #[inline(always)]
-fn wanted(ctx: &SkBuffContext, segment: &Segment) -> u32 {
+fn wanted(ctx: &SkBuffContext, segment: &Segment, near: &Near) -> u32 {
+    if near.marks & Near::URGENT != 0 {
+        // Most who receive it never see the urgent byte, and a hello stands behind it.
+        return HELLO_BYTES_MAX;
+    }
     let (from, length) = (segment.from, segment.length);
     // No more is read than there is: of what is shorter nothing comes.
     let first: u8 = packet::read(ctx, from);

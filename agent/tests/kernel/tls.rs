@@ -134,15 +134,15 @@ fn connections_that_are_not_tls_are_left_alone() {
     server
         .write_all(&client_hello("server.example", 0))
         .expect("write");
-    // The kernel counts a server's bytes from the second.
-    for first in [b"x", b"{", &[22]] {
+    // The kernel counts a server's bytes from the second. As PostgreSQL does: a byte, and what a server says first of TLS.
+    for first in [b"S", b"{", &[22]] {
         let _client = TcpStream::connect(to).expect("connect");
         let (mut server, _) = listener.accept().expect("accept");
         server.set_nodelay(true).expect("set");
         server.write_all(first).expect("write");
-        for second in [&client_hello("second.example", 0)[..], b"{}"] {
-            server.write_all(second).expect("write");
-        }
+        server
+            .write_all(&[22, 3, 3, 0, 90, 2, 0, 0, 86])
+            .expect("write");
     }
     let mut records = 0;
     watch.finish(&mut |event| {
@@ -487,6 +487,30 @@ fn options_of_ip_hide_no_hello() {
         let seen = next_name(&mut watch, to.port());
         assert_eq!(seen, (std::process::id(), "hidden.example".into()));
     }
+}
+
+/// Who receives does not see it, unless he asks for it: what he reads is a hello.
+#[test]
+fn an_urgent_byte_hides_no_hello() {
+    let Some(mut watch) = watch(kinds(&[Kind::Tls])) else {
+        return;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let to = listener.local_addr().expect("address");
+    let mut client = TcpStream::connect(to).expect("connect");
+    // SAFETY: a byte there is.
+    let sent = unsafe { libc::send(client.as_raw_fd(), b"x".as_ptr().cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1, "{}", io::Error::last_os_error());
+    client
+        .write_all(&client_hello("urgent.example", 0))
+        .expect("write");
+    let seen = watch.until("beginning", |event| match event.body {
+        Body::Tls(packet) if packet.remote == to => {
+            Some((packet.offset, packet.data.bytes[0], event.tgid))
+        }
+        _ => None,
+    });
+    assert_eq!(seen, (0, b'x', std::process::id()));
 }
 
 /// What CRIU does with connections that it moves: neither end sends a SYN.
