@@ -47,7 +47,7 @@ static SOCKETS: SkStorage<Owner> = SkStorage::new();
 /// Who connected by TCP, at the place that the socket's cookie says.
 ///
 /// The two words need not be written at once, nor stay: who reads them asks the process when it started. If they are of two that wrote at the same
-/// time, of another socket with the same place, or of a process that has ended, the answer does not fit.
+/// time, of another socket with the same place, or if the memory is another process's by now, the answer does not fit.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Connected {

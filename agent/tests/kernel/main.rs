@@ -15,6 +15,7 @@ mod network;
 mod process;
 mod python;
 mod rings;
+mod sockets;
 mod tls;
 mod uring;
 

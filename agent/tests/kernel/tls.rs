@@ -1,17 +1,23 @@
 //! The hook of beginnings of TCP connections.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use saker::context::tls::{self, Extent};
 use saker::event::{Body, Packet};
 use saker::source::Kind;
 use saker_ebpf::wire::packet::JSON_BYTES_MAX;
+use saker_tests::root_or_skip;
 
 use crate::network::hook;
+use crate::sockets::{
+    QUEUE_SEQUENCE, RECEIVED, REPAIR_OFF, REPAIR_QUEUE, SENT, address, connect, enter_own_network,
+    set, set_second_address, set_tcp, socket, tcp_options, tcp_socket,
+};
 use crate::{Watch, kinds, watch};
 
 /// The first piece of this process's next TLS connection to `port` that makes a hello with those before it.
@@ -285,67 +291,6 @@ fn next_name(watch: &mut Watch, port: u16) -> (u32, String) {
     })
 }
 
-fn set(socket: &impl AsRawFd, level: i32, name: i32, value: &[u8]) {
-    // SAFETY: the value is as long as is said.
-    let status = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            value.as_ptr().cast(),
-            value.len() as u32,
-        )
-    };
-    let error = io::Error::last_os_error();
-    assert_eq!(status, 0, "option {name} of {level}: {error}");
-}
-
-/// A socket over IPv4.
-fn socket(protocol: i32) -> io::Result<OwnedFd> {
-    // SAFETY: takes numbers; what it gives is nobody else's.
-    unsafe {
-        match libc::socket(
-            libc::AF_INET,
-            libc::SOCK_STREAM | libc::SOCK_CLOEXEC,
-            protocol,
-        ) {
-            -1 => Err(io::Error::last_os_error()),
-            socket => Ok(OwnedFd::from_raw_fd(socket)),
-        }
-    }
-}
-
-fn tcp_socket() -> TcpStream {
-    socket(libc::IPPROTO_TCP).expect("a socket").into()
-}
-
-/// An address of IPv4 as the kernel has it.
-fn address(of: SocketAddr) -> libc::sockaddr_in {
-    let SocketAddr::V4(of) = of else {
-        panic!("{of} is not IPv4");
-    };
-    libc::sockaddr_in {
-        sin_family: libc::AF_INET as u16,
-        sin_port: of.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from_ne_bytes(of.ip().octets()),
-        },
-        sin_zero: [0; 8],
-    }
-}
-
-fn connect(socket: &TcpStream, to: libc::sockaddr_in) {
-    // SAFETY: the address is as long as is said.
-    let status = unsafe {
-        libc::connect(
-            socket.as_raw_fd(),
-            (&raw const to).cast(),
-            size_of_val(&to) as u32,
-        )
-    };
-    assert_eq!(status, 0, "{}", io::Error::last_os_error());
-}
-
 /// What is corked leaves by a timer, whoever runs then.
 #[test]
 fn a_hello_that_waits_is_of_the_process_that_connected() {
@@ -386,20 +331,6 @@ fn a_connection_from_before_is_of_the_process_that_sends() {
     });
     assert_eq!(seen, (0, 0, true));
 }
-
-/// Sets an option of TCP's to a number.
-fn set_tcp(socket: &TcpStream, name: i32, value: i32) {
-    set(socket, libc::IPPROTO_TCP, name, &value.to_ne_bytes());
-}
-
-/// `TCP_REPAIR_QUEUE`, and its values.
-const REPAIR_QUEUE: i32 = 20;
-const RECEIVED: i32 = 1;
-const SENT: i32 = 2;
-/// `TCP_QUEUE_SEQ`
-const QUEUE_SEQUENCE: i32 = 21;
-/// `TCP_REPAIR_OFF_NO_WP`: and send nothing for it.
-const REPAIR_OFF: i32 = -1;
 
 /// Whoever connects can see to it that its bytes get the numbers that those of the connection before had.
 #[test]
@@ -563,10 +494,7 @@ fn a_hello_beside_the_syn_is_seen() {
     const SYN_DATA: u8 = 32;
     // In a network of its own, where it is allowed.
     let client = thread::spawn(|| {
-        // SAFETY: takes a number, and concerns this thread alone.
-        let status = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        assert_eq!(status, 0, "{}", io::Error::last_os_error());
-        raise_loopback();
+        enter_own_network();
         std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3").expect("Fast Open");
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         set(
@@ -611,34 +539,46 @@ fn a_hello_beside_the_syn_is_seen() {
     }
 }
 
-/// `tcpi_options` of a connection.
-fn tcp_options(socket: &TcpStream) -> u8 {
-    let mut info = [0_u8; 8];
-    let mut length = info.len() as u32;
-    // SAFETY: no more is written than there is room for.
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
+/// The kernel counts it as sent, and what leaves is not the first any more.
+#[test]
+fn a_hello_that_found_no_way_at_first_is_seen() {
+    if !root_or_skip() {
+        return;
+    }
+    let (ready, is_ready) = mpsc::channel();
+    let (watched, is_watched) = mpsc::channel::<()>();
+    let client = thread::spawn(move || {
+        enter_own_network();
+        let here = [192, 0, 2, 1];
+        set_second_address(here);
+        let listener = TcpListener::bind(SocketAddr::from((here, 0))).expect("bind");
+        let to = listener.local_addr().expect("address");
+        // Nobody sees who connects.
+        let mut client = TcpStream::connect(to).expect("connect");
+        let (mut server, _) = listener.accept().expect("accept");
+        ready.send(to).expect("the test waits");
+        if is_watched.recv().is_err() {
+            // There is no watching here.
+            return;
+        }
+        let bytes = client_hello("astray.example", 0);
+        set_second_address([0; 4]);
+        client.write_all(&bytes).expect("write");
+        set_second_address(here);
+        // Sent again after a while.
+        let mut received = vec![0; bytes.len()];
+        server.read_exact(&mut received).expect("it comes");
+        assert_eq!(received, bytes);
+    });
+    let to = is_ready.recv().expect("the client connects");
+    let Some(mut watch) = watch(kinds(&[Kind::Tls])) else {
+        return;
     };
-    assert_eq!(status, 0, "{}", io::Error::last_os_error());
-    info[5]
-}
-
-/// Sets the loopback device of this thread's network up.
-fn raise_loopback() {
-    let any = tcp_socket();
-    // SAFETY: zeros are a request, and the kernel reads no more than that.
-    let status = unsafe {
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l' as libc::c_char;
-        request.ifr_name[1] = b'o' as libc::c_char;
-        request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-        libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request)
-    };
-    assert_eq!(status, 0, "{}", io::Error::last_os_error());
+    watched.send(()).expect("the client waits");
+    client.join().expect("the client comes through");
+    let name = watch.until("hello", |event| match event.body {
+        Body::Tls(packet) if packet.remote == to => tls::parse(packet.data.bytes).sni,
+        _ => None,
+    });
+    assert_eq!(&name[..], b"astray.example");
 }
