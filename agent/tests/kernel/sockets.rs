@@ -62,13 +62,26 @@ pub fn address(of: SocketAddr) -> libc::sockaddr_in {
     }
 }
 
+pub fn bind(socket: &TcpStream, at: libc::sockaddr_in) {
+    name(libc::bind, socket, at);
+}
+
 pub fn connect(socket: &TcpStream, to: libc::sockaddr_in) {
+    name(libc::connect, socket, to);
+}
+
+/// Calls what takes a socket and an address.
+fn name(
+    call: unsafe extern "C" fn(i32, *const libc::sockaddr, libc::socklen_t) -> i32,
+    socket: &TcpStream,
+    address: libc::sockaddr_in,
+) {
     // SAFETY: the address is as long as is said.
     let status = unsafe {
-        libc::connect(
+        call(
             socket.as_raw_fd(),
-            (&raw const to).cast(),
-            size_of_val(&to) as u32,
+            (&raw const address).cast(),
+            size_of_val(&address) as u32,
         )
     };
     assert_eq!(status, 0, "{}", io::Error::last_os_error());

@@ -15,8 +15,8 @@ use saker_tests::root_or_skip;
 
 use crate::network::hook;
 use crate::sockets::{
-    QUEUE_SEQUENCE, RECEIVED, REPAIR_OFF, REPAIR_QUEUE, SENT, address, connect, enter_own_network,
-    set, set_second_address, set_tcp, socket, tcp_options, tcp_socket,
+    QUEUE_SEQUENCE, RECEIVED, REPAIR_OFF, REPAIR_QUEUE, SENT, address, bind, connect,
+    enter_own_network, set, set_second_address, set_tcp, socket, tcp_options, tcp_socket,
 };
 use crate::{Watch, kinds, watch};
 
@@ -454,15 +454,7 @@ fn a_connection_that_is_made_without_a_handshake_is_seen() {
     let ends = [(tcp_socket(), 1000, 2000), (tcp_socket(), 2000, 1000)];
     for (end, sent, received) in &ends {
         let anywhere = address("127.0.0.1:0".parse().expect("an address"));
-        // SAFETY: the address is as long as is said.
-        let status = unsafe {
-            libc::bind(
-                end.as_raw_fd(),
-                (&raw const anywhere).cast(),
-                size_of_val(&anywhere) as u32,
-            )
-        };
-        assert_eq!(status, 0, "{}", io::Error::last_os_error());
+        bind(end, anywhere);
         set_tcp(end, libc::TCP_REPAIR, 1);
         for (queue, sequence) in [(SENT, *sent), (RECEIVED, *received)] {
             set_tcp(end, REPAIR_QUEUE, queue);

@@ -1,7 +1,7 @@
 //! Beginnings of connections that arrive in pieces, put together: bounded in number, bytes and time.
 //!
-//! The kernel side records the pieces in the order in which they are sent, each byte once. What never becomes a hello
-//! that can be read (it is too long, too slow, or a piece was lost) is handed on as it is after a while: a connection that
+//! The kernel side records the pieces in the order in which they are sent, each byte once; only of a socket that has no
+//! memory left to keep anything with, a first piece that is sent again comes again. What never becomes a hello that can be read (it is too long, too slow, or a piece was lost) is handed on as it is after a while: a connection that
 //! hides its hello is news too.
 
 use std::collections::VecDeque;
